@@ -1,0 +1,48 @@
+"""CW-ERM: pick a coreset, learn sample weights there, spread them to all data, train with them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cwerm.algorithms.broadcast import broadcast_weights
+    from cwerm.algorithms.coreset import select_coreset
+    from cwerm.algorithms.metaweight import MetaWeightNet, meta_gradient
+    from cwerm.config import Job, load_job
+    from cwerm.errors import UserError
+    from cwerm.pipeline import run
+    from cwerm.runs import RunResult, load_weights
+
+__all__ = [
+    "Job",
+    "MetaWeightNet",
+    "RunResult",
+    "UserError",
+    "broadcast_weights",
+    "load_job",
+    "load_weights",
+    "meta_gradient",
+    "run",
+    "select_coreset",
+]
+
+# Loaded on first use, so that `import cwerm` and `cwerm --help` do not wait for torch.
+_MODULES = {
+    "Job": "cwerm.config",
+    "MetaWeightNet": "cwerm.algorithms.metaweight",
+    "RunResult": "cwerm.runs",
+    "UserError": "cwerm.errors",
+    "broadcast_weights": "cwerm.algorithms.broadcast",
+    "load_job": "cwerm.config",
+    "load_weights": "cwerm.runs",
+    "meta_gradient": "cwerm.algorithms.metaweight",
+    "run": "cwerm.pipeline",
+    "select_coreset": "cwerm.algorithms.coreset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'cwerm' has no attribute '{name}'")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,0 +1,114 @@
+"""Weighted empirical risk minimisation: what one process or many need to train the same model.
+
+The order of samples, the augmentation and the loss depend on the seed and the epoch, not on the
+number of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = [
+    "augmentation_draws",
+    "batch_sizes",
+    "cosine_lr",
+    "crop_and_flip",
+    "epoch_batches",
+    "weighted_loss",
+]
+
+# Streams of one seed and epoch, so that order and augmentation are independent.
+ORDER, AUGMENTATION = 0, 1
+
+
+def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, stream]))
+
+
+def batch_sizes(num_samples: int, batch_size: int) -> list[int]:
+    """Sizes of an epoch's ceil(n / batch_size) global batches, which differ by at most one."""
+    num_batches = math.ceil(num_samples / batch_size)
+    small, larger = divmod(num_samples, num_batches)
+    return [small + 1] * larger + [small] * (num_batches - larger)
+
+
+def epoch_batches(
+    num_samples: int, batch_size: int, seed: int, epoch: int, world_size: int = 1, rank: int = 0
+) -> list[Int[np.ndarray, " positions"]]:
+    """Positions of the samples of each batch that `rank` trains on in this epoch.
+
+    A permutation of all samples, drawn from the seed and the epoch alone, is cut into the global
+    batches of `batch_sizes`, and each of these into near-equal parts, one a rank. So every rank
+    takes equally many steps, no sample is dropped or repeated, and the union of batch i over the
+    ranks is the same for every world size. `ValueError` if a batch has fewer samples than there are
+    ranks.
+    """
+    if num_samples < 1 or batch_size < 1:
+        raise ValueError(
+            f"{num_samples} samples in batches of {batch_size}: both must be at least 1"
+        )
+    sizes = batch_sizes(num_samples, batch_size)
+    if sizes[-1] < world_size:
+        raise ValueError(
+            f"a batch of {sizes[-1]} samples cannot be split over {world_size} workers: "
+            "use a larger batch size or fewer workers"
+        )
+    order = _generator(seed, epoch, ORDER).permutation(num_samples)
+    batches = np.split(order, np.cumsum(sizes)[:-1])
+    return [np.array_split(batch, world_size)[rank] for batch in batches]
+
+
+def weighted_loss(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    weights: Float[Tensor, " batch"],
+    global_batch_size: int,
+    world_size: int = 1,
+) -> Float[Tensor, ""]:
+    """Sum of weight times cross entropy, times `world_size` over `global_batch_size`.
+
+    The mean of its gradients over the ranks, which is what DDP takes, is the gradient of the
+    weighted mean over the global batch, also where ranks hold unequal parts. Weights should have
+    mean 1 over the data set.
+    """
+    losses = functional.cross_entropy(logits, labels, reduction="none")
+    return weights @ losses * (world_size / global_batch_size)
+
+
+def cosine_lr(step: int, total_steps: int, base_lr: float, warmup_steps: int = 0) -> float:
+    """The learning rate of `step` (from 0): a linear rise to `base_lr`, then half a cosine to 0."""
+    if step < warmup_steps:
+        return base_lr * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return base_lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def augmentation_draws(
+    num_samples: int, seed: int, epoch: int, padding: int
+) -> tuple[Int[np.ndarray, "samples 2"], Bool[np.ndarray, " samples"]]:
+    """Each sample's crop offset (row, column), uniform in 0 to 2 * padding, and whether to flip."""
+    generator = _generator(seed, epoch, AUGMENTATION)
+    offsets = generator.integers(0, 2 * padding, (num_samples, 2), endpoint=True)
+    return offsets, generator.random(num_samples) < 0.5
+
+
+def crop_and_flip(
+    images: Shaped[Tensor, "batch channels height width"],
+    offsets: Int[np.ndarray, "batch 2"] | Int[Tensor, "batch 2"],
+    flips: Bool[np.ndarray, " batch"] | Bool[Tensor, " batch"],
+    padding: int,
+) -> Shaped[Tensor, "batch channels height width"]:
+    """Pad each image by zeros, crop it back to its size at its offset, mirror it where `flips`."""
+    height, width = images.shape[2:]
+    rows, columns = torch.as_tensor(offsets, device=images.device).unbind(1)
+    padded = functional.pad(images, [padding] * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view, all crops of all images
+    crops = windows[torch.arange(len(images), device=images.device), :, rows, columns]
+    mirrored = torch.as_tensor(flips, device=images.device)[:, None, None, None]
+    return torch.where(mirrored, crops.flip(3), crops)

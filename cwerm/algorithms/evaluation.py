@@ -1,0 +1,84 @@
+"""How good a classifier is: counts that add up over batches and ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+NUM_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Sums over the samples seen; make one by `from_logits`, add parts by `merge`.
+
+    Calibration (Guo et al., 2017, Eq. 3) counts by the probability of the predicted class, in 15
+    bins of equal width that contain their upper edge.
+    """
+
+    loss_sum: float
+    top5_correct: int
+    class_counts: Int[np.ndarray, " classes"]
+    class_correct: Int[np.ndarray, " classes"]
+    bin_correct: Int[np.ndarray, " bins"]
+    bin_confidence: Float[np.ndarray, " bins"]
+
+    @classmethod
+    def from_logits(
+        cls, logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]
+    ) -> Evaluation:
+        """Evaluate one batch; `ValueError` if a logit is NaN or infinite."""
+        if not logits.isfinite().all():
+            raise ValueError(
+                "logits are NaN or infinite: training diverged, lower the learning rate"
+            )
+        num_classes = logits.shape[1]
+        logits = logits.double()
+        confidence, predicted = logits.softmax(1).max(1)
+        correct = predicted == labels
+        top5 = logits.topk(min(5, num_classes)).indices
+        bins = (confidence * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1
+        return cls(
+            loss_sum=functional.cross_entropy(logits, labels, reduction="sum").item(),
+            top5_correct=int((top5 == labels[:, None]).sum()),
+            class_counts=_count(labels, num_classes),
+            class_correct=_count(labels[correct], num_classes),
+            bin_correct=_count(bins[correct], NUM_BINS),
+            bin_confidence=torch.bincount(bins, confidence, NUM_BINS).cpu().numpy(),
+        )
+
+    def merge(self, other: Evaluation) -> Evaluation:
+        """The evaluation of both sets of samples together."""
+        return Evaluation(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the samples.
+
+        `accuracy`, `accuracy_top5` (None with fewer than 5 classes), `per_class_accuracy` (None for
+        a class without samples), `expected_calibration_error` and `loss`; plain numbers, ready for
+        JSON.
+        """
+        total = int(self.class_counts.sum())
+        gaps = np.abs(self.bin_correct - self.bin_confidence)
+        return {
+            "accuracy": int(self.class_correct.sum()) / total,
+            "accuracy_top5": self.top5_correct / total if len(self.class_counts) >= 5 else None,
+            "per_class_accuracy": [
+                int(correct) / int(count) if count else None
+                for correct, count in zip(self.class_correct, self.class_counts, strict=True)
+            ],
+            "expected_calibration_error": float(gaps.sum()) / total,
+            "loss": self.loss_sum / total,
+        }
+
+
+def _count(values: Int[Tensor, " values"], size: int) -> Int[np.ndarray, " size"]:
+    return torch.bincount(values, minlength=size).cpu().numpy()

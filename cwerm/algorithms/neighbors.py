@@ -1,0 +1,159 @@
+"""Exact Euclidean nearest neighbours with FAISS, and the merge of sharded results.
+
+On GPUs and for large batches FAISS expands |q - x|^2 = |q|^2 + |x|^2 - 2qx in float32, which loses
+digits and orders ties by chance. So it only proposes: more candidates than asked for, whose
+distances are computed again from the differences in float64. A bound on FAISS's rounding tells
+whether anything outside the candidates could belong to the answer; if so, the query is asked again
+with more of them. Results are sorted by (float32 distance, id) and depend neither on the batch of
+queries nor on how the vectors are sharded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import faiss
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
+
+__all__ = ["NeighborIndex", "merge_top_k"]
+
+SPARE_CANDIDATES = 4
+MAX_CANDIDATES = 2048  # FAISS's limit on GPUs; beyond it all vectors are compared
+CHUNK_ELEMENTS = 1 << 22  # compared at once, which bounds the memory
+CACHED_ELEMENTS = 1 << 18
+UNIT_ROUNDOFF = 2.0**-24
+NO_ID = np.iinfo(np.int64).max
+
+
+def merge_top_k(
+    distances: Sequence[Float32[np.ndarray, "b _"]], ids: Sequence[Int64[np.ndarray, "b _"]], k: int
+) -> tuple[Float32[np.ndarray, "b found"], Int64[np.ndarray, "b found"]]:
+    """The k best of several shards' results for the same queries: by distance, then by id."""
+    every_distance, every_id = np.concatenate(distances, axis=1), np.concatenate(ids, axis=1)
+    order = np.lexsort((every_id, every_distance), axis=-1)[:, :k]
+    return (
+        np.take_along_axis(every_distance, order, axis=1),
+        np.take_along_axis(every_id, order, axis=1),
+    )
+
+
+class NeighborIndex:
+    """Vectors, float16 or float32, with int64 ids, searched on a GPU where FAISS sees one.
+
+    Equal vectors are stored once, as they would fill the candidates. `num_threads` sets FAISS's
+    threads for the whole process.
+    """
+
+    def __init__(
+        self,
+        vectors: Float[np.ndarray, "m d"],
+        ids: Integer[np.ndarray, "m"],
+        num_threads: int | None = None,
+    ) -> None:
+        if num_threads is not None:
+            faiss.omp_set_num_threads(num_threads)
+        rows = np.ascontiguousarray(vectors, np.float32)
+        row_bytes = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
+        _, first, group = np.unique(row_bytes, return_index=True, return_inverse=True)
+        order = np.lexsort((ids, group))
+        self._vectors = rows[first]
+        self._ids = ids[order].astype(np.int64)  # by vector, ascending
+        self._sizes = np.bincount(group)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        # small norms keep FAISS's cancellation small
+        self._mean = self._vectors.mean(axis=0, dtype=np.float64)
+        self._index: faiss.Index = faiss.IndexFlatL2(rows.shape[1])
+        if faiss.get_num_gpus() > 0:
+            self._resources = faiss.StandardGpuResources()
+            self._index = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
+        self._index.add(self._centered(self._vectors))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def search(
+        self, queries: Float[np.ndarray, "b d"], k: int
+    ) -> tuple[Float32[np.ndarray, "b found"], Int64[np.ndarray, "b found"]]:
+        """Euclidean distances and ids of the k nearest vectors, ties by the lowest id.
+
+        `found` is k, or the number of vectors in the index where that is smaller.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        found = min(k, len(self))
+        distances = np.empty((len(queries), found), np.float32)
+        ids = np.empty((len(queries), found), np.int64)
+        open_queries = np.arange(len(queries))
+        width = k + SPARE_CANDIDATES
+        while open_queries.size:
+            if width > min(MAX_CANDIDATES, len(self._vectors)):
+                width = len(self._vectors)
+            asked = queries[open_queries]
+            parts = self._chunks(len(asked), width)
+            results = [self._search_candidates(asked[part], k, width) for part in parts]
+            certain = np.concatenate([result[2] for result in results])
+            answered = open_queries[certain]
+            distances[answered] = np.concatenate([result[0] for result in results])[certain]
+            ids[answered] = np.concatenate([result[1] for result in results])[certain]
+            open_queries = open_queries[~certain]
+            width *= 8
+        return distances, ids
+
+    def _chunks(self, num_queries: int, width: int) -> list[slice]:
+        rows = max(1, CHUNK_ELEMENTS // (width * self._vectors.shape[1]))
+        return [slice(start, start + rows) for start in range(0, num_queries, rows)]
+
+    def _centered(self, rows: Float32[np.ndarray, "b d"]) -> Float32[np.ndarray, "b d"]:
+        return (rows - self._mean).astype(np.float32)
+
+    def _search_candidates(
+        self, queries: Float32[np.ndarray, "b d"], k: int, width: int
+    ) -> tuple[Float32[np.ndarray, "b found"], Int64[np.ndarray, "b found"], Bool[np.ndarray, "b"]]:
+        """The best k of `width` candidates a query, and whether they are surely the best of all."""
+        if width == len(self._vectors):
+            candidates = np.broadcast_to(np.arange(width), (len(queries), width))
+        else:
+            proposed, candidates = self._index.search(self._centered(queries), width)
+        squared = self._squared_distances(queries, candidates)
+        distances, ids = self._expand(np.sqrt(squared).astype(np.float32), candidates, k)
+        if width == len(self._vectors):
+            return distances, ids, np.ones(len(queries), bool)
+        # a vector left out that ties or beats the k-th, at distance `reach`, is at most |q| + reach
+        # long (centred), so FAISS saw it at most `error` beyond reach^2 (sums of d + O(1) rounded
+        # terms)
+        reach = distances[:, -1].astype(np.float64) * (1 + 4 * UNIT_ROUNDOFF)
+        norms = np.linalg.norm(queries - self._mean, axis=1)
+        error = (queries.shape[1] + 16) * UNIT_ROUNDOFF * (2 * norms + reach) ** 2
+        return distances, ids, proposed[:, -1] > reach**2 + error
+
+    def _squared_distances(
+        self, queries: Float32[np.ndarray, "b d"], candidates: Int[np.ndarray, "b width"]
+    ) -> Float64[np.ndarray, "b width"]:
+        rows, columns = np.indices(candidates.shape).reshape(2, -1)
+        flat = candidates[rows, columns]
+        squared = np.empty(len(flat))
+        step = max(1, CACHED_ELEMENTS // queries.shape[1])
+        for start in range(0, len(flat), step):
+            pairs = slice(start, start + step)
+            differences = self._vectors[flat[pairs]].astype(np.float64)
+            differences -= queries[rows[pairs]]
+            squared[pairs] = np.square(differences, out=differences).sum(axis=1)
+        return squared.reshape(candidates.shape)
+
+    def _expand(
+        self,
+        distances: Float32[np.ndarray, "b width"],
+        candidates: Int[np.ndarray, "b width"],
+        k: int,
+    ) -> tuple[Float32[np.ndarray, "b found"], Int64[np.ndarray, "b found"]]:
+        """From distinct vectors to the k best ids; each of k vectors may stand for up to k ids."""
+        lowest = self._ids[self._starts[candidates]]
+        best = np.lexsort((lowest, distances), axis=-1)[:, :k]
+        groups = np.take_along_axis(candidates, best, axis=1)
+        copies = np.arange(min(k, int(self._sizes.max())))
+        exists = copies < self._sizes[groups][..., None]
+        places = np.where(exists, self._starts[groups][..., None] + copies, 0)
+        ids = np.where(exists, self._ids[places], NO_ID).reshape(len(groups), -1)
+        near = np.take_along_axis(distances, best, axis=1)[..., None]
+        near = np.where(exists, near, np.float32(np.inf)).reshape(len(groups), -1)
+        return merge_top_k([near], [ids], min(k, len(self)))

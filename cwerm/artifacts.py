@@ -1,0 +1,246 @@
+"""The artifact store: what a stage made, under the key of everything it was made from.
+
+One stage makes one artifact: named tables in parts, plus files, under ``artifacts/<stage>/<key>/``.
+Data goes under a fresh attempt prefix. Each finished part is published by a small marker, so that a
+later attempt need not make it again; the manifest, put last and only if absent, publishes the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cwerm.errors import UserError
+from cwerm.storage import Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERIFY_AT_MOST = (
+    4 * 2**30
+)  # bytes hashed when an artifact is reused; each read checks its part anyway
+
+
+@dataclass(frozen=True)
+class File:
+    """One immutable file of an artifact; ``path`` is relative to the artifact's folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed result of a stage: a reference, small and picklable."""
+
+    stage: str
+    key: str
+    tables: dict[str, tuple[File, ...]]
+    files: dict[str, File]
+    info: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def folder(self) -> str:
+        """Where it lies, relative to the storage root."""
+        return _folder(self.stage, self.key)
+
+    def rows(self, table: str) -> int:
+        """The number of rows of one of its tables."""
+        return sum(part.rows for part in self.tables[table])
+
+
+def artifact_key(stage: str, parameters: dict[str, Any], inputs: list[str]) -> str:
+    """The key of a stage's result: a hash of its name, its part of the job and its inputs' keys."""
+    text = json.dumps([stage, parameters, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class ArtifactStore:
+    """Artifacts in a `Storage`, found by stage and key."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The committed artifact, or None; a damaged one is an error, not a silent recomputation.
+
+        Raises:
+            UserError: the manifest can't be parsed, or a file is missing or has another content.
+        """
+        path = f"{_folder(stage, key)}/manifest.json"
+        try:
+            text = self.storage.read_bytes(path)
+        except FileNotFoundError:
+            return None
+        try:
+            manifest = json.loads(text)
+            artifact = Artifact(
+                stage=stage,
+                key=key,
+                tables={
+                    name: tuple(File(**part) for part in parts)
+                    for name, parts in manifest["tables"].items()
+                },
+                files={name: File(**entry) for name, entry in manifest["files"].items()},
+                info=manifest["info"],
+                seconds=manifest["seconds"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._corrupt(_folder(stage, key), "manifest.json can't be parsed") from error
+        self._verify(artifact)
+        return artifact
+
+    def read_part(
+        self, artifact: Artifact, table: str, index: int, columns: list[str] | None = None
+    ) -> pa.Table:
+        """One part of a table, its checksum verified."""
+        import pyarrow.parquet as pq
+
+        data = self._read(artifact, artifact.tables[table][index])
+        return pq.read_table(io.BytesIO(data), columns=columns)
+
+    def read(self, artifact: Artifact, table: str, columns: list[str] | None = None) -> pa.Table:
+        """A whole table, its parts in order."""
+        import pyarrow as pa
+
+        parts = range(len(artifact.tables[table]))
+        return pa.concat_tables(self.read_part(artifact, table, i, columns) for i in parts)
+
+    def read_file(self, artifact: Artifact, name: str) -> bytes:
+        """One named file, its checksum verified."""
+        return self._read(artifact, artifact.files[name])
+
+    def uri(self, artifact: Artifact, file: File | None = None) -> str:
+        """The address of an artifact, or of one of its files."""
+        return self.storage.uri(f"{artifact.folder}/{file.path}" if file else artifact.folder)
+
+    def _read(self, artifact: Artifact, file: File) -> bytes:
+        try:
+            data = self.storage.read_bytes(f"{artifact.folder}/{file.path}")
+        except FileNotFoundError as error:
+            raise self._corrupt(artifact.folder, f"{file.path} is missing") from error
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise self._corrupt(artifact.folder, f"{file.path} does not have its checksum")
+        return data
+
+    def _verify(self, artifact: Artifact) -> None:
+        files = [
+            *artifact.files.values(),
+            *(f for parts in artifact.tables.values() for f in parts),
+        ]
+        hashed = sum(file.bytes for file in files) <= VERIFY_AT_MOST
+        for file in files:
+            if hashed:
+                self._read(artifact, file)
+            elif self.storage.size(f"{artifact.folder}/{file.path}") != file.bytes:
+                raise self._corrupt(artifact.folder, f"{file.path} is missing or has another size")
+
+    def _corrupt(self, folder: str, reason: str) -> UserError:
+        where = self.storage.uri(folder)
+        return UserError(f"corrupt artifact {where}: {reason}; delete that folder and run again")
+
+
+class Writer:
+    """Makes one artifact: parts and files, then `commit`. Picklable, so that workers write parts."""
+
+    def __init__(
+        self, store: ArtifactStore, stage: str, key: str, parameters: dict[str, Any]
+    ) -> None:
+        self.storage = store.storage
+        self.stage, self.key, self.parameters = stage, key, parameters
+        self.attempt = uuid.uuid4().hex[:12]
+        self.started = time.time()
+        self._files: dict[str, File] = {}
+
+    def finished_part(self, table: str, index: int) -> File | None:
+        """The part as this or an earlier attempt published it, None where it must still be made."""
+        try:
+            marker = json.loads(self.storage.read_bytes(self._marker(table, index)))
+        except FileNotFoundError:
+            return None
+        file = File(**marker)
+        intact = self.storage.size(f"{_folder(self.stage, self.key)}/{file.path}") == file.bytes
+        return file if intact else None
+
+    def write_part(self, table: str, index: int, rows: pa.Table) -> File:
+        """Write one part and publish it; where another writer was first, its part counts."""
+        file = self._put_table(f"{table}-{index:05d}.parquet", table, rows)
+        marker = json.dumps(asdict(file)).encode()
+        if not self.storage.write_bytes(self._marker(table, index), marker, if_absent=True):
+            published = self.finished_part(table, index)
+            if published:
+                return published
+            self.storage.write_bytes(self._marker(table, index), marker)
+        return file
+
+    def write_unpublished(self, table: str, index: int, rows: pa.Table) -> File:
+        """Write one part of an intermediate result, which no other attempt will use."""
+        return self._put_table(f"unpublished/{table}-{index:05d}.parquet", table, rows)
+
+    def read_unpublished(self, file: File) -> pa.Table:
+        """What `write_unpublished` wrote."""
+        import pyarrow.parquet as pq
+
+        path = f"{_folder(self.stage, self.key)}/{file.path}"
+        return pq.read_table(io.BytesIO(self.storage.read_bytes(path)))
+
+    def write_file(self, name: str, data: bytes) -> File:
+        """Write one named file, to be published by `commit`."""
+        self._files[name] = self._put(name, data)
+        return self._files[name]
+
+    def commit(self, tables: dict[str, list[File]], info: dict[str, Any] | None = None) -> Artifact:
+        """Publish the artifact; where another writer was first, its artifact is the result."""
+        artifact = Artifact(
+            stage=self.stage,
+            key=self.key,
+            tables={name: tuple(parts) for name, parts in tables.items()},
+            files=dict(self._files),
+            info=info or {},
+            seconds=time.time() - self.started,
+        )
+        manifest = {**asdict(artifact), "parameters": self.parameters, "versions": _versions()}
+        text = json.dumps(manifest, indent=1, default=str).encode()
+        path = f"{artifact.folder}/manifest.json"
+        if self.storage.write_bytes(path, text, if_absent=True):
+            return artifact
+        winner = ArtifactStore(self.storage).find(self.stage, self.key)
+        assert winner is not None, "a manifest that was there a moment ago is gone"
+        return winner
+
+    def _put_table(self, name: str, table: str, rows: pa.Table) -> File:
+        import pyarrow.parquet as pq
+
+        from cwerm import schema
+
+        schema.check(table, rows)
+        buffer = io.BytesIO()
+        pq.write_table(rows, buffer, compression="zstd")
+        return self._put(name, buffer.getvalue(), rows.num_rows)
+
+    def _put(self, name: str, data: bytes, rows: int = 0) -> File:
+        path = f"{self.attempt}/{name}"
+        self.storage.write_bytes(f"{_folder(self.stage, self.key)}/{path}", data)
+        return File(path, len(data), hashlib.sha256(data).hexdigest(), rows)
+
+    def _marker(self, table: str, index: int) -> str:
+        return f"{_folder(self.stage, self.key)}/parts/{table}-{index:05d}.json"
+
+
+def _folder(stage: str, key: str) -> str:
+    return f"artifacts/{stage}/{key}"
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("cwerm", "torch", "timm", "ray", "pyarrow", "numpy")
+    return {name: version(name) for name in names}

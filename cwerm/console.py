@@ -1,0 +1,55 @@
+"""What a run says: one line a stage, a progress bar for each long one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+out = Console(highlight=False)
+
+T = TypeVar("T")
+
+
+def stage_line(stage: str, text: str, seconds: float | None = None) -> None:
+    """Print what a stage did, and how long it took."""
+    time = f"{seconds:7.1f} s" if seconds is not None else " " * 9
+    out.print(f"[bold]{stage:<10}[/bold]{time}  {text}", soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a remark below the current stage."""
+    out.print(f"{'':19}  {text}", style="dim", soft_wrap=True)
+
+
+def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Pass the items on, with a bar that disappears at the end."""
+    with progress(total, label) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextmanager
+def progress(total: int, label: str) -> Iterator[_Advance]:
+    """A progress bar; the value is called with the number of units done."""
+    columns = (
+        TextColumn("{task.description:<18}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
+        yield _Advance(bars, bars.add_task(label, total=total, remark=""))
+
+
+class _Advance:
+    def __init__(self, bars: Progress, task: object) -> None:
+        self._bars, self._task = bars, task
+
+    def __call__(self, units: float, remark: str = "") -> None:
+        self._bars.update(self._task, advance=units, remark=remark)  # type: ignore[arg-type]

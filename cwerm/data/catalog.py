@@ -1,0 +1,63 @@
+"""From the job's ``data.source`` to a source."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from cwerm.data.arrays import ArraySource
+from cwerm.data.cifar import Cifar10, Cifar100
+from cwerm.data.fashion_mnist import FashionMnist
+from cwerm.data.files import list_files
+from cwerm.data.image_folder import ImageFolder
+from cwerm.data.mnist import Mnist
+from cwerm.data.parquet import Parquet
+from cwerm.data.sample import SampleSource
+from cwerm.data.source import Source
+from cwerm.errors import UserError, did_you_mean
+from cwerm.storage import local_path
+
+ARRAY_SOURCES: dict[str, type[ArraySource]] = {
+    "fashion_mnist": FashionMnist,
+    "mnist": Mnist,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+}
+KNOWN_NAMES = ("sample", *ARRAY_SOURCES)
+DEFAULT_ROOT = "~/.cache/cwerm"
+
+
+def open_source(
+    spec: str,
+    *,
+    root: str | None = None,
+    image_column: str = "image",
+    label_column: str = "label",
+) -> Source:
+    """Open a known data set by name, or the images at a path or URI.
+
+    Args:
+        spec: one of `KNOWN_NAMES`, a folder of class folders, a Parquet file or a folder of them;
+            local or ``s3://``. A known name comes before a folder of that name (``./mnist``).
+        root: where public data sets lie or are downloaded to; by default ``~/.cache/cwerm``.
+        image_column: the Parquet column of images.
+        label_column: the Parquet column of labels.
+
+    Raises:
+        UserError: an unknown name, a missing path, no data, or data that can't be read.
+    """
+    if spec == "sample":
+        return SampleSource()
+    if spec in ARRAY_SOURCES:
+        source = ARRAY_SOURCES[spec](str(local_path(root or DEFAULT_ROOT)))
+        source.arrays("train")  # a missing data set should be known before any work is planned
+        return source
+    is_name = not urlsplit(spec).scheme and "/" not in spec and "." not in spec
+    if is_name and not local_path(spec).exists():
+        raise UserError(
+            f"data.source: no data set or path '{spec}'{did_you_mean(spec, KNOWN_NAMES)} "
+            f"(known: {', '.join(KNOWN_NAMES)}; or a folder, a Parquet file or an s3:// URI)"
+        )
+    listing = list_files(spec)
+    if any(file.path.endswith(".parquet") for file in listing.files):
+        return Parquet(listing, image_column, label_column)
+    return ImageFolder(listing)

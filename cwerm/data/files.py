@@ -1,0 +1,105 @@
+"""Sources made of files below a local or ``s3://`` root."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pyarrow import fs
+
+from cwerm.data.source import Source
+from cwerm.errors import UserError
+from cwerm.storage import filesystem, local_path
+
+SPLIT_NAMES = {
+    "train": "train",
+    "test": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file by its path below the root; size in bytes, time of change in nanoseconds."""
+
+    path: str
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files and folders below a root, hidden ones left out, sorted by path."""
+
+    uri: str
+    files: tuple[File, ...]
+    folders: tuple[str, ...]
+
+
+def list_files(uri: str) -> Listing:
+    """List everything below ``uri``; a single file is listed below its parent.
+
+    Raises:
+        UserError: nothing is there, or it can't be listed.
+    """
+    if urlsplit(uri).scheme in ("", "file"):
+        uri = str(local_path(uri))
+    uri = uri.rstrip("/")
+    system, root = filesystem(uri)
+    try:
+        found = system.get_file_info(root)
+        if found.type == fs.FileType.NotFound:
+            raise UserError(f"data.source: '{uri}' does not exist; check the path")
+        if found.type == fs.FileType.File:
+            uri, _, name = uri.rpartition("/")
+            return Listing(uri, (File(name, found.size, found.mtime_ns),), ())
+        entries = system.get_file_info(fs.FileSelector(root, recursive=True))
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"data.source: '{uri}' can't be listed ({reason}); check the path and your permissions"
+        ) from error
+    files, folders = [], []
+    for entry in entries:
+        path = entry.path[len(root.rstrip("/")) + 1 :]
+        if any(part.startswith(".") for part in path.split("/")):
+            continue
+        if entry.type == fs.FileType.File:
+            files.append(File(path, entry.size, entry.mtime_ns))
+        elif entry.type == fs.FileType.Directory:
+            folders.append(path)
+    return Listing(uri, tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(folders)))
+
+
+def held_out_split(splits: Iterable[str]) -> dict[str, str]:
+    """Rename ``val`` to ``test`` where that is the only held-out split; other names stay."""
+    names = set(splits)
+    return {name: "test" if name == "val" and "test" not in names else name for name in names}
+
+
+class FileSource(Source):
+    """A source whose content is a set of files, identified by path, size and time of change."""
+
+    def __init__(self, uri: str, files: tuple[File, ...]) -> None:
+        self.uri = uri
+        self._files: tuple[File, ...] | None = files
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_files": None}  # a million paths have no business in a task
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """The files that make up the data, sorted by path."""
+        assert self._files is not None, "a pickled copy of a source only reads"
+        return self._files
+
+    def fingerprint(self) -> str:
+        """A hash of every file's relative path, size and time of change."""
+        digest = hashlib.sha256(type(self).__name__.encode())
+        for file in self.files:
+            digest.update(f"{file.path}\0{file.size}\0{file.modified}\n".encode())
+        return digest.hexdigest()

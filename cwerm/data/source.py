@@ -1,0 +1,68 @@
+"""What every source of labelled images offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image as the source holds it.
+
+    Attributes:
+        image: an encoded image, or a uint8 (or uint16) array [h, w] or [h, w, c].
+        label: the label in the source's own terms.
+        path: names the sample for a person: a path below the source's root, or
+            ``train-images[17]``.
+    """
+
+    image: bytes | np.ndarray
+    label: str | int
+    path: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a split that one worker reads.
+
+    Attributes:
+        split: ``train``, ``test`` or ``val``.
+        start: the first row, within the split (arrays, folders) or within the file (Parquet).
+        size: rows in the chunk.
+        files: the files to read, relative to the source's root; none for arrays.
+    """
+
+    split: str
+    start: int
+    size: int
+    files: tuple[str, ...] = ()
+
+
+class Source(ABC):
+    """Labelled images by split; opened and split into chunks once, read by any number of workers.
+
+    A pickled copy is for reading: it leaves the list of files behind.
+    """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash that changes when the content does, and is the same in another run."""
+
+    @abstractmethod
+    def chunks(self, split: str, rows: int) -> list[Chunk]:
+        """The split in pieces of about ``rows`` rows, in a fixed order; [] without such a split."""
+
+    @abstractmethod
+    def read(self, chunk: Chunk) -> Iterator[Sample]:
+        """The chunk's samples in order.
+
+        A file that can't be read yields what there is of it (``b""``), for `decode` to reject.
+        """
+
+    @abstractmethod
+    def class_names(self) -> list[str] | None:
+        """The names of labels 0..C-1 (or of text labels, in order), where the source knows them."""

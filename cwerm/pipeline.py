@@ -1,0 +1,79 @@
+"""CW-ERM from images to a weighted model: the paper's Algorithm 1, one stage a line."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from cwerm import console
+from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.config import Job
+from cwerm.preflight import check
+from cwerm.runs import RunFolder, RunResult
+from cwerm.stages import broadcast, extract, ingest, reweight, select, train
+from cwerm.storage import open_storage
+
+METHODS: dict[str, tuple[ModuleType, ...]] = {
+    "erm": (
+        ingest,  # read the labelled images
+        train,  # minimise the plain loss (Eq. 1)
+    ),
+    "cw-erm": (
+        ingest,  # read the labelled images
+        extract,  # z = h(x)
+        select,  # S* = ModerateCoreset(S, z), and the meta set
+        reweight,  # learn w and Theta on S* (Meta-Weight-Net)
+        broadcast,  # W_S(x) = W_S*(NN(x, S*)) for every x (Eq. 3)
+        train,  # minimise the weighted loss (Eq. 2)
+    ),
+}
+STAGES = {stage.NAME: stage for stage in METHODS["cw-erm"]}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage gave, and whether it was in the store already."""
+
+    artifact: Artifact
+    seconds: float
+    reused: bool
+
+
+def run(job: Job) -> RunResult:
+    """Run every stage of the job's method that is not in the store yet.
+
+    Raises:
+        UserError: a mistake in the job, the data or the surroundings.
+    """
+    store = ArtifactStore(open_storage(job.storage))
+    check(job, store)
+    folder = RunFolder(job, store)
+    results = {}
+    for stage in METHODS[job.method]:
+        results[stage.NAME] = run_stage(stage, job, store)
+    return folder.finish(results)
+
+
+def run_stage(stage: ModuleType, job: Job, store: ArtifactStore) -> StageResult:
+    """One stage: its artifact from the store, or else computed and committed."""
+    started = time.perf_counter()
+    artifact: Artifact | None = store.find(stage.NAME, stage.key(job, store))
+    reused = artifact is not None
+    if artifact is None:
+        artifact = stage.run(job, store)
+    seconds = time.perf_counter() - started
+    console.stage_line(stage.NAME, _describe(artifact, reused), seconds)
+    return StageResult(artifact, seconds, reused)
+
+
+def _describe(artifact: Artifact, reused: bool) -> str:
+    rows: list[Any] = [
+        f"{artifact.rows(table):,} {table.replace('_', ' ')}"
+        for table in artifact.tables
+        if table != "labels"
+    ]
+    if "test_accuracy" in artifact.info:
+        rows.append(f"test accuracy {artifact.info['test_accuracy']:.4f}")
+    return ", ".join(rows) + ("  [green]reused[/green]" if reused else "")

@@ -1,0 +1,164 @@
+"""The run folder ``runs/<name>/``: the resolved job, the summary, the weights, and their table."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cwerm import console
+from cwerm.artifacts import Artifact, ArtifactStore, File
+from cwerm.config import Job
+from cwerm.errors import UserError
+from cwerm.storage import open_storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from cwerm.pipeline import StageResult
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave: its folder's URI, and ``summary.json`` as a dictionary."""
+
+    folder: str
+    summary: dict[str, Any]
+
+
+class RunFolder:
+    """Writes one run's files; the summary comes last, so that a run folder with one is complete."""
+
+    def __init__(self, job: Job, store: ArtifactStore) -> None:
+        self.job, self.store = job, store
+        self.path = f"runs/{job.name}"
+        self.started = time.perf_counter()
+        store.storage.delete(f"{self.path}/summary.json")
+        store.storage.write_bytes(f"{self.path}/job.yaml", job.to_yaml().encode())
+
+    def finish(self, results: dict[str, StageResult]) -> RunResult:
+        """Write weights and summary, and print where everything lies."""
+        artifacts = {name: result.artifact for name, result in results.items()}
+        if "broadcast" in artifacts:
+            weights = self.store.read(artifacts["broadcast"], "weights")
+            self._write_parquet("weights.parquet", weights)
+        else:
+            self.store.storage.delete(f"{self.path}/weights.parquet")
+        summary = self._summary(artifacts, results)
+        self._write_json("summary.json", summary)
+        folder = self.store.storage.uri(self.path)
+        _print_table(summary, folder)
+        return RunResult(folder, summary)
+
+    def _summary(
+        self, artifacts: dict[str, Artifact], results: dict[str, StageResult]
+    ) -> dict[str, Any]:
+        ingested, trained = artifacts["ingest"], artifacts["train"].info
+        return {
+            "name": self.job.name,
+            "method": self.job.method,
+            "seed": self.job.seed,
+            "test_accuracy": trained["test_accuracy"],
+            "test_accuracy_top5": trained.get("test_accuracy_top5"),
+            "test_expected_calibration_error": trained["test_expected_calibration_error"],
+            "test_per_class_accuracy": trained["test_per_class_accuracy"],
+            "class_names": ingested.info["class_names"],
+            "num_samples": ingested.rows("images"),
+            "num_test_samples": ingested.rows("test_images"),
+            "num_rejects": ingested.rows("rejects"),
+            "seconds": {name: round(a.seconds, 3) for name, a in artifacts.items()},
+            "seconds_this_run": round(time.perf_counter() - self.started, 3),
+            "reused": [name for name, result in results.items() if result.reused],
+            "artifacts": self._uris(artifacts),
+        }
+
+    def _uris(self, artifacts: dict[str, Artifact]) -> dict[str, Any]:
+        """Addresses by name: of each table its parts (one URI where it is one file), of each file."""
+        uris: dict[str, Any] = {}
+        for artifact in artifacts.values():
+
+            def address(file: File, artifact: Artifact = artifact) -> str:
+                return self.store.uri(artifact, file)
+
+            for name, parts in artifact.tables.items():
+                uris[name] = address(parts[0]) if len(parts) == 1 else [*map(address, parts)]
+            for name, file in artifact.files.items():
+                uris[f"{artifact.stage}/{name}"] = address(file)
+        if "train/model.safetensors" in uris:
+            uris["model"] = uris.pop("train/model.safetensors")
+        return uris
+
+    def _write_json(self, name: str, value: Any) -> None:
+        text = json.dumps(value, indent=1).encode()
+        self.store.storage.write_bytes(f"{self.path}/{name}", text)
+
+    def _write_parquet(self, name: str, table: pa.Table) -> None:
+        import io
+
+        import pyarrow.parquet as pq
+
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        self.store.storage.write_bytes(f"{self.path}/{name}", buffer.getvalue())
+
+
+def load_weights(run: str | RunResult) -> pa.Table:
+    """The table of weights of a finished run, given its folder or its result.
+
+    Columns: id, label, weight (mean 1), neighbor_id, neighbor_distance, neighbor_label.
+
+    Raises:
+        UserError: the folder holds no weights.
+    """
+    import io
+
+    import pyarrow.parquet as pq
+
+    folder = run.folder if isinstance(run, RunResult) else str(run)
+    try:
+        data = open_storage(folder).read_bytes("weights.parquet")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder}: no weights.parquet; give the folder of a finished run of method cw-erm"
+        ) from None
+    return pq.read_table(io.BytesIO(data))
+
+
+def load_summary(folder: str) -> dict[str, Any]:
+    """``summary.json`` of a finished run.
+
+    Raises:
+        UserError: the folder holds no summary.
+    """
+    try:
+        return json.loads(open_storage(folder).read_bytes("summary.json"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder}: no summary.json; give the folder of a finished run, such as "
+            "cwerm-store/runs/quickstart"
+        ) from None
+
+
+def _print_table(summary: dict[str, Any], folder: str) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{summary['name']}: {summary['method']}, seed {summary['seed']}")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    table.add_column("")
+    for stage, seconds in summary["seconds"].items():
+        table.add_row(stage, f"{seconds:.1f}", "reused" if stage in summary["reused"] else "")
+    table.add_section()
+    table.add_row("test accuracy", f"{100 * summary['test_accuracy']:.2f} %")
+    if summary["test_accuracy_top5"] is not None:
+        table.add_row("top 5", f"{100 * summary['test_accuracy_top5']:.2f} %")
+    error = summary["test_expected_calibration_error"]
+    table.add_row("calibration error", f"{100 * error:.2f} %")
+    console.out.print(table)
+    places = {"run": folder, "model": summary["artifacts"]["model"]}
+    if "weights" in summary["artifacts"]:
+        places["weights"] = f"{folder}/weights.parquet"
+    places["TensorBoard"] = f"tensorboard --logdir {folder}/events"
+    for name, place in places.items():
+        console.out.print(f"{name:<12} {place}", soft_wrap=True)

@@ -1,0 +1,73 @@
+"""What every stage needs: its input artifacts, found by key, and rows of a table by id."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.config import Job
+from cwerm.errors import UserError
+
+
+def require(stage: ModuleType, job: Job, store: ArtifactStore) -> Artifact:
+    """The committed artifact of an earlier stage for this very job.
+
+    Raises:
+        UserError: that stage has not run yet.
+    """
+    artifact = store.find(stage.NAME, stage.key(job, store))
+    if artifact is None:
+        raise UserError(
+            f"{stage.NAME}: no artifact for this job in '{store.storage.root}'; "
+            f"run `cwerm stage {stage.NAME} JOB` first, or `cwerm run JOB` for all stages"
+        )
+    return artifact
+
+
+def column(table: Any, name: str) -> np.ndarray:
+    """A numeric or fixed-shape tensor column as one NumPy array."""
+    values = table.column(name).combine_chunks()
+    if hasattr(values, "to_numpy_ndarray"):
+        return values.to_numpy_ndarray()
+    return values.to_numpy(zero_copy_only=False)
+
+
+def take_rows(
+    store: ArtifactStore, artifact: Artifact, table: str, name: str, ids: np.ndarray
+) -> list[Any]:
+    """Values of one column for ``ids``, in their order; reads only the parts that hold them.
+
+    Ids are contiguous from 0 in the order of the parts, so a part's rows are a range of ids.
+    """
+    ends = np.cumsum([part.rows for part in artifact.tables[table]])
+    part_of = np.searchsorted(ends, ids, side="right")
+    values: list[Any] = [None] * len(ids)
+    for index in np.unique(part_of):
+        rows = store.read_part(artifact, table, int(index), [name])
+        start = ends[index] - artifact.tables[table][index].rows
+        wanted = np.flatnonzero(part_of == index)
+        if name == "image":
+            cells = images_of(rows)
+            for position in wanted:
+                values[position] = cells[ids[position] - start]
+        else:
+            block = column(rows, name)
+            for position in wanted:
+                values[position] = block[ids[position] - start]
+    return values
+
+
+def images_of(table: Any) -> list[bytes] | np.ndarray:
+    """The image column: encoded bytes, or an array of uint8 pixels for each row."""
+    values = table.column("image").combine_chunks()
+    if hasattr(values, "to_numpy_ndarray"):
+        return values.to_numpy_ndarray()
+    return values.to_pylist()
+
+
+def labels_of(store: ArtifactStore, images: Artifact) -> np.ndarray:
+    """Labels of all training images in the order of their ids, int32 [n]."""
+    return column(store.read(images, "labels", ["label"]), "label")

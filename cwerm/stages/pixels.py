@@ -1,0 +1,94 @@
+"""Images of the store as one uint8 tensor, square and in RGB: what classifiers train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.data.images import decode
+from cwerm.stages import common
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST_AUTO_SIZE = 224
+
+
+def square_size(asked: int | None, images: Artifact) -> int:
+    """Side in pixels: as asked, or that of the images, or their median shorter side up to 224."""
+    if asked is not None:
+        return asked
+    common_size = images.info["common_size"]
+    if common_size and common_size[0] == common_size[1]:
+        return int(common_size[0])
+    return int(min(images.info["median_short_side"], LARGEST_AUTO_SIZE))
+
+
+def to_square(image: Image.Image, size: int) -> np.ndarray:
+    """Scale the shorter side to ``size`` and cut out the centre: uint8 [size, size, 3]."""
+    if image.size != (size, size):
+        width, height = image.size
+        scale = size / min(width, height)
+        scaled = max(size, round(width * scale)), max(size, round(height * scale))
+        left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
+        image = image.resize(scaled, Image.Resampling.BICUBIC)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image)
+
+
+def load_pixels(
+    store: ArtifactStore, artifact: Artifact, table: str, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """All images of a table as uint8 [n, 3, size, size], and their labels, in the order of ids."""
+    rows = artifact.rows(table)
+    pixels = np.empty((rows, 3, size, size), dtype=np.uint8)
+    labels = np.empty(rows, dtype=np.int64)
+    start = 0
+    for index in range(len(artifact.tables[table])):
+        part = store.read_part(artifact, table, index, ["image", "label"])
+        labels[start : start + len(part)] = common.column(part, "label")
+        for image in common.images_of(part):
+            pixels[start] = to_square(decode(image), size).transpose(2, 0, 1)
+            start += 1
+    return pixels, labels
+
+
+def take_pixels(
+    store: ArtifactStore, artifact: Artifact, table: str, ids: np.ndarray, size: int
+) -> np.ndarray:
+    """The images of ``ids``, uint8 [m, 3, size, size]."""
+    images = common.take_rows(store, artifact, table, "image", ids)
+    return np.stack([to_square(decode(image), size).transpose(2, 0, 1) for image in images])
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """uint8 pixels to floats of mean 0 and deviation 1 a channel, by the training images' figures."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> Normaliser:
+        """Measure ``pixels``, uint8 [n, 3, h, w]; exact, from counts of the 256 values."""
+        values = np.arange(256) / 255
+        counts = np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(3)])
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        mean = shares @ values
+        std = np.sqrt(shares @ values**2 - mean**2)
+        # a constant channel has no deviation to divide by
+        return cls(tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Floats [b, 3, h, w] in channels-last memory."""
+        import torch
+
+        options: dict[str, Any] = {"device": pixels.device, "dtype": torch.float32}
+        scale = 1 / (255 * torch.tensor(self.std, **options))
+        shift = torch.tensor(self.mean, **options) / torch.tensor(self.std, **options)
+        images = pixels.float() * scale[:, None, None] - shift[:, None, None]
+        return images.contiguous(memory_format=torch.channels_last)

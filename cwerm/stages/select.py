@@ -1,0 +1,157 @@
+"""Select: ``features`` -> ``coreset`` and ``meta``. Medians and distances are streamed over the parts."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cwerm import schema
+from cwerm.algorithms import coreset as coresets
+from cwerm.algorithms.medians import MedianState, dimension_blocks
+from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
+from cwerm.config import Job
+from cwerm.errors import UserError, blame
+from cwerm.stages import common, extract, ingest
+from cwerm.stages.parallel import worker_pool
+
+NAME = "select"
+MEDIAN_COUNT_BYTES = 2**30  # of one pass's counts, all classes
+
+
+def key(job: Job, store: ArtifactStore) -> str:
+    """Depends on the features, the coreset section and the seed."""
+    return artifact_key(NAME, _parameters(job), [extract.key(job, store)])
+
+
+def run(job: Job, store: ArtifactStore) -> Artifact:
+    """Hold out the meta set, then pick the coreset among the other samples (paper, section 4.1)."""
+    images = common.require(ingest, job, store)
+    features = common.require(extract, job, store)
+    writer = Writer(store, NAME, key(job, store), _parameters(job))
+    labels = common.labels_of(store, images)
+    meta = held_out(job, images, labels)
+    candidates = np.setdiff1d(np.arange(len(labels)), meta)
+    distances = _distances(job, store, features, labels, candidates)
+    with blame("coreset"):
+        chosen = coresets.select(
+            labels[candidates],
+            size=coresets.coreset_size(len(labels), job.coreset.ratio),
+            method=job.coreset.method,
+            scope=job.coreset.scope,
+            seed=job.seed,
+            distances=distances[candidates],
+        )
+    ids = candidates[chosen]
+    coreset = _table("coreset", id=ids, label=labels[ids], distance=distances[ids])
+    if job.data.trusted:
+        trusted = store.read(features, "trusted_features", ["id", "label"])
+        meta_table = trusted.cast(schema.table_schema("meta"))
+    else:
+        meta_table = _table("meta", id=meta, label=labels[meta])
+    return writer.commit(
+        {
+            "coreset": [writer.write_part("coreset", 0, coreset)],
+            "meta": [writer.write_part("meta", 0, meta_table)],
+        },
+        {"meta_images": "trusted_images" if job.data.trusted else "images"},
+    )
+
+
+def held_out(job: Job, images: Artifact, labels: np.ndarray) -> np.ndarray:
+    """Ids of the training images kept for the meta set: no method trains on them. Sorted, int64.
+
+    They are held out for every method, so that all train on the same samples. None are, where the
+    user gives trusted images.
+    """
+    if job.data.trusted:
+        return np.empty(0, dtype=np.int64)
+    names = images.info["class_names"]
+    counts = np.bincount(labels, minlength=len(names))
+    size = job.coreset.meta_per_class
+    if counts.min() <= size:
+        smallest = int(counts.argmin())
+        raise UserError(
+            f"coreset.meta_per_class: class '{names[smallest]}' has {counts[smallest]} training "
+            f"images, too few to hold out {size} and train on the rest; ask for fewer"
+        )
+    return coresets.draw_balanced(labels, size * len(names), job.seed)
+
+
+def held_out_key(job: Job) -> str:
+    """What `held_out` depends on besides the images."""
+    return f"{job.seed}-{job.coreset.meta_per_class}"
+
+
+def _parameters(job: Job) -> dict[str, Any]:
+    return {**job.coreset.model_dump(), "seed": job.seed, "trusted": job.data.trusted is not None}
+
+
+def _table(name: str, **columns: np.ndarray) -> pa.Table:
+    fields = schema.table_schema(name)
+    arrays = [pa.array(columns[field.name], field.type) for field in fields]
+    return pa.table(arrays, schema=fields)
+
+
+def _distances(
+    job: Job, store: ArtifactStore, features: Artifact, labels: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Distance of every sample to the median of its class over the candidates, float32 [n]."""
+    parts = list(range(len(features.tables["features"])))
+    is_candidate = np.zeros(len(labels), dtype=bool)
+    is_candidate[candidates] = True
+    num_classes = int(labels.max()) + 1
+    counts = np.bincount(labels[candidates], minlength=num_classes)
+    kind = store.read_part(features, "features", 0).schema.field("feature").type
+    (dimensions,) = kind.shape
+    medians = np.empty((num_classes, dimensions), dtype=np.float32)
+    distances = np.empty(len(labels), dtype=np.float32)
+    with worker_pool(job, len(parts)) as pool:
+        for block in dimension_blocks(num_classes, dimensions, MEDIAN_COUNT_BYTES):
+            width = block.stop - block.start
+            state = MedianState.start(num_classes, width, job.features.dtype, counts)
+            while not state.done:
+                count = functools.partial(_Counter, store, features, is_candidate, block, state)
+                total: Any = 0
+                for _, counted in pool.map(count, parts, "select: medians"):
+                    total = total + counted
+                state = state.advance(total)
+            medians[:, block] = state.medians()
+        measure = functools.partial(_Distances, store, features, medians)
+        for _, (ids, values) in pool.map(measure, parts, "select: distances"):
+            distances[ids] = values
+    return distances
+
+
+class _Counter:
+    """One part's share of the counts that the class medians need."""
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        features: Artifact,
+        is_candidate: np.ndarray,
+        block: slice,
+        state: MedianState,
+    ) -> None:
+        self.store, self.features, self.is_candidate = store, features, is_candidate
+        self.block, self.state = block, state
+
+    def __call__(self, part: int) -> Any:
+        rows = self.store.read_part(self.features, "features", part)
+        kept = self.is_candidate[common.column(rows, "id")]
+        vectors = common.column(rows, "feature")[kept][:, self.block]
+        return self.state.count(vectors, common.column(rows, "label")[kept])
+
+
+class _Distances:
+    def __init__(self, store: ArtifactStore, features: Artifact, medians: np.ndarray) -> None:
+        self.store, self.features, self.medians = store, features, medians
+
+    def __call__(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.store.read_part(self.features, "features", part)
+        ids, labels = common.column(rows, "id"), common.column(rows, "label")
+        vectors = common.column(rows, "feature").astype(np.float32)
+        return ids, coresets.distances_to_centers(vectors, labels, self.medians)

@@ -1,0 +1,119 @@
+"""Train: weighted empirical risk minimisation (paper, Eq. 2) by Ray Train and DDP.
+
+Checkpoints, one an epoch, and TensorBoard events lie in the run folder. Ray Train finds them again by
+name, and the name is the artifact's key: an interrupted run goes on, and a changed job starts anew.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+
+from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
+from cwerm.config import Job
+from cwerm.errors import UserError
+from cwerm.stages import broadcast, common, ingest, pixels, runtime, select
+from cwerm.stages.board import progress_board
+from cwerm.stages.classifiers import create_classifier
+
+NAME = "train"
+MAX_FAILURES = 2
+MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
+
+
+def key(job: Job, store: ArtifactStore) -> str:
+    """Depends on the images, the weights (for ``erm``: none), the train section and the seed."""
+    if job.method == "erm":
+        inputs = [ingest.key(job, store), select.held_out_key(job)]
+    else:
+        inputs = [broadcast.key(job, store)]
+    return artifact_key(NAME, _parameters(job), inputs)
+
+
+def run(job: Job, store: ArtifactStore) -> Artifact:
+    """Train the classifier on all samples but the meta set, evaluate it on the test images."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from cwerm.algorithms.memory import estimate_batch_bytes
+    from cwerm.stages.train_loop import train_worker
+
+    writer = Writer(store, NAME, key(job, store), _parameters(job))
+    images = common.require(ingest, job, store)
+    weights = None if job.method == "erm" else common.require(broadcast, job, store)
+    workers = runtime.num_workers(job)
+    if job.train.batch_size < 2 * workers:
+        raise UserError(
+            f"train.batch_size: {job.train.batch_size} images over {workers} workers; "
+            f"use at least {2 * workers}"
+        )
+    size = pixels.square_size(job.train.image_size, images)
+    num_classes = len(images.info["class_names"])
+    model = create_classifier("train.model", job.train.model, num_classes, size, job.seed)
+    need = int(MEMORY_MARGIN * estimate_batch_bytes(model, (3, size, size), training=True))
+    runtime.check_memory("train.batch_size", need, job.train.batch_size)
+
+    resources = runtime.worker_resources(workers)
+    config = {
+        "job": job,
+        "store": store,
+        "images": images,
+        "weights": weights,
+        "held_out": select.held_out(job, images, common.labels_of(store, images)),
+        "size": size,
+        "threads": max(1, int(resources["CPU"])),
+        "events": f"runs/{job.name}/events/{writer.key}",
+    }
+    with progress_board(job.train.epochs, "train") as board, runtime.user_errors():
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={**config, "board": board},
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
+            ),
+            torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
+            run_config=RunConfig(
+                name=writer.key,
+                storage_path=store.storage.uri(f"runs/{job.name}/checkpoints"),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=CheckpointConfig(num_to_keep=job.train.keep_checkpoints),
+            ),
+        )
+        result = trainer.fit()
+    return _commit(job, writer, images, result)
+
+
+def _commit(job: Job, writer: Writer, images: Artifact, result: Any) -> Artifact:
+    """Publish the last checkpoint's model with its metrics."""
+    import torch
+    from safetensors.torch import save
+
+    with result.checkpoint.as_directory() as folder:
+        state = torch.load(f"{folder}/state.pt", map_location="cpu", weights_only=True)
+    assert len(state["history"]) == job.train.epochs
+    last = state["history"][-1]
+    description = {
+        "model": job.train.model,
+        "class_names": images.info["class_names"],
+        **state["input"],
+    }
+    metadata = {name: json.dumps(value) for name, value in description.items()}
+    tensors = {name: tensor.contiguous() for name, tensor in state["model"].items()}
+    writer.write_file("model.safetensors", save(tensors, metadata=metadata))
+    writer.write_file("history.json", json.dumps(state["history"], indent=1).encode())
+    return writer.commit({}, last)
+
+
+def load_model(store: ArtifactStore, artifact: Artifact) -> dict[str, np.ndarray]:
+    """The trained model's tensors by name."""
+    from safetensors.numpy import load
+
+    return load(io.BytesIO(store.read_file(artifact, "model.safetensors")).getvalue())
+
+
+def _parameters(job: Job) -> dict[str, Any]:
+    section = job.train.model_dump(exclude={"keep_checkpoints"})
+    return {**section, "seed": job.seed, "method": job.method}

@@ -1,0 +1,237 @@
+"""What each worker of the train stage does: one rank of DDP over the whole decoded data set."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cwerm.algorithms import erm
+from cwerm.algorithms.evaluation import Evaluation
+from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.config import Job
+from cwerm.stages import common, pixels
+from cwerm.stages.classifiers import create_classifier
+
+EVALUATION_BATCH = 500
+HISTOGRAM_BINS = 64
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Train for the epochs that are left after the last checkpoint, reporting one after each."""
+    import ray.train
+    import torch
+    from ray.train.torch import get_device
+
+    torch.set_num_threads(config["threads"])
+    torch.backends.cudnn.benchmark = True
+    context = ray.train.get_context()
+    worker = _Worker(config, get_device(), context.get_world_size(), context.get_world_rank())
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint:
+        with checkpoint.as_directory() as folder:
+            worker.restore(Path(folder) / "state.pt")
+    events = _Events(config) if worker.rank == 0 else None
+    for epoch in range(len(worker.history), worker.job.train.epochs):
+        metrics = worker.train_epoch(epoch)
+        if events is None:
+            ray.train.report(metrics)
+            continue
+        events.write(worker, epoch, metrics)
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(worker.state(), f"{folder}/state.pt")
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        remark = f"loss {metrics['train_loss']:.3f}  test {metrics['test_accuracy']:.3f}"
+        config["board"].post.remote(epoch + 1, remark)
+
+
+class _Worker:
+    """One rank: its copy of the data, the model and the optimizer."""
+
+    def __init__(self, config: dict[str, Any], device: Any, world_size: int, rank: int) -> None:
+        import torch
+        from torch.nn.parallel import DistributedDataParallel
+
+        self.job: Job = config["job"]
+        self.device, self.world_size, self.rank = device, world_size, rank
+        store: ArtifactStore = config["store"]
+        images: Artifact = config["images"]
+        size = config["size"]
+        train, labels = pixels.load_pixels(store, images, "images", size)
+        kept = np.setdiff1d(np.arange(len(labels)), config["held_out"])
+        weights = _weights(store, config["weights"], len(labels))[kept]
+        self.normalise = pixels.Normaliser.of(train[kept])
+        self.images = torch.from_numpy(train[kept]).to(device)
+        self.labels = torch.from_numpy(labels[kept]).to(device)
+        self.weights = torch.from_numpy(weights).to(device)
+        test, test_labels = pixels.load_pixels(store, images, "test_images", size)
+        self.test_images = torch.from_numpy(test[rank::world_size]).to(device)
+        self.test_labels = torch.from_numpy(test_labels[rank::world_size]).to(device)
+
+        classes = len(images.info["class_names"])
+        seed = self.job.seed
+        model = create_classifier("train.model", self.job.train.model, classes, size, seed)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.parallel: Any = self.model
+        if world_size > 1:
+            devices = [device] if device.type == "cuda" else None
+            # Running statistics are averaged once an epoch instead of sent at every step.
+            self.parallel = DistributedDataParallel(
+                self.model, device_ids=devices, broadcast_buffers=False
+            )
+        section = self.job.train
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=section.lr,
+            momentum=section.momentum,
+            weight_decay=section.weight_decay,
+        )
+        self.history: list[dict[str, Any]] = []
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on as if nothing had happened."""
+        normaliser = {name: list(value) for name, value in asdict(self.normalise).items()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "input": {**normaliser, "image_size": int(self.images.shape[-1])},
+        }
+
+    def restore(self, path: Path) -> None:
+        """Take up the state in ``path``."""
+        import torch
+
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = state["history"]
+
+    def train_epoch(self, epoch: int) -> dict[str, Any]:
+        """One pass over the data, then the evaluation; returns the same metrics on every rank."""
+        import torch
+
+        section = self.job.train
+        torch.manual_seed(hash((self.job.seed, epoch, self.rank)))  # dropout and its like
+        batches = erm.epoch_batches(
+            len(self.labels), section.batch_size, self.job.seed, epoch, self.world_size, self.rank
+        )
+        offsets, flips = erm.augmentation_draws(
+            len(self.labels), self.job.seed, epoch, section.crop_padding
+        )
+        if not section.flip:
+            flips[:] = False
+        total_steps = len(batches) * section.epochs
+        global_sizes = erm.batch_sizes(len(self.labels), section.batch_size)
+        self.model.train()
+        # loss, correct, seen: summed on the device, so that no step waits for a copy
+        sums = torch.zeros(3, device=self.device, dtype=torch.float64)
+        started = time.perf_counter()
+        for step, positions in enumerate(batches):
+            lr = erm.cosine_lr(epoch * len(batches) + step, total_steps, section.lr)
+            self.optimizer.param_groups[0]["lr"] = lr
+            rows = torch.from_numpy(positions).to(self.device)
+            labels = self.labels[rows]
+            images = erm.crop_and_flip(
+                self.images[rows],
+                torch.from_numpy(offsets[positions]).to(self.device),
+                torch.from_numpy(flips[positions]).to(self.device),
+                section.crop_padding,
+            )
+            logits = self.parallel(self.normalise(images))
+            loss = erm.weighted_loss(
+                logits, labels, self.weights[rows], int(global_sizes[step]), self.world_size
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            share = loss.detach() * int(global_sizes[step]) / self.world_size
+            correct = (logits.detach().argmax(1) == labels).sum()
+            sums += torch.stack([share.double(), correct.double(), sums.new_tensor(len(rows))])
+        self._sum_over_ranks(sums)
+        seconds = time.perf_counter() - started
+        loss_sum, correct_sum, seen = sums.tolist()
+        if not math.isfinite(loss_sum):
+            raise FloatingPointError(f"the training loss is {loss_sum} in epoch {epoch}")
+        self._average_running_statistics()
+        metrics = {
+            "epoch": epoch,
+            "train_loss": loss_sum / seen,
+            "train_accuracy": correct_sum / seen,
+            "lr": lr,
+            "seconds": seconds,
+            "images_per_second": seen / seconds,
+            **{f"test_{name}": value for name, value in self.evaluate().items()},
+        }
+        self.history.append(metrics)
+        return metrics
+
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics on the test images, each rank doing its share."""
+        import torch
+        import torch.distributed as dist
+
+        self.model.eval()
+        logits = []
+        with torch.inference_mode():
+            for images in self.test_images.split(EVALUATION_BATCH):
+                logits.append(self.model(self.normalise(images)))
+        part = Evaluation.from_logits(torch.cat(logits).cpu(), self.test_labels.cpu())
+        if self.world_size == 1:
+            return part.summary()
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, part)
+        total = parts[0]
+        for other in parts[1:]:
+            total = total.merge(other)
+        return total.summary()
+
+    def _sum_over_ranks(self, values: Any) -> None:
+        import torch.distributed as dist
+
+        if self.world_size > 1:
+            dist.all_reduce(values)
+
+    def _average_running_statistics(self) -> None:
+        """Make the buffers of all ranks the same: each rank saw its own share of the images."""
+        for buffer in self.model.buffers():
+            if buffer.is_floating_point():
+                self._sum_over_ranks(buffer)
+                buffer /= self.world_size
+
+
+def _weights(store: ArtifactStore, artifact: Artifact | None, rows: int) -> np.ndarray:
+    """One float32 weight a training image, by id; 1 without reweighting."""
+    weights = np.ones(rows, dtype=np.float32)
+    if artifact is not None:
+        table = store.read(artifact, "weights", ["id", "weight"])
+        weights[common.column(table, "id")] = common.column(table, "weight")
+    return weights
+
+
+class _Events:
+    """TensorBoard events of rank 0, written locally and put into the run folder after each epoch."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder = tempfile.TemporaryDirectory()
+        self._writer = SummaryWriter(self._folder.name)
+        self._storage = config["store"].storage
+        self._target = config["events"]
+
+    def write(self, worker: _Worker, epoch: int, metrics: dict[str, Any]) -> None:
+        """Add one epoch's scalars, and at the first the histogram of weights."""
+        scalars = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+        for name, value in scalars.items():
+            self._writer.add_scalar(name.replace("_", "/", 1), value, epoch)
+        if epoch == 0:
+            self._writer.add_histogram("weights", worker.weights, epoch, max_bins=HISTOGRAM_BINS)
+        self._writer.flush()
+        for file in Path(self._folder.name).iterdir():
+            self._storage.upload(file, f"{self._target}/{file.name}")

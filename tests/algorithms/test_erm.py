@@ -1,0 +1,143 @@
+"""Batches, loss, learning rate and augmentation do not depend on the number of ranks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from cwerm.algorithms.erm import (
+    augmentation_draws,
+    batch_sizes,
+    cosine_lr,
+    crop_and_flip,
+    epoch_batches,
+    weighted_loss,
+)
+
+
+def test_every_world_size_sees_the_same_batches() -> None:
+    """All small cases: each sample once, equal steps a rank, unions independent of the ranks."""
+    for size in range(1, 40):
+        for batch_size in range(1, 12):
+            alone = epoch_batches(size, batch_size, 3, 5)
+            assert sorted(np.concatenate(alone)) == list(range(size))
+            assert len(alone) == math.ceil(size / batch_size)
+            assert [len(batch) for batch in alone] == batch_sizes(size, batch_size)
+            for world_size in range(2, min(map(len, alone)) + 1):
+                parts = [
+                    epoch_batches(size, batch_size, 3, 5, world_size, rank)
+                    for rank in range(world_size)
+                ]
+                for batch, *shares in zip(alone, *parts, strict=True):
+                    np.testing.assert_array_equal(np.concatenate(shares), batch)
+                    lengths = [len(share) for share in shares]
+                    assert max(lengths) - min(lengths) <= 1
+
+
+@given(st.integers(1, 10**5), st.integers(1, 2000))
+def test_batches_are_near_equal(num_samples: int, batch_size: int) -> None:
+    sizes = batch_sizes(num_samples, batch_size)
+    assert sum(sizes) == num_samples
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_order_depends_on_seed_and_epoch() -> None:
+    orders = [
+        tuple(np.concatenate(epoch_batches(50, 8, seed, epoch)))
+        for seed, epoch in [(0, 0), (0, 1), (1, 0), (1, 1)]
+    ]
+    assert len(set(orders)) == 4
+    assert orders[0] == tuple(np.concatenate(epoch_batches(50, 50, 0, 0)))
+
+
+def test_batches_too_small_for_the_ranks_are_an_error() -> None:
+    with pytest.raises(ValueError, match="a batch of 2 samples cannot be split over 3 workers"):
+        epoch_batches(10, 2, 0, 0, world_size=3)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        epoch_batches(0, 2, 0, 0)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_averaged_gradient_is_that_of_one_process(world_size: int) -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(11, 4, dtype=torch.float64), torch.randint(3, (11,))
+    weights, theta = torch.rand(11, dtype=torch.float64) * 2, torch.randn(4, 3).double()
+    theta.requires_grad_()
+
+    losses = functional.cross_entropy(features @ theta, labels, reduction="none")
+    (expected,) = torch.autograd.grad((weights * losses).mean(), theta)
+    total = torch.zeros_like(theta)
+    for part in np.array_split(np.arange(11), world_size):
+        loss = weighted_loss(features[part] @ theta, labels[part], weights[part], 11, world_size)
+        total += torch.autograd.grad(loss, theta)[0]
+    torch.testing.assert_close(total / world_size, expected)
+
+
+def test_cosine_lr_is_torchs_and_rises_linearly_before() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+    for step in range(50):
+        assert cosine_lr(step, 50, 0.3) == pytest.approx(scheduler.get_last_lr()[0])
+        assert cosine_lr(step + 4, 54, 0.3, 4) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    rise = [cosine_lr(step, 54, 0.3, 4) for step in range(4)]
+    np.testing.assert_allclose(rise, [0.075, 0.15, 0.225, 0.3])
+
+
+def _crop_and_flip_slowly(
+    images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, padding: int
+) -> np.ndarray:
+    height, width = images.shape[2:]
+    result = np.empty_like(images)
+    for i, (row, column) in enumerate(offsets):
+        padded = np.pad(images[i], ((0, 0), (padding, padding), (padding, padding)))
+        crop = padded[:, row : row + height, column : column + width]
+        result[i] = crop[:, :, ::-1] if flips[i] else crop
+    return result
+
+
+@given(
+    batch=st.integers(1, 6),
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    padding=st.integers(0, 4),
+    dtype=st.sampled_from([np.uint8, np.float32]),
+    seed=st.integers(0, 2**32),
+)
+def test_crop_and_flip_equals_a_loop(
+    batch: int, channels: int, height: int, width: int, padding: int, dtype: type, seed: int
+) -> None:
+    shape = (batch, channels, height, width)
+    images = (np.random.default_rng(seed).random(shape) * 255).astype(dtype)
+    offsets, flips = augmentation_draws(batch, seed, 1, padding)
+    expected = _crop_and_flip_slowly(images, offsets, flips, padding)
+    actual = crop_and_flip(torch.from_numpy(images), offsets, flips, padding)
+    np.testing.assert_array_equal(actual.numpy(), expected)
+    again = crop_and_flip(
+        torch.from_numpy(images), torch.from_numpy(offsets), torch.from_numpy(flips), padding
+    )
+    assert torch.equal(again, actual)
+
+
+def test_draws_are_uniform_and_differ_by_epoch() -> None:
+    offsets, flips = augmentation_draws(50_000, 7, 2, 4)
+    assert offsets.shape == (50_000, 2)
+    for axis in (0, 1):
+        counts = np.bincount(offsets[:, axis], minlength=9)
+        assert len(counts) == 9
+        np.testing.assert_allclose(counts / 50_000, 1 / 9, atol=0.006)
+    assert abs(flips.mean() - 0.5) < 0.01
+    assert abs(np.corrcoef(offsets[:, 0], offsets[:, 1])[0, 1]) < 0.02
+    same, _ = augmentation_draws(50_000, 7, 2, 4)
+    np.testing.assert_array_equal(same, offsets)
+    assert (augmentation_draws(50_000, 7, 3, 4)[0] == offsets).mean() < 0.13
+    assert (augmentation_draws(50_000, 8, 2, 4)[0] == offsets).mean() < 0.13

@@ -1,0 +1,144 @@
+"""Folders of class folders."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+from cwerm.data import Sample, Source, open_source
+from cwerm.errors import UserError
+
+
+def write(root: Path, *paths: str) -> None:
+    """Files whose content is their own path."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+
+
+def read_all(source: Source, split: str = "train", rows: int = 2) -> list[Sample]:
+    worker = pickle.loads(pickle.dumps(source))
+    return [sample for chunk in source.chunks(split, rows) for sample in worker.read(chunk)]
+
+
+def fails(path: Path, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        open_source(str(path))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("data.source: ")
+
+
+def test_reads_images_below_class_folders(tmp_path: Path) -> None:
+    images = ["cat/1.jpg", "cat/deep/er/2.PNG", "dog/1.webp", "class 10/ü.jpeg", "class 2/x.tif"]
+    write(tmp_path, *images, "cat/notes.txt", "cat/.3.jpg", ".git/4.jpg", "readme.md")
+    source = open_source(str(tmp_path))
+    samples = read_all(source)
+    assert [sample.path for sample in samples] == sorted(images)
+    assert all(sample.image == sample.path.encode() for sample in samples)
+    assert all(sample.label == sample.path.split("/")[0] for sample in samples)
+    assert source.class_names() == ["cat", "class 2", "class 10", "dog"]
+    assert source.chunks("test", 2) == []
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8])
+def test_chunks_cover_the_split_once(tmp_path: Path, rows: int) -> None:
+    write(tmp_path, *(f"{name}/{index}.png" for name in "ab" for index in range(3)), "c/1.png")
+    chunks = open_source(str(tmp_path)).chunks("train", rows)
+    assert [chunk.size for chunk in chunks[:-1]] == [rows] * (len(chunks) - 1)
+    assert [chunk.start for chunk in chunks] == list(range(0, 7, rows))
+    assert sum(chunk.size for chunk in chunks) == 7
+    assert [len(chunk.files) for chunk in chunks] == [chunk.size for chunk in chunks]
+
+
+@pytest.mark.parametrize("held_out", ["test", "val", "validation"])
+def test_train_and_held_out_folders_are_splits(tmp_path: Path, held_out: str) -> None:
+    write(tmp_path, "train/a/1.png", "train/b/2.png", f"{held_out}/a/3.png", "notes/readme.txt")
+    source = open_source(str(tmp_path))
+    assert [sample.path for sample in read_all(source)] == ["train/a/1.png", "train/b/2.png"]
+    test = read_all(source, "test")
+    assert [(sample.path, sample.label) for sample in test] == [(f"{held_out}/a/3.png", "a")]
+
+
+def test_val_is_its_own_split_beside_test(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{split}/a/{split}.png" for split in ("train", "val", "test")))
+    source = open_source(str(tmp_path))
+    for split in ("train", "val", "test"):
+        assert [sample.path for sample in read_all(source, split)] == [f"{split}/a/{split}.png"]
+
+
+def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
+    write(tmp_path, "train/1.png", "test/2.png")
+    assert open_source(str(tmp_path)).class_names() == ["test", "train"]
+
+
+def test_empty_and_unreadable_files_do_not_stop_the_others(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.png", "a/2.png", "a/3.png")
+    (tmp_path / "a/1.png").write_bytes(b"")
+    source = open_source(str(tmp_path))
+    (tmp_path / "a/2.png").unlink()
+    assert [sample.image for sample in read_all(source)] == [b"", b"", b"a/3.png"]
+
+
+def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.png", "b/2.png")
+    source = open_source(str(tmp_path))
+    before = source.fingerprint()
+    assert before == open_source(f"{tmp_path}/").fingerprint()
+    write(tmp_path, "a/notes.txt")
+    assert before == open_source(str(tmp_path)).fingerprint()
+    os.utime(tmp_path / "a/1.png", ns=(0, 1))
+    touched = open_source(str(tmp_path)).fingerprint()
+    (tmp_path / "a/1.png").rename(tmp_path / "a/3.png")
+    renamed = open_source(str(tmp_path)).fingerprint()
+    assert len({before, touched, renamed}) == 3
+
+
+def test_a_relative_path_serves_workers_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "images/a/1.png")
+    monkeypatch.chdir(tmp_path)
+    source = open_source("images")
+    monkeypatch.chdir("/")
+    assert [sample.image for sample in read_all(source)] == [b"images/a/1.png"]
+
+
+def test_a_pickled_copy_leaves_the_list_of_files_behind(tmp_path: Path) -> None:
+    write(tmp_path, *(f"a/{index}.png" for index in range(500)))
+    assert len(pickle.dumps(open_source(str(tmp_path)))) < 500
+
+
+def test_errors(tmp_path: Path) -> None:
+    fails(tmp_path / "nowhere", f"'{tmp_path}/nowhere' does not exist; check the path")
+    fails(tmp_path, f"no images below '{tmp_path}'; expected one folder of images a class")
+    write(tmp_path, "cat/1.jpg", "dog/.hidden.jpg")
+    fails(tmp_path, f"class folder '{tmp_path}/dog' holds no image; fill it or remove it")
+    write(tmp_path, "dog/1.jpg", "stray.jpg")
+    fails(tmp_path, f"'{tmp_path}/stray.jpg' lies in no class folder; move it into one, or away")
+
+
+def test_errors_of_splits(tmp_path: Path) -> None:
+    write(tmp_path, "train/cat/1.jpg", "val/images/1.jpg")
+    fails(tmp_path, f"the test split of '{tmp_path}' has the class folder 'images', which train/")
+    write(tmp_path, "train/images/1.jpg", "train/2.jpg")
+    fails(tmp_path, f"'{tmp_path}/train/2.jpg' lies in no class folder")
+    (tmp_path / "train/2.jpg").unlink()
+    (tmp_path / "train/dog").mkdir()
+    fails(tmp_path, f"class folder '{tmp_path}/train/dog' holds no image")
+    write(tmp_path, "train/dog/1.jpg", "extra/1.jpg")
+    fails(tmp_path, f"'{tmp_path}' has split folders and also images in 'extra/'")
+
+
+def test_unknown_names_and_schemes() -> None:
+    with pytest.raises(
+        UserError, match=r"^data\.source: no data set or path 'cifar'; did you mean"
+    ):
+        open_source("cifar")
+    with pytest.raises(UserError, match=r"'fashion_mnist'.*\(known: sample, fashion_mnist, mnist"):
+        open_source("fashionmnist")
+    with pytest.raises(UserError, match="unknown scheme 'gs'"):
+        open_source("gs://bucket/images")
