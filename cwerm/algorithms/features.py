@@ -132,8 +132,8 @@ def _load_file(module: Any, name: str, path: str) -> None:
     expected = module.state_dict()
     if not expected.keys() <= state.keys():
         full = timm.create_model(name).state_dict()
-        known = list(full if len(state) == len(full) else expected)
-        state = dict(zip(known, state.values(), strict=False)) if len(known) == len(state) else {}
+        names = full if len(state) == len(full) else expected
+        state = dict(zip(names, state.values(), strict=True)) if len(state) == len(names) else {}
     chosen: dict[str, Tensor] = {}
     for key, value in expected.items():
         if key not in state or state[key].shape != value.shape:

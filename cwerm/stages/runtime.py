@@ -23,14 +23,19 @@ _QUIET = {
 AUTO_CPU_WORKERS = 8
 
 
+def quiet_ray() -> None:
+    """Set Ray's environment for a library: no telemetry, no chatter. Before Ray is imported."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 def ensure_ray(job: Job) -> None:
     """Connect to the job's cluster, or start Ray on this machine, unless that is done already.
 
     Raises:
         UserError: the cluster does not answer.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    quiet_ray()
     import ray
 
     if ray.is_initialized():

