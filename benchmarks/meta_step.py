@@ -1,96 +1,40 @@
 """What a step of Meta-Weight-Net costs: `python benchmarks/meta_step.py --help`.
 
-Compares, in interleaved rounds on one ResNet20 with BatchNorm, a plain SGD step, the step as the
-authors of Meta-Weight-Net write it (unrolled, `create_graph=True`, a second forward for the final
-update) and `meta_step`; the last two reach the same parameters. Times are in units of the plain
-step's median of the same run. Peak memory is what tensors of one step add to what the model and
-data hold (CUDA's counter; on a CPU the profiler's).
+Compares, in interleaved rounds, a plain SGD step, `meta_step`, its variants, and the step as others
+write it (`pip install higher torchopt betty-ml`; those that are missing or break are named). Times
+are in units of the plain step's median of the same run. Error is the relative difference of the
+weight net's first gradient to double backward's; rows that begin with ~ take another step by
+design. Peak memory is what the tensors of one step add to what the model and data hold (CUDA's
+counter; on a CPU the profiler's). Where a contestant's steps differ, five in a row are one sample.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import logging
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 
 import timm
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
+from meta_contestants import CONTESTANTS, Contestant, EveryFifth
 from torch.profiler import ProfilerActivity, profile
 
-import cwerm.algorithms.models  # noqa: F401  (registers resnet20)
-from cwerm.algorithms.weight_net import WeightNet, meta_step
-
-LR = 0.1
-Pair = tuple[Tensor, Tensor]
+import cwerm.algorithms.models  # noqa: F401  (registers resnet20, preactresnet18)
+from cwerm.algorithms.weight_net import WeightNet
 
 
-class Setup:
-    """One model, weight net and pair of optimisers; each contestant steps a copy of its own."""
-
-    def __init__(self, model: nn.Module, weight_net: nn.Module) -> None:
-        self.model, self.weight_net = copy.deepcopy(model), copy.deepcopy(weight_net)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), LR, momentum=0.9, weight_decay=5e-4
-        )
-        self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), 1e-3)
-
-    def plain(self, batch: Pair, _: Pair) -> None:
-        """A step of SGD on the mean loss."""
-        self.optimizer.zero_grad()
-        functional.cross_entropy(self.model(batch[0]), batch[1]).backward()
-        self.optimizer.step()
-
-    def double_backward(self, batch: Pair, meta_batch: Pair) -> None:
-        """The unrolled step: differentiate the meta loss through the virtual step's gradient."""
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        names, parameters = zip(*self.model.named_parameters(), strict=True)
-        logits = functional_call(
-            self.model, {**dict(zip(names, parameters, strict=True)), **buffers}, (batch[0],)
-        )
-        losses = functional.cross_entropy(logits, batch[1], reduction="none")
-        weights = self.weight_net(losses.detach()[:, None])
-        gradients = torch.autograd.grad((weights * losses).mean(), parameters, create_graph=True)
-        theta = {n: p - LR * g for n, p, g in zip(names, parameters, gradients, strict=True)}
-        meta_logits = functional_call(self.model, {**theta, **buffers}, (meta_batch[0],))
-        meta_loss = functional.cross_entropy(meta_logits, meta_batch[1])
-        meta = torch.autograd.grad(meta_loss, list(self.weight_net.parameters()))
-        for parameter, gradient in zip(self.weight_net.parameters(), meta, strict=True):
-            parameter.grad = gradient
-        self.weight_optimizer.step()
-        losses = functional.cross_entropy(self.model(batch[0]), batch[1], reduction="none")
-        with torch.no_grad():
-            weights = self.weight_net(losses[:, None])
-        self.optimizer.zero_grad()
-        (weights * losses).mean().backward()
-        self.optimizer.step()
-
-    def ours(self, batch: Pair, meta_batch: Pair) -> None:
-        """The same step by the Jacobian-vector product."""
-        meta_step(
-            self.model,
-            self.weight_net,
-            batch,
-            meta_batch,
-            self.optimizer,
-            self.weight_optimizer,
-            LR,
-        )
-
-
-def seconds(step: Callable[[], None], device: torch.device) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+def seconds(step: Callable[[], None], device: torch.device, clock: str) -> float:
+    """Time of one call: on the wall, or of this process's CPUs."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    start = now()
     step()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
@@ -110,6 +54,20 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
     return peak
 
 
+def first_gradient(contestant: Contestant) -> torch.Tensor:
+    """What the weight net's optimizer is handed in the first step; empty if nothing."""
+    seen: list[torch.Tensor] = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        seen.append(torch.cat([g.flatten() for g in gradients if g is not None]))
+
+    handle = contestant.weight_optimizer.register_step_pre_hook(look)
+    contestant.step()
+    handle.remove()
+    return seen[0].clone() if seen else torch.empty(0)
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -118,53 +76,83 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--only", nargs="*", help="contestants beside plain SGD")
     options = parser.parse_args()
+    logging.disable(logging.INFO)  # betty's
+    torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     torch.manual_seed(0)
-    model = timm.create_model(options.model).to(device)
+    model = timm.create_model(options.model).to(device, memory_format=torch.channels_last)
     weight_net = WeightNet().to(device)
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    batch, meta_batch = (
+    batch, meta = (
         (
             torch.randn(options.batch, 3, options.size, options.size, device=device).contiguous(
-                memory_format=layout
+                memory_format=torch.channels_last
             ),
             torch.randint(10, (options.batch,), device=device),
         )
         for _ in range(2)
     )
 
-    steps: dict[str, Callable[[], None]] = {}
-    for name in ("plain", "double_backward", "ours"):
-        setup = Setup(model, weight_net)
-        steps[name] = partial(getattr(setup, name), batch, meta_batch)
-    peaks = {name: peak_bytes(step, device) for name, step in steps.items()}  # also warms up
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    contestants: dict[str, Contestant] = {}
+    gradients, peaks, times = {}, {}, {}
+    for name, kind in CONTESTANTS.items():
+        if options.only and name not in (*options.only, "plain SGD", "double backward"):
+            continue
+        try:
+            contestant = kind(model, weight_net, batch, meta)
+            gradients[name] = first_gradient(contestant)
+            if not isinstance(contestant, EveryFifth):
+                peaks[name] = peak_bytes(contestant.step, device)
+        except Exception as error:  # a contestant that this torch breaks stays in the table
+            print(f"{name}: left out, {type(error).__name__}: {str(error).splitlines()[0]}")
+            continue
+        contestants[name], times[name] = contestant, list[float]()
     for _ in range(options.rounds):
-        for name, step in steps.items():
-            times[name].append(seconds(step, device))
+        for name, contestant in contestants.items():
+            repeats = 5 if isinstance(contestant, EveryFifth) else 1
+            taken = [seconds(contestant.step, device, options.clock) for _ in range(repeats)]
+            times[name].append(sum(taken) / repeats)
+    report(options, gradients, peaks, times)
 
-    unit = statistics.median(times["plain"])
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+
+def report(
+    options: argparse.Namespace,
+    gradients: dict[str, torch.Tensor],
+    peaks: dict[str, int],
+    times: dict[str, list[float]],
+) -> None:
+    """Print the conditions and one row a contestant."""
+    unit = statistics.median(times["plain SGD"])
+    cuda = options.device.startswith("cuda")
+    hardware = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU"
+    versions = {name: _version(name) for name in ("torch", "higher", "torchopt", "betty-ml")}
     print(
-        f"{options.model}, batch {options.batch}, {options.size} px, "
-        f"{'channels last' if options.channels_last else 'channels first'}, {name}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, n = {options.rounds}; "
-        f"plain step {unit * 1e3:.0f} ms"
+        f"{options.model}, batch and meta batch {options.batch}, {options.size} px, channels last, "
+        f"{hardware}, {torch.get_num_threads()} threads, {options.clock} time, "
+        f"n = {options.rounds}, " + ", ".join(f"{k} {v}" for k, v in versions.items())
     )
-    print(f"{'step':<16}{'median':>8}{'min':>8}{'max':>8}{'peak MiB':>10}")
+    print(f"plain step {unit * 1e3:.0f} ms, {peaks['plain SGD'] / 2**20:.0f} MiB")
+    print(f"{'step':<22}{'median':>8}{'min':>7}{'max':>7}{'paired':>8}{'peak':>7}{'error':>10}")
+    exact = gradients.get("double backward", torch.empty(0))
     for name, values in times.items():
-        ratios = [value / unit for value in values]
+        paired = statistics.median(a / b for a, b in zip(values, times["plain SGD"], strict=True))
+        gradient = gradients[name]
+        error = f"{((gradient - exact).norm() / exact.norm()).item():.0e}" if len(gradient) else "-"
+        peak = f"{peaks[name] / peaks['plain SGD']:.2f}" if name in peaks else "-"
         print(
-            f"{name:<16}{statistics.median(ratios):>8.2f}{min(ratios):>8.2f}{max(ratios):>8.2f}"
-            f"{peaks[name] / 2**20:>10.0f}"
+            f"{name:<22}{statistics.median(values) / unit:>8.2f}{min(values) / unit:>7.2f}"
+            f"{max(values) / unit:>7.2f}{paired:>8.2f}{peak:>7}{error:>10}"
         )
-    paired = [a / b for a, b in zip(times["double_backward"], times["ours"], strict=True)]
-    print(
-        f"double backward / ours: {statistics.median(paired):.2f} "
-        f"({min(paired):.2f} to {max(paired):.2f})"
-    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "-"
 
 
 if __name__ == "__main__":

@@ -93,10 +93,14 @@ class ArtifactStore:
                 info=manifest["info"],
                 seconds=manifest["seconds"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._corrupt(_folder(stage, key), "manifest.json can't be parsed") from error
         self._verify(artifact)
         return artifact
+
+    def committed(self, stage: str, key: str) -> bool:
+        """Whether there is such an artifact, without a look at its files."""
+        return self.storage.size(f"{_folder(stage, key)}/manifest.json") is not None
 
     def read_part(
         self, artifact: Artifact, table: str, index: int, columns: list[str] | None = None
@@ -163,10 +167,9 @@ class Writer:
     def finished_part(self, table: str, index: int) -> File | None:
         """The part as this or an earlier attempt published it, None where it must still be made."""
         try:
-            marker = json.loads(self.storage.read_bytes(self._marker(table, index)))
-        except FileNotFoundError:
-            return None
-        file = File(**marker)
+            file = File(**json.loads(self.storage.read_bytes(self._marker(table, index))))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None  # a damaged marker counts as none
         intact = self.storage.size(f"{_folder(self.stage, self.key)}/{file.path}") == file.bytes
         return file if intact else None
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from cwerm.errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    from cwerm.config import Job
+
+_INTERRUPTED = 130
+_UsageError: Any = typer.BadParameter.__base__  # typer exports only its subclass
+
 app = typer.Typer(
     help="Coreset-based data reweighting: weights for labelled images, and a model trained with them.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -32,13 +39,29 @@ AddressOption = Annotated[
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The run's folder: path or URI.")]
 
 
-def main() -> None:
-    """Entry point of ``cwerm``."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``cwerm``; the arguments are the process's own where they are not given."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app()
+        code = app(given or ["--help"], prog_name="cwerm", standalone_mode=False)
     except UserError as error:
-        print(f"cwerm: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        _leave(2, str(error))
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx else "cwerm"
+        _leave(2, f"{error.format_message().rstrip('.')}; see `{command} --help`")
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    if code == _INTERRUPTED:
+        _leave(code, "interrupted; run the same command again to go on from here")
+    sys.exit(code)
+
+
+def _leave(code: int, line: str) -> NoReturn:
+    print(f"cwerm: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
 
 
 @app.command()
@@ -49,9 +72,11 @@ def run(
     address: AddressOption = None,
 ) -> None:
     """Run a job: every stage that is not in the storage yet."""
+    loaded = _load(job, overrides, storage, address)  # a mistake in it shows before torch is loaded
+
     from cwerm import pipeline
 
-    pipeline.run(_load(job, overrides, storage, address))
+    pipeline.run(loaded)
 
 
 @app.command()
@@ -63,22 +88,15 @@ def stage(
     address: AddressOption = None,
 ) -> None:
     """Run one stage of a job, whose earlier stages have run."""
-    from cwerm import console, pipeline
-    from cwerm.artifacts import ArtifactStore
-    from cwerm.preflight import check
-    from cwerm.storage import open_storage
-
     loaded = _load(job, overrides, storage, address)
+
+    from cwerm import console, pipeline
+
     names = [stage.NAME for stage in pipeline.METHODS[loaded.method]]
     if name not in names:
-        hint = did_you_mean(name, names)
-        raise UserError(
-            f"stage '{name}' is not one of method {loaded.method}: {', '.join(names)}{hint}"
-        )
-    store = ArtifactStore(open_storage(loaded.storage))
-    check(loaded, store)
-    result = pipeline.run_stage(pipeline.STAGES[name], loaded, store)
-    console.out.print(store.uri(result.artifact), soft_wrap=True)
+        hint = did_you_mean(name, names) or f"; its stages: {', '.join(names)}"
+        raise UserError(f"{name}: no stage of method {loaded.method}{hint}")
+    console.out.print(pipeline.run_one(name, loaded), soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -87,7 +105,7 @@ def inspect(
     lowest: Annotated[int, typer.Option(min=1, help="Samples of lowest weight to show.")] = 20,
     to: Annotated[str, typer.Option(help="PNG file for their contact sheet.")] = "lowest.png",
 ) -> None:
-    """Show the samples of lowest weight, as a table and as a contact sheet."""
+    """Show the samples of lowest weight: a table and a PNG."""
     from cwerm.inspection import inspect_run
 
     inspect_run(run, lowest, Path(to))
@@ -123,12 +141,12 @@ def schema() -> None:
     typer.echo(json.dumps(Job.model_json_schema(), indent=2))
 
 
-def _load(job: Path, overrides: list[str] | None, storage: str | None, address: str | None) -> Any:
+def _load(job: Path, overrides: list[str] | None, storage: str | None, address: str | None) -> Job:
     from cwerm.config import load_job
 
     options = {"storage": storage, "resources.address": address}
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    return load_job(job, [*(overrides or []), *given])
+    given = {key: value for key, value in options.items() if value is not None}
+    return load_job(job, overrides or [], given)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,16 @@ import platform
 from importlib.metadata import version
 
 import psutil
+from rich.markup import escape
 
 from cwerm import console
 from cwerm.errors import UserError
 from cwerm.storage import open_storage
 
-PACKAGES = ("cwerm", "torch", "torchvision", "timm", "ray", "faiss-gpu", "pyarrow", "numpy")
+# The package that has FAISS with GPU support exists for this platform alone.
+IS_LINUX_X86 = platform.system() == "Linux" and platform.machine() == "x86_64"
+FAISS = "faiss-gpu" if IS_LINUX_X86 else "faiss-cpu"
+PACKAGES = ("cwerm", "torch", "torchvision", "timm", "ray", FAISS, "pyarrow", "numpy")
 LEAST_MEMORY = 4 * 2**30
 LEAST_SHARED_MEMORY = 2**30
 
@@ -40,7 +44,7 @@ def examine(storage: str | None, address: str | None) -> bool:
         except UserError as error:
             problems.append(str(error))
     for problem in problems:
-        console.out.print(f"[red]problem[/red]  {problem}", soft_wrap=True)
+        console.out.print(f"[red]problem[/red]  {escape(problem)}", soft_wrap=True)
     if not problems:
         console.out.print("[green]no problems found[/green]")
     return not problems
@@ -65,7 +69,7 @@ def _examine_gpus() -> None:
 def _examine_storage(storage: str | None) -> None:
     if storage:
         open_storage(storage).check_writable()
-        console.out.print(f"storage {storage}: can be written", soft_wrap=True)
+        console.out.print(f"storage {storage}: can be written", soft_wrap=True, markup=False)
 
 
 def _examine_cluster(address: str | None) -> None:

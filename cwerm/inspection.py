@@ -10,109 +10,150 @@ import numpy as np
 
 from cwerm import console
 from cwerm.artifacts import Artifact, ArtifactStore
-from cwerm.config import parse_job
 from cwerm.errors import UserError
 from cwerm.runs import load_summary, load_weights
 from cwerm.storage import open_storage
 
-TILE = 96  # pixels of one image on the contact sheet
-COLUMNS = 10
+TILE, GAP, LINE = 112, 8, 14  # pixels: side of an image, between images, height of a caption's line
+COLUMNS = 8
+SUFFIXES = (".parquet", ".csv", ".npy")
 
 
 def export_weights(run: str, target: Path) -> None:
     """Write the weights to ``target``: .parquet or .csv (all columns), .npy (float32, by id).
 
     Raises:
-        UserError: the run has no weights, or the suffix is unknown.
+        UserError: the run has no weights, the suffix is unknown, or the file can't be written.
     """
     import pyarrow.csv
     import pyarrow.parquet
 
+    if target.suffix not in SUFFIXES:
+        raise UserError(f"--to: '{target}' should end in {', '.join(SUFFIXES[:-1])} or .npy")
     table = load_weights(run)
     buffer = io.BytesIO()
     if target.suffix == ".parquet":
         pyarrow.parquet.write_table(table, buffer)
     elif target.suffix == ".csv":
         pyarrow.csv.write_csv(table, buffer)
-    elif target.suffix == ".npy":
+    else:
         weights = np.empty(len(table), dtype=np.float32)
         weights[table.column("id").to_numpy()] = table.column("weight").to_numpy()
         np.save(buffer, weights)
-    else:
-        raise UserError(f"--to: '{target}' should end in .parquet, .csv or .npy")
     _write(target, buffer.getvalue())
-    console.out.print(f"{len(table):,} weights in {target}", soft_wrap=True)
+    console.out.print(f"{len(table):,} weights in {target}", soft_wrap=True, markup=False)
 
 
 def inspect_run(run: str, lowest: int, target: Path) -> None:
-    """Print the samples of lowest weight and write their contact sheet as PNG."""
-    from rich.table import Table
+    """Print the samples of lowest weight and write their contact sheet as PNG.
 
+    Raises:
+        UserError: the run has no weights, its images are gone, or the file can't be written.
+    """
     from cwerm.stages import common
 
+    if target.suffix.lower() != ".png":
+        raise UserError(f"--to: '{target}' should end in .png")
+    weights = load_weights(run).sort_by([("weight", "ascending"), ("id", "ascending")])
     store, images = _images_of(run)
     names = images.info["class_names"]
-    weights = load_weights(run).sort_by([("weight", "ascending"), ("id", "ascending")])
     rows = weights.slice(0, lowest).to_pylist()
     ids = np.array([row["id"] for row in rows])
     paths = common.take_rows(store, images, "images", "path", ids)
-    table = Table(title=f"lowest {len(rows)} of {len(weights):,} weights")
-    for heading in ("id", "weight", "label", "neighbour's label", "distance", "path"):
-        table.add_column(heading)
-    for row, path in zip(rows, paths, strict=True):
-        table.add_row(
-            str(row["id"]),
-            f"{row['weight']:.4f}",
-            names[row["label"]],
-            names[row["neighbor_label"]],
-            f"{row['neighbor_distance']:.3f}",
-            path,
-        )
-    console.out.print(table)
-    captions = [f"{row['id']}: {names[row['label']]}" for row in rows]
+    title = f"lowest {len(rows)} of {len(weights):,} weights"
+    console.out.print(_table(title, rows, paths, names))
+    captions = [(f"{row['id']}   {row['weight']:.4f}", names[row["label"]]) for row in rows]
     sheet = _contact_sheet(common.take_rows(store, images, "images", "image", ids), captions)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     _write(target, buffer.getvalue())
-    console.out.print(f"contact sheet in {target}", soft_wrap=True)
+    console.out.print(f"contact sheet in {target}", soft_wrap=True, markup=False)
+
+
+def _table(title: str, rows: list[dict[str, Any]], paths: list[str], names: list[str]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title)
+    for heading in ("id", "weight", "label", "neighbour's label", "distance"):
+        numeric = heading in ("id", "weight", "distance")
+        table.add_column(heading, justify="right" if numeric else "left")
+    table.add_column("path", overflow="fold")
+    for row, path in zip(rows, paths, strict=True):
+        table.add_row(
+            str(row["id"]),
+            f"{row['weight']:.4f}",
+            escape(names[row["label"]]),
+            escape(names[row["neighbor_label"]]),
+            f"{row['neighbor_distance']:.3f}",
+            escape(path),
+        )
+    return table
 
 
 def _images_of(run: str) -> tuple[ArtifactStore, Artifact]:
-    """The store of a run and the images it was made from."""
-    import yaml
-
+    """The store of a run and the images it was made from, even if their source has changed since."""
     from cwerm.stages import ingest
 
-    load_summary(run)
-    storage = open_storage(run)
-    job = parse_job(yaml.safe_load(storage.read_bytes("job.yaml")))
-    store = ArtifactStore(open_storage(storage.root.rpartition("/runs/")[0]))
-    artifact = store.find(ingest.NAME, ingest.key(job, store))
+    parts = load_summary(run)["artifacts"]["images"]
+    uri = parts if isinstance(parts, str) else parts[0]
+    former, _, path = uri.rpartition(f"/artifacts/{ingest.NAME}/")
+    root = open_storage(run).root.rpartition("/runs/")[0]  # the store may have moved since
+    store = ArtifactStore(open_storage(root or former))
+    artifact = store.find(ingest.NAME, path.partition("/")[0])
     if artifact is None:
         raise UserError(f"{run}: its images are no longer in the store; run the job again")
     return store, artifact
 
 
-def _contact_sheet(images: list[Any], captions: list[str]) -> Any:
+def _contact_sheet(images: list[Any], captions: list[tuple[str, str]]) -> Any:
+    """The images, row by row, each with two lines of caption below."""
     from PIL import Image, ImageDraw
 
     from cwerm.data.images import decode
     from cwerm.stages.pixels import to_square
 
-    caption_height = 14
-    lines = -(-len(images) // COLUMNS)
-    size = (COLUMNS * TILE, lines * (TILE + caption_height))
+    font = _font()
+    columns = min(COLUMNS, len(images))
+    step = TILE + GAP, TILE + 2 * LINE + GAP
+    size = columns * step[0] + GAP, -(-len(images) // columns) * step[1] + GAP
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left, top = position % COLUMNS * TILE, position // COLUMNS * (TILE + caption_height)
+    for position, (image, lines) in enumerate(zip(images, captions, strict=True)):
+        left, top = (GAP + position % columns * step[0], GAP + position // columns * step[1])
         sheet.paste(Image.fromarray(to_square(decode(image), TILE)), (left, top))
-        draw.text((left + 2, top + TILE), caption[:15], fill="black")
+        for line, text in enumerate(lines):
+            place = (left, top + TILE + 1 + line * LINE)
+            draw.text(place, _fitting(text, font), fill="black", font=font)
     return sheet
 
 
+def _font() -> Any:
+    """matplotlib's own font, which has more of the world's letters than Pillow's."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
+
+
+def _fitting(text: str, font: Any) -> str:
+    """The text, cut off where it is wider than an image."""
+    if font.getlength(text) <= TILE:
+        return text
+    while font.getlength(f"{text}…") > TILE:
+        text = text[:-1]
+    return f"{text}…"
+
+
 def _write(target: Path, data: bytes) -> None:
+    """All of it or nothing: an earlier file of that name is replaced at the end."""
+    partial = target.with_name(f".{target.name}.partial")
     try:
-        target.write_bytes(data)
+        partial.write_bytes(data)
+        partial.replace(target)
     except OSError as error:
-        raise UserError(f"--to: '{target}' can't be written ({error.strerror})") from None
+        if partial.parent.is_dir():
+            partial.unlink(missing_ok=True)
+        raise UserError(
+            f"--to: '{target}' can't be written ({error.strerror}); choose another place"
+        ) from None

@@ -10,7 +10,7 @@ from typing import Any
 from cwerm import console
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
-from cwerm.preflight import check
+from cwerm.preflight import check, check_images
 from cwerm.runs import RunFolder, RunResult
 from cwerm.stages import broadcast, extract, ingest, reweight, select, train
 from cwerm.storage import open_storage
@@ -53,7 +53,20 @@ def run(job: Job) -> RunResult:
     results = {}
     for stage in METHODS[job.method]:
         results[stage.NAME] = run_stage(stage, job, store)
+        if stage is ingest:
+            check_images(job, store, results[stage.NAME].artifact)
     return folder.finish(results)
+
+
+def run_one(name: str, job: Job) -> str:
+    """Run the stage ``name`` of the job, whose earlier stages have run; the artifact's address.
+
+    Raises:
+        UserError: as `run`, or an earlier stage has not run yet.
+    """
+    store = ArtifactStore(open_storage(job.storage))
+    check(job, store)
+    return store.uri(run_stage(STAGES[name], job, store).artifact)
 
 
 def run_stage(stage: ModuleType, job: Job, store: ArtifactStore) -> StageResult:

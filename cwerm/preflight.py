@@ -1,41 +1,103 @@
-"""Checks before a run: names that only the algorithms know, and a storage that can be written."""
+"""Checks before the work: what can't succeed is refused while nothing is computed or written yet."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
 from cwerm.algorithms import broadcast, selection
-from cwerm.artifacts import ArtifactStore
+from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
 from cwerm.errors import UserError, blame, did_you_mean
 
 
 def check(job: Job, store: ArtifactStore) -> None:
-    """Refuse what can't succeed, before anything is computed or written.
+    """Check names, sources, weights, storage and cluster; the cheap ones first.
 
     Raises:
         UserError: the first thing that is wrong.
     """
-    from cwerm.stages import extract
+    from cwerm.stages import extract, ingest, runtime, train
     from cwerm.stages.classifiers import check_classifier_name
 
-    check_classifier_name("train.model", job.train.model)
-    if job.method == "cw-erm":
+    coreset = job.method == "cw-erm"
+    if coreset:
         with blame("coreset.method"):
             selection.load_method(job.coreset.method)
         with blame("broadcast.method"):
             broadcast.batch_method(job.broadcast.method)
+    if job.resources.workers != "auto":
+        train.check_batch_size(job, job.resources.workers)
+    ingest.key(job, store)  # opens the sources
+    if coreset:
+        extract.key(job, store)  # reads the weights' file
+    store.storage.check_writable()
+    runtime.check_address(job)
+    check_classifier_name("train.model", job.train.model)
+    if coreset:
         if job.reweight.input == "images":
             check_classifier_name("reweight.model", job.reweight.model)
-        _check_backbone(job)
-        extract.key(job, store)  # reads the source and the weights' file
-    store.storage.check_writable()
+        if not store.committed(extract.NAME, extract.key(job, store)):
+            _check_backbone(job)
+
+
+def check_images(job: Job, store: ArtifactStore, images: Artifact) -> None:
+    """Check, before the long extraction, what depends on the number of images and their size.
+
+    Raises:
+        UserError: classes too small for the meta set, a coreset too small or large, a batch that does
+            not fit the memory.
+    """
+    from cwerm.algorithms import coreset
+    from cwerm.stages import common, extract, reweight, select, train
+
+    labels = common.labels_of(store, images)
+    held_out = select.held_out(job, images, labels)
+    if job.method == "erm":
+        return
+    candidates = np.delete(labels, held_out)
+    with blame("coreset.ratio"):
+        size = coreset.coreset_size(len(labels), job.coreset.ratio)
+        coreset.select(candidates, size, "random", job.coreset.scope)
+    if job.broadcast.neighbors > size:
+        raise UserError(
+            f"broadcast.neighbors: {job.broadcast.neighbors} asked of a coreset of {size}; "
+            "ask for fewer, or raise coreset.ratio"
+        )
+    if not store.committed(extract.NAME, extract.key(job, store)):
+        reweight.check_batch(job, images)
+        train.check_batch(job, images)
 
 
 def _check_backbone(job: Job) -> None:
+    """Load the backbone, so that a wrong file does not show after hours of reading images."""
     import timm
 
-    names = timm.list_models()
-    if job.features.backbone.partition(".")[0] not in names:
+    from cwerm.algorithms.features import load_backbone
+    from cwerm.stages import extract
+
+    features = job.features
+    names = [*timm.list_models(), *timm.list_models(pretrained=True)]
+    if features.backbone not in names:
         raise UserError(
-            f"features.backbone: unknown model '{job.features.backbone}'"
-            f"{did_you_mean(job.features.backbone, names) or '; see timm.list_models()'}"
+            f"features.backbone: unknown model '{features.backbone}'"
+            f"{did_you_mean(features.backbone, names) or '; see timm.list_models()'}"
         )
+    with blame("features.image_size"):
+        load_backbone(features.backbone, "random", features.image_size)
+    with tempfile.TemporaryDirectory() as folder, blame("features.weights"):
+        weights = extract.weights_file(features, Path(folder))
+        backbone = load_backbone(features.backbone, weights, features.image_size)
+        _check_finite(backbone.module, weights)
+
+
+def _check_finite(module: Any, weights: str) -> None:
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"features.weights: '{weights}' has NaN or infinite values in {name}; "
+                "export the weights again"
+            )

@@ -28,26 +28,30 @@ class RunResult:
 
 
 class RunFolder:
-    """Writes one run's files; the summary comes last, so that a run folder with one is complete."""
+    """Writes one run's files, at its end: an earlier run of that name stays whole until then.
+
+    The summary comes last, so that a run folder with one is complete.
+    """
 
     def __init__(self, job: Job, store: ArtifactStore) -> None:
         self.job, self.store = job, store
         self.path = f"runs/{job.name}"
         self.started = time.perf_counter()
-        store.storage.delete(f"{self.path}/summary.json")
-        store.storage.write_bytes(f"{self.path}/job.yaml", job.to_yaml().encode())
 
     def finish(self, results: dict[str, StageResult]) -> RunResult:
         """Write weights and summary, and print where everything lies."""
         artifacts = {name: result.artifact for name, result in results.items()}
+        storage = self.store.storage
+        storage.delete(f"{self.path}/summary.json")
+        storage.write_bytes(f"{self.path}/job.yaml", self.job.to_yaml().encode())
         if "broadcast" in artifacts:
             weights = self.store.read(artifacts["broadcast"], "weights")
             self._write_parquet("weights.parquet", weights)
         else:
-            self.store.storage.delete(f"{self.path}/weights.parquet")
+            storage.delete(f"{self.path}/weights.parquet")
         summary = self._summary(artifacts, results)
         self._write_json("summary.json", summary)
-        folder = self.store.storage.uri(self.path)
+        folder = storage.uri(self.path)
         _print_table(summary, folder)
         return RunResult(folder, summary)
 
@@ -143,12 +147,13 @@ def load_summary(folder: str) -> dict[str, Any]:
 def _print_table(summary: dict[str, Any], folder: str) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{summary['name']}: {summary['method']}, seed {summary['seed']}")
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    table.add_column("")
+    table = Table(
+        title=f"{summary['name']}: {summary['method']}, seed {summary['seed']}", show_header=False
+    )
+    table.add_column()
+    table.add_column(justify="right")
     for stage, seconds in summary["seconds"].items():
-        table.add_row(stage, f"{seconds:.1f}", "reused" if stage in summary["reused"] else "")
+        table.add_row(stage, "reused" if stage in summary["reused"] else f"{seconds:.1f} s")
     table.add_section()
     table.add_row("test accuracy", f"{100 * summary['test_accuracy']:.2f} %")
     if summary["test_accuracy_top5"] is not None:
@@ -161,4 +166,4 @@ def _print_table(summary: dict[str, Any], folder: str) -> None:
         places["weights"] = f"{folder}/weights.parquet"
     places["TensorBoard"] = f"tensorboard --logdir {folder}/events"
     for name, place in places.items():
-        console.out.print(f"{name:<12} {place}", soft_wrap=True)
+        console.out.print(f"{name:<12} {place}", soft_wrap=True, markup=False)

@@ -19,6 +19,8 @@ from cwerm.errors import UserError
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+CONNECT_SECONDS = 5
+
 
 def filesystem(uri: str) -> tuple[FileSystem, str]:
     """The pyarrow file system of a local path or ``s3://`` URI, and the path within it."""
@@ -166,6 +168,12 @@ class S3Storage(Storage):
         parts = urlsplit(root)
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
         self._client: Any = None
+        self._hasty = False
+
+    def check_writable(self) -> None:
+        hasty = S3Storage(self.root)  # an endpoint that is not there should be known in seconds
+        hasty._hasty = True
+        super(S3Storage, hasty).check_writable()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None}  # clients hold sockets and do not pickle
@@ -177,9 +185,13 @@ class S3Storage(Storage):
             import boto3
             from botocore.config import Config
 
-            self._client = boto3.client(
-                "s3", config=Config(retries={"max_attempts": 8, "mode": "standard"})
+            attempts, read_timeout = (2, 10) if self._hasty else (8, 60)
+            config = Config(
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=read_timeout,
+                retries={"max_attempts": attempts, "mode": "standard"},
             )
+            self._client = boto3.client("s3", config=config)
         return self._client
 
     def _key(self, path: str) -> str:

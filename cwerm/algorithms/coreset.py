@@ -1,7 +1,8 @@
 """Coreset selection: how many samples of each class, and which (CW-ERM paper, section 4.1).
 
-`select_coreset` works on arrays. Where the features do not fit in memory, compute what the method
-needs (`selection.load_method(name).NEEDS`) in parts, and call `select` with it.
+`select_coreset` works on arrays. Where the features do not fit in memory, or a head is trained
+elsewhere, compute what the method needs (`selection.load_method(name).NEEDS`) and call `select`
+with it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int, Integer
 from cwerm.algorithms.medians import check_finite
 from cwerm.algorithms.names import unknown_name
 from cwerm.algorithms.selection import load_method
+from cwerm.algorithms.training_record import TrainingRecord
 
 __all__ = [
     "allocate",
@@ -135,14 +137,16 @@ def select(
     seed: int = 0,
     distances: Float[np.ndarray, "n"] | None = None,
     features: Float[np.ndarray, "n d"] | None = None,
+    outputs: TrainingRecord | None = None,
 ) -> Int[np.ndarray, "{size}"]:
     """`size` coreset ids (row numbers, ascending) from what the method needs (`select_coreset`)."""
     chosen = load_method(method)
     if scope not in SCOPES:
         raise unknown_name("coreset scope", scope, SCOPES)
     _check_labels(labels)
-    values = {"labels": labels, "distances": distances, "features": features}[chosen.NEEDS]
-    assert values is not None
+    given = {"labels": labels, "distances": distances, "features": features, "outputs": outputs}
+    values = given[chosen.NEEDS]
+    assert values is not None, f"{method} needs {chosen.NEEDS}"
     assert len(values) == len(labels)
     if scope == "global":
         generator = np.random.default_rng(seed)
@@ -169,17 +173,22 @@ def select_coreset(
 
     `scope="class"` shares the coreset out to the classes in proportion (`allocate`) and chooses
     within each; `scope="global"` chooses from all samples at once. Methods: one module each in
-    `selection`. Raises ValueError in one line for unknown names, a ratio too small or large, NaN or
+    `selection`. Those that rank by a model's outputs get them from `train_head` with its defaults
+    and the seed. Raises ValueError in one line for unknown names, a ratio too small or large, NaN or
     infinite features (naming the row), a single class, and features and labels of different length.
     """
     needs = load_method(method).NEEDS
     _check_labels(labels)
     _check_features(features, labels)
-    distances = None
+    size = coreset_size(len(labels), ratio)
+    distances = outputs = None
     if needs == "distances":
         distances = distances_to_centers(features, labels, class_medians(features, labels))
-    size = coreset_size(len(labels), ratio)
-    return select(labels, size, method, scope, seed, distances, features)
+    elif needs == "outputs":
+        from cwerm.algorithms.head_training import train_head  # loads torch
+
+        _, outputs = train_head(features, labels, seed=seed)
+    return select(labels, size, method, scope, seed, distances, features, outputs)
 
 
 def draw_balanced(

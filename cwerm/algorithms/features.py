@@ -125,7 +125,7 @@ def _load_file(module: Any, name: str, path: str) -> None:
             f"weights file {path} does not exist; give a path, 'pretrained' or 'random'"
         ) from None
     except Exception as error:  # whatever torch or safetensors raise on a broken file
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"weights file {path} is no readable checkpoint ({reason}); export it again"
         ) from None

@@ -93,6 +93,22 @@ def like(original: Array, values: Float[Tensor, " samples"]) -> Array:
     return values.cpu().numpy()
 
 
+def extra_columns(
+    extra: Array | None, size: int, device: torch.device
+) -> Float[Tensor, "samples columns"] | None:
+    """`extra` as float32 on the device; `ValueError` if it has not one finite row a sample."""
+    if extra is None:
+        return None
+    columns = _tensor(extra, device).float()
+    if columns.ndim != 2 or len(columns) != size:
+        raise ValueError(
+            f"extra has shape {_shape(extra)}: give one row for each of the {size} samples"
+        )
+    if not columns.isfinite().all():
+        raise ValueError("extra holds NaN or infinite values: repair them")
+    return columns
+
+
 def _on_device(inputs: Array, labels: Array, prefix: str, device: torch.device) -> LabelledData:
     if len(inputs) == 0:
         raise ValueError(f"{prefix}inputs is empty: give at least one sample")

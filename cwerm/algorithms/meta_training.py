@@ -1,8 +1,9 @@
-"""The loop of `MetaWeightNet` over one device: batches, learning rate, records, resumable state."""
+"""The loop of meta-learned weights on one device: batches, learning rate, records, resumable state."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cwerm.algorithms.learning_to_reweight import reweight_step
 from cwerm.algorithms.meta_data import LabelledData
-from cwerm.algorithms.weight_net import WeightNet, meta_step
+from cwerm.algorithms.meta_step import MetaStep, meta_step
+from cwerm.algorithms.step_options import StepOptions
+from cwerm.algorithms.weight_net import WeightNet, net_inputs
 
 State = dict[str, Any]
+Pair = tuple[Tensor, Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 EVALUATION_BATCH = 500
@@ -24,7 +29,7 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Settings:
-    """What `MetaWeightNet` is constructed with, and explains."""
+    """What `MetaWeightNet` and `LearningToReweight` are constructed with, and explain."""
 
     epochs: int
     batch_size: int
@@ -32,22 +37,31 @@ class Settings:
     lr: float
     momentum: float
     weight_decay: float
-    weight_lr: float
     milestones: tuple[float, ...]
     average_last: int
-    hidden: int
     seed: int
     device: torch.device
     augment: Augment | None
+    options: StepOptions
+    weight_lr: float = 1e-3
+    hidden: int = 100
+    meta_every: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "meta_batch_size", "average_last", "hidden"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "meta_batch_size",
+            "average_last",
+            "hidden",
+            "meta_every",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
 
 
-class Training:
-    """One `fit`: everything that changes from step to step."""
+class Training(ABC):
+    """One `fit`: everything that changes from step to step, whatever gives the weights."""
 
     def __init__(
         self,
@@ -58,55 +72,56 @@ class Training:
     ) -> None:
         self.settings, self.data, self.meta = settings, data, meta
         self.classifier = classifier.to(settings.device)
-        self.weight_net = WeightNet(hidden=settings.hidden).to(settings.device)
         self.optimizer = torch.optim.SGD(
             [p for p in self.classifier.parameters() if p.requires_grad],
             settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            fused=True,
         )
-        self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), settings.weight_lr)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.weight_sum = torch.zeros(len(data.labels), device=settings.device)
         self.history: list[dict[str, float]] = []
+        self.parts: dict[str, Any] = {"classifier": self.classifier, "optimizer": self.optimizer}
+
+    @abstractmethod
+    def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
+        """Train on one batch, whose samples stand at `positions`."""
 
     @property
     def epoch(self) -> int:
         """Epochs done."""
         return len(self.history)
 
+    @property
+    def averaging(self) -> bool:
+        """Whether weights of the epoch that follows count."""
+        return self.epoch >= self.settings.epochs - self.settings.average_last
+
     def train_epoch(self) -> None:
-        """Pass once over the data, record the epoch, and late in the run add up the weights."""
+        """Pass once over the data and record the epoch."""
         lr = self.settings.lr * 0.1 ** sum(
             self.epoch / self.settings.epochs >= fraction for fraction in self.settings.milestones
         )
         self.optimizer.param_groups[0]["lr"] = lr
         self.classifier.train()
-        steps = []
-        for positions, meta_positions in self._positions():
+        steps, meta_steps = [], []
+        pairs = self._positions()
+        self.steps_done = self.epoch * len(pairs)
+        for positions, meta_positions in pairs:
             batch = self._batch(self.data, positions)
             meta_batch = self._batch(self.meta, meta_positions)
-            step = meta_step(
-                self.classifier,
-                self.weight_net,
-                batch,
-                meta_batch,
-                self.optimizer,
-                self.weight_optimizer,
-                lr,
-            )
+            step = self.step(batch, meta_batch, positions)
+            self.steps_done += 1
             hits = (step.logits.argmax(1) == batch[1]).sum()
-            meta_accuracy = (step.meta_logits.argmax(1) == meta_batch[1]).float().mean()
+            weights = step.weights
             steps.append(
-                torch.stack([
-                    step.losses.sum(), hits, step.weights.sum(), step.meta_loss, meta_accuracy,
-                    step.weights.min(), step.weights.max(),
-                ])
-            )  # fmt: skip
-        self._record(torch.stack(steps), lr)
-        if self.epoch > self.settings.epochs - self.settings.average_last:
-            with torch.no_grad():
-                self.weight_sum += self.weight_net(self.losses()[:, None])
+                torch.stack([step.losses.sum(), hits, weights.sum(), weights.min(), weights.max()])
+            )
+            if step.meta_loss is not None and step.meta_logits is not None:
+                accuracy = (step.meta_logits.argmax(1) == meta_batch[1]).float().mean()
+                meta_steps.append(torch.stack([step.meta_loss, accuracy]))
+        self._record(torch.stack(steps), meta_steps, lr)
 
     def _positions(self) -> list[tuple[Tensor, Tensor]]:
         """Near-equal batches of a permutation; a meta batch each, from permutations in a row."""
@@ -127,11 +142,12 @@ class Training:
             inputs = self.settings.augment(inputs, self.generator)
         return inputs, data.labels[positions]
 
-    def _record(self, steps: Float[Tensor, "steps 7"], lr: float) -> None:
-        size = len(self.data.labels)
-        loss, hits, weight = (steps[:, :3].sum(0) / size).tolist()
-        meta_loss, meta_accuracy = steps[:, 3:5].mean(0).tolist()
-        if not math.isfinite(loss + meta_loss):
+    def _record(self, steps: Float[Tensor, "steps 5"], meta_steps: list[Tensor], lr: float) -> None:
+        loss, hits, weight = (steps[:, :3].sum(0) / len(self.data.labels)).tolist()
+        meta_loss = meta_accuracy = float("nan")  # an epoch may be shorter than `meta_every`
+        if meta_steps:
+            meta_loss, meta_accuracy = torch.stack(meta_steps).mean(0).tolist()
+        if not math.isfinite(loss) or (meta_steps and not math.isfinite(meta_loss)):
             raise ValueError(
                 f"the loss became NaN or infinite in epoch {self.epoch}: lower lr (it is {lr:g})"
             )
@@ -142,8 +158,8 @@ class Training:
             "meta_loss": meta_loss,
             "meta_accuracy": meta_accuracy,
             "weight_mean": weight,
-            "weight_min": steps[:, 5].min().item(),
-            "weight_max": steps[:, 6].max().item(),
+            "weight_min": steps[:, 3].min().item(),
+            "weight_max": steps[:, 4].max().item(),
         }
         self.history.append(record)
 
@@ -166,17 +182,9 @@ class Training:
             )
         return losses
 
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "classifier": self.classifier,
-            "weight_net": self.weight_net,
-            "optimizer": self.optimizer,
-            "weight_optimizer": self.weight_optimizer,
-        }
-
     def state(self) -> State:
         """A copy of all that `resume` needs."""
-        state: State = {name: part.state_dict() for name, part in self._parts().items()}
+        state: State = {name: part.state_dict() for name, part in self.parts.items()}
         state["weight_sum"] = self.weight_sum
         state["history"] = self.history
         state["generator"] = self.generator.get_state()
@@ -188,7 +196,7 @@ class Training:
     def resume(self, state: State) -> None:
         """Go on from `state`, which stays as it is."""
         state = deepcopy(state)
-        for name, part in self._parts().items():
+        for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.weight_sum = state["weight_sum"].to(self.settings.device)
         self.history = state["history"]
@@ -196,3 +204,57 @@ class Training:
         torch.set_rng_state(state["rng"].cpu())
         if "cuda_rng" in state and self.settings.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.settings.device)
+
+
+class WeightNetTraining(Training):
+    """Weights are V of the loss and of the columns `extra`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: LabelledData,
+        meta: LabelledData,
+        classifier: nn.Module,
+        extra: Float[Tensor, "samples columns"] | None,
+    ) -> None:
+        super().__init__(settings, data, meta, classifier)
+        self.extra = extra
+        inputs = 1 if extra is None else 1 + extra.shape[1]
+        self.weight_net = WeightNet(inputs, settings.hidden).to(settings.device)
+        self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), settings.weight_lr)
+        self.parts |= {"weight_net": self.weight_net, "weight_optimizer": self.weight_optimizer}
+
+    def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
+        """One step of Meta-Weight-Net, or between updates of V a weighted one."""
+        return meta_step(
+            self.classifier,
+            self.weight_net,
+            batch,
+            None if self.steps_done % self.settings.meta_every else meta_batch,
+            self.optimizer,
+            self.weight_optimizer,
+            self.optimizer.param_groups[0]["lr"],
+            extra=None if self.extra is None else self.extra[positions.to(self.extra.device)],
+            options=self.settings.options,
+        )
+
+    def train_epoch(self) -> None:
+        """Late in the run, add up the weights at the epoch's end."""
+        averaging = self.averaging
+        super().train_epoch()
+        if averaging:
+            with torch.no_grad():
+                self.weight_sum += self.weight_net(net_inputs(self.losses(), self.extra))
+
+
+class ReweightTraining(Training):
+    """Weights are those of each step of learning to reweight."""
+
+    def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
+        """One step of learning to reweight; late in the run, its weights are added up."""
+        step = reweight_step(
+            self.classifier, batch, meta_batch, self.optimizer, self.settings.options
+        )
+        if self.averaging:
+            self.weight_sum[positions.to(self.weight_sum.device)] += step.weights
+        return step

@@ -26,6 +26,25 @@ def check_classifier_name(key: str, name: str) -> None:
         raise UserError(f"{key}: unknown model '{name}'{hint}")
 
 
+def batch_bytes(section: str, name: str, num_classes: int, size: int) -> int:
+    """Bytes of activations that training takes a sample of ``size`` pixels.
+
+    Raises:
+        UserError: the model can't take images of that size.
+    """
+    from cwerm.algorithms.memory import estimate_batch_bytes
+
+    model = create_classifier(f"{section}.model", name, num_classes, size, seed=0)
+    try:
+        return estimate_batch_bytes(model, (3, size, size), training=True)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{section}.image_size: {name} can't take images of {size} pixels ({reason}); "
+            f"set {section}.image_size or choose another {section}.model"
+        ) from error
+
+
 def create_classifier(key: str, name: str, num_classes: int, size: int, seed: int) -> nn.Module:
     """A freshly initialised classifier for RGB images of ``size`` pixels, the same for a seed."""
     import timm

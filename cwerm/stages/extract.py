@@ -6,6 +6,7 @@ later attempt goes on where this one stopped, and so that the order of rows neve
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import tempfile
 from importlib import resources
@@ -25,8 +26,9 @@ from cwerm.stages import common, ingest, runtime
 from cwerm.storage import fetch
 
 NAME = "extract"
-DECODE_CPUS = 0.25  # decoding small images is light; a task that holds a whole CPU would idle
+DECODE_CPUS = 0.5  # leaves room for two such tasks beside the actors on two CPUs
 NO_PROGRESS_SECONDS = 600
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def key(job: Job, store: ArtifactStore) -> str:
@@ -86,6 +88,17 @@ def weights_file(features: Features, folder: Path) -> str:
     return str(path)
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep what one batch frees for the next one, rather than return it to the system.
+
+    Fetching and clearing these pages anew for every layer takes about as long as the arithmetic.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc's
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, -1)
+
+
 def _parameters(features: Features) -> dict[str, Any]:
     parameters = features.model_dump(include={"backbone", "image_size", "dtype"})
     return {**parameters, "weights": _fingerprint(features)}
@@ -111,12 +124,13 @@ def _embed_parts(
     from cwerm.algorithms.memory import estimate_batch_bytes
 
     workers = min(runtime.num_workers(job), len(todo))
-    with tempfile.TemporaryDirectory() as folder, blame("features.backbone"):
+    with tempfile.TemporaryDirectory() as folder, blame("features"):
         weights = weights_file(job.features, Path(folder))
         backbone = backbones.load_backbone(job.features.backbone, weights, job.features.image_size)
     spec = backbone.spec
     need = estimate_batch_bytes(backbone.module, (3, spec.size, spec.size), training=False)
-    runtime.check_memory("features.batch_size", need, job.features.batch_size)
+    sharing = runtime.workers_sharing_memory(workers)
+    runtime.check_memory("features.batch_size", need, job.features.batch_size, sharing)
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -174,6 +188,7 @@ class _Embedder:
     def __init__(self, features: Features, writer: Writer) -> None:
         import torch
 
+        keep_freed_memory()
         self.features, self.writer = features, writer
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         with tempfile.TemporaryDirectory() as folder:

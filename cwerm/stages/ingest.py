@@ -246,7 +246,7 @@ def _assign_ids(job: Job, items: list[WorkItem], codes: list[np.ndarray]) -> lis
     """Ids contiguous from 0 in each table, in the order of the source."""
     train_chunks = [i for i, (table, _, _) in enumerate(items) if table == "images"]
     train = np.concatenate([codes[i] for i in train_chunks])
-    table_of = np.where(train >= 0, "images", "")
+    table_of = np.where(train >= 0, "images", "").astype(object)  # text of any length
     if not any(table == "test_images" for table, _, _ in items):
         table_of[_drawn_test(job, train)] = "test_images"
     if job.data.limit is not None:

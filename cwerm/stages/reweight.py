@@ -14,17 +14,18 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from cwerm import schema
+from cwerm import console, schema
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import blame
 from cwerm.stages import common, extract, ingest, pixels, runtime, select
 from cwerm.stages.board import progress_board
-from cwerm.stages.classifiers import create_classifier
+from cwerm.stages.classifiers import batch_bytes, create_classifier
 
 NAME = "reweight"
-SAVE_SECONDS = 20.0  # between saved states, from which an interrupted run goes on
+SAVE_SECONDS = 5.0  # between saved states, from which an interrupted run goes on
 MOST_CPUS = 8
+MEMORY_MARGIN = 4  # the graph of the meta-gradient holds several passes over the batch
 
 
 def key(job: Job, store: ArtifactStore) -> str:
@@ -36,18 +37,11 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     """Learn the weight net and the weights of the coreset (paper, section 4.2)."""
     import ray
 
+    images = common.require(ingest, job, store)
+    common.require(select, job, store)
     runtime.ensure_ray(job)
     writer = Writer(store, NAME, key(job, store), _parameters(job))
-    images = common.require(ingest, job, store)
-    if job.reweight.input == "images":
-        size = pixels.square_size(job.reweight.image_size, images)
-        model = create_classifier(
-            "reweight.model", job.reweight.model, len(images.info["class_names"]), size, job.seed
-        )
-        from cwerm.algorithms.memory import estimate_batch_bytes
-
-        need = estimate_batch_bytes(model, (3, size, size), training=True)
-        runtime.check_memory("reweight.batch_size", 4 * need, job.reweight.batch_size)
+    check_batch(job, images)
     cpus = min(MOST_CPUS, max(node["Resources"].get("CPU", 1) for node in ray.nodes()))
     actor = ray.remote(_Reweighter).options(
         num_cpus=cpus,
@@ -55,6 +49,8 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         max_restarts=2,
         max_task_retries=2,
     )
+    if writer.storage.size(_state_path(writer)) is not None:
+        console.note("goes on from the state that an earlier attempt saved")
     with progress_board(job.reweight.epochs, "reweight") as board, runtime.user_errors():
         result = ray.get(actor.remote().fit.remote(job, store, writer, int(cpus), board))
     writer.write_file("weight_net.safetensors", result["weight_net"])
@@ -70,6 +66,18 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     artifact = writer.commit({"coreset_weights": [writer.write_part("coreset_weights", 0, table)]})
     writer.storage.delete(_state_path(writer))
     return artifact
+
+
+def check_batch(job: Job, images: Artifact) -> None:
+    """Refuse a batch of images that is too large for the memory.
+
+    Raises:
+        UserError: naming the key to change.
+    """
+    if job.reweight.input == "images":
+        size = pixels.square_size(job.reweight.image_size, images)
+        need = batch_bytes("reweight", job.reweight.model, len(images.info["class_names"]), size)
+        runtime.check_memory("reweight.batch_size", MEMORY_MARGIN * need, job.reweight.batch_size)
 
 
 def _parameters(job: Job) -> dict[str, Any]:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -19,14 +25,62 @@ _QUIET = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits about one such interval
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what users need to know comes as an exception
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
 }
 AUTO_CPU_WORKERS = 8
+CONNECT_SECONDS = 5.0
 
 
 def quiet_ray() -> None:
     """Set Ray's environment for a library: no telemetry, no chatter. Before Ray is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def check_address(job: Job) -> None:
+    """Refuse an address where no cluster listens: Ray itself would try for minutes.
+
+    Raises:
+        UserError: the address is no address, or does not answer within seconds.
+    """
+    address = job.resources.address or os.environ.get("RAY_ADDRESS")
+    if address in (None, "", "auto", "local"):
+        return
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise UserError(f"resources.address: '{address}' is no HOST:PORT, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from None
+    if os.environ.get("RAY_USE_TLS", "0") in ("", "0") and not _speaks_grpc(host, port):
+        raise _no_cluster(address, TimeoutError("something else listens there"))
+
+
+def _speaks_grpc(host: str, port: int) -> bool:
+    import grpc  # type: ignore[import-untyped]  # comes with Ray
+
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    options = [("grpc.enable_http_proxy", 0)]  # Ray does not use a proxy either
+    with grpc.insecure_channel(target, options) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"resources.address: no Ray cluster at '{address}' ({reason}); "
+        "start one, or leave the address out to use this machine"
+    )
 
 
 def ensure_ray(job: Job) -> None:
@@ -41,26 +95,39 @@ def ensure_ray(job: Job) -> None:
     if ray.is_initialized():
         return
     address = job.resources.address or os.environ.get("RAY_ADDRESS")
-    if address:
+    if address and address != "local":
+        check_address(job)
         try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+            with _no_stderr():
+                ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"resources.address: no Ray cluster at '{address}' ({reason}); "
-                "start one, or leave the address out to use this machine"
-            ) from error
+            raise _no_cluster(address, error) from error
         return
     # A private session, reachable from this machine only, needs no token file in the user's home.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(
-        address="local",
-        num_cpus=max(2, os.cpu_count() or 2),
-        include_dashboard=False,
-        logging_level="ERROR",
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
+    with _no_stderr():
+        ray.init(
+            address="local",
+            num_cpus=max(2, os.cpu_count() or 2),
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray's C++ part announces its log level there, before that level counts."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def num_gpus() -> int:
@@ -102,6 +169,8 @@ def worker_resources(workers: int, *, share: float = 1.0) -> dict[str, float]:
 def check_memory(key: str, bytes_a_sample: int, batch_size: int, workers_a_node: int = 1) -> None:
     """Refuse a batch that can't fit the memory where the workers run.
 
+    ``workers_a_node`` is the number of batches in one memory at once; see `workers_sharing_memory`.
+
     Raises:
         UserError: naming ``key``, the memory needed, the memory free and a batch that fits.
     """
@@ -113,6 +182,13 @@ def check_memory(key: str, bytes_a_sample: int, batch_size: int, workers_a_node:
             f"{key}: a batch of {batch_size} needs about {needed / 2**30:.1f} GiB and "
             f"{free / 2**30:.1f} GiB are free; try {max(1, fitting)}"
         )
+
+
+def workers_sharing_memory(workers: int) -> int:
+    """How many of the workers use the same memory: one on a GPU of its own, all of a node on CPUs."""
+    import ray
+
+    return 1 if num_gpus() else -(-workers // len(ray.nodes()))
 
 
 def _free_memory() -> int:
@@ -131,6 +207,21 @@ def _free_memory() -> int:
     probe = ray.remote(num_cpus=0.1, num_gpus=1 if gpu else 0)(on_gpu if gpu else on_cpu)
     with user_errors():
         return ray.get(probe.remote())
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make Ctrl-C a ``KeyboardInterrupt``: Ray Train's own handler ends the process with exit code 0."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
@@ -160,4 +251,6 @@ def find_user_error(error: BaseException | Any) -> UserError | None:
             return UserError(str(getattr(current, "cause", current)))
         pending += [getattr(current, "cause", None), current.__cause__, current.__context__]
         pending += list((getattr(current, "worker_failures", None) or {}).values())
-    return None
+    # Ray Data keeps of what a function raised the text alone.
+    told = re.findall(rf"^{UserError.__module__}\.UserError: (.+)$", str(error), re.MULTILINE)
+    return UserError(told[-1]) if told else None

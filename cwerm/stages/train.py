@@ -17,7 +17,7 @@ from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.stages import broadcast, common, ingest, pixels, runtime, select
 from cwerm.stages.board import progress_board
-from cwerm.stages.classifiers import create_classifier
+from cwerm.stages.classifiers import batch_bytes
 
 NAME = "train"
 MAX_FAILURES = 2
@@ -38,24 +38,14 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from cwerm.algorithms.memory import estimate_batch_bytes
     from cwerm.stages.train_loop import train_worker
 
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     images = common.require(ingest, job, store)
     weights = None if job.method == "erm" else common.require(broadcast, job, store)
     workers = runtime.num_workers(job)
-    if job.train.batch_size < 2 * workers:
-        raise UserError(
-            f"train.batch_size: {job.train.batch_size} images over {workers} workers; "
-            f"use at least {2 * workers}"
-        )
     size = pixels.square_size(job.train.image_size, images)
-    num_classes = len(images.info["class_names"])
-    model = create_classifier("train.model", job.train.model, num_classes, size, job.seed)
-    need = int(MEMORY_MARGIN * estimate_batch_bytes(model, (3, size, size), training=True))
-    runtime.check_memory("train.batch_size", need, job.train.batch_size)
-
+    check_batch(job, images)
     resources = runtime.worker_resources(workers)
     config = {
         "job": job,
@@ -67,7 +57,8 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         "threads": max(1, int(resources["CPU"])),
         "events": f"runs/{job.name}/events/{writer.key}",
     }
-    with progress_board(job.train.epochs, "train") as board, runtime.user_errors():
+    board_of = progress_board(job.train.epochs, "train")
+    with runtime.interruptible(), board_of as board, runtime.user_errors():
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={**config, "board": board},
@@ -84,6 +75,33 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         )
         result = trainer.fit()
     return _commit(job, writer, images, result)
+
+
+def check_batch(job: Job, images: Artifact) -> None:
+    """Refuse a batch that is too small for the workers or too large for their memory.
+
+    Raises:
+        UserError: naming the key to change.
+    """
+    batch_size, workers = job.train.batch_size, runtime.num_workers(job)
+    check_batch_size(job, workers)
+    size = pixels.square_size(job.train.image_size, images)
+    need = batch_bytes("train", job.train.model, len(images.info["class_names"]), size)
+    share = runtime.workers_sharing_memory(workers) / workers
+    runtime.check_memory("train.batch_size", int(MEMORY_MARGIN * need * share), batch_size)
+
+
+def check_batch_size(job: Job, workers: int) -> None:
+    """Refuse a batch that leaves a worker fewer than two images, too few for BatchNorm.
+
+    Raises:
+        UserError: naming the smallest batch.
+    """
+    if job.train.batch_size < 2 * workers:
+        raise UserError(
+            f"train.batch_size: {job.train.batch_size} images over {workers} workers; "
+            f"use at least {2 * workers}"
+        )
 
 
 def _commit(job: Job, writer: Writer, images: Artifact, result: Any) -> Artifact:

@@ -15,6 +15,7 @@ from cwerm.algorithms import erm
 from cwerm.algorithms.evaluation import Evaluation
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
+from cwerm.errors import UserError
 from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import create_classifier
 
@@ -157,7 +158,9 @@ class _Worker:
         seconds = time.perf_counter() - started
         loss_sum, correct_sum, seen = sums.tolist()
         if not math.isfinite(loss_sum):
-            raise FloatingPointError(f"the training loss is {loss_sum} in epoch {epoch}")
+            raise UserError(
+                f"train.lr: the training loss is {loss_sum} in epoch {epoch + 1}; lower train.lr"
+            )
         self._average_running_statistics()
         metrics = {
             "epoch": epoch,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cwerm.algorithms import models  # noqa: F401  (registers resnet20)
-from cwerm.algorithms.metaweight import MetaWeightNet, WeightNet
+from cwerm.algorithms.metaweight import MetaWeightNet, StepOptions, WeightNet
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -264,3 +264,60 @@ def test_too_few_outputs_and_bad_sizes_are_named(digits: Data) -> None:
         MetaWeightNet(classifier, epochs=1, device="cpu").fit(*digits)
     with pytest.raises(ValueError, match="meta_batch_size is 0: give at least 1"):
         MetaWeightNet(meta_batch_size=0)
+
+
+def test_two_inputs_learn_from_the_second(digits: Data) -> None:
+    """A column that says which labels are wrong is found; `weigh` gives the same function."""
+    features, labels, meta_features, meta_labels = digits
+    noisy, wrong = _flipped(labels, 0.4)
+    extra = np.where(wrong, 0, 1).astype(np.float64)[:, None]
+    metaweight = MetaWeightNet(epochs=20, average_last=1, weight_lr=1e-2, device="cpu")
+    weights = metaweight.fit(features, noisy, meta_features, meta_labels, extra=extra)
+    assert roc_auc_score(~wrong, weights) > 0.97
+    losses = np.linspace(0, 3, 7, dtype=np.float32)
+    good, bad = (
+        metaweight.weigh(losses, np.ones((7, 1))),
+        metaweight.weigh(losses, np.zeros((7, 1))),
+    )
+    assert isinstance(good, np.ndarray)
+    assert (good > bad).all()
+    np.testing.assert_allclose(metaweight.weigh(metaweight.losses_, extra), weights, rtol=1e-6)
+    with pytest.raises(ValueError, match="extra has 0 columns but V was fitted with 1"):
+        metaweight.weigh(losses)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (np.ones(600), r"extra has shape \[600\]: give one row for each of the 600 samples"),
+        (np.ones((599, 1)), r"extra has shape \[599, 1\]"),
+        (np.full((600, 1), np.nan), "extra holds NaN or infinite values"),
+    ],
+)
+def test_unusable_extra_columns_are_named(digits: Data, extra: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MetaWeightNet(epochs=1, device="cpu").fit(*digits, extra=extra)
+
+
+def test_the_weight_net_moves_in_every_kth_step(digits: Data) -> None:
+    """Two epochs of 6 steps: V moves in steps 0, 4 and 8, across the epochs' border."""
+    counts: list[int] = []
+
+    def on_epoch(epoch: int, state: Any) -> None:
+        counts.append(int(state()["weight_optimizer"]["state"][0]["step"]))
+
+    metaweight = MetaWeightNet(epochs=2, meta_every=4, device="cpu")
+    metaweight.fit(*digits, on_epoch=on_epoch)
+    assert counts == [2, 3]
+    rare = MetaWeightNet(epochs=2, meta_every=12, device="cpu")
+    rare.fit(*digits)
+    assert np.isfinite(rare.history_[0]["meta_loss"])
+    assert np.isnan(rare.history_[1]["meta_loss"])
+
+
+def test_options_reach_the_step(digits: Data) -> None:
+    plain = MetaWeightNet(epochs=2, device="cpu").fit(*digits)
+    parts = MetaWeightNet(epochs=2, device="cpu", options=StepOptions(micro_batches=3))
+    np.testing.assert_allclose(parts.fit(*digits), plain, rtol=1e-4)
+    like = MetaWeightNet(epochs=2, device="cpu", options=StepOptions(like_optimizer=True))
+    assert not np.allclose(like.fit(*digits), plain, rtol=1e-4)

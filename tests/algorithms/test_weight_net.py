@@ -15,7 +15,8 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from cwerm.algorithms import models  # noqa: F401  (registers resnet20)
-from cwerm.algorithms.weight_net import WeightNet, meta_gradient, meta_step
+from cwerm.algorithms.meta_step import meta_gradient, meta_step
+from cwerm.algorithms.weight_net import WeightNet
 
 Pair = tuple[Tensor, Tensor]
 

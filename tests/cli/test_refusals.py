@@ -1,0 +1,346 @@
+"""Mistakes that need the data, the models or the cluster: found early, nothing changed."""
+
+from __future__ import annotations
+
+import functools
+import io
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import timm
+import torch
+from commands import LITE0, Answer, Finished, write_job
+from PIL import Image
+
+import cwerm.algorithms.models  # noqa: F401  registers resnet20
+from cwerm.config import parse_job
+from cwerm.stages.runtime import check_address
+
+Cwerm = Callable[..., Answer]
+Refused = Callable[..., None]
+
+
+@functools.cache
+def lite0() -> dict[str, torch.Tensor]:
+    package, _, name = LITE0.removeprefix("package:").partition("/")
+    with resources.as_file(resources.files(package) / name) as path:
+        return torch.load(path, weights_only=True)
+
+
+def png(size: int = 8) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), "navy").save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def parquet(folder: Path, labels: list[str], images: list[bytes] | None = None) -> Path:
+    images = images or [png()] * len(labels)
+    table = {"image": pa.array(images, pa.binary()), "label": pa.array(labels, pa.string())}
+    path = folder / "data.parquet"
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+def refuse_unstarted(cwerm: Cwerm, folder: Path, tree: dict[str, Any], *words: str) -> None:
+    """The job is refused before anything lies in its storage."""
+    store = folder / "store"
+    job = write_job(folder, {"storage": str(store), "features": {"weights": LITE0}, **tree})
+    cwerm("run", job).refused(*words)
+    assert not [path for path in store.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """A port that accepts connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(50)
+        yield server.getsockname()[1]
+
+
+# --- names: the cheap checks before Ray ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["features.backbone=tf_eficientnet_lite0"], ["features.backbone", "'tf_efficientnet_lite0'"]),
+        (["features.backbone=resnet18.no_such_tag"], ["features.backbone", "resnet18"]),
+        (["features.backbone=qqqqqq"], ["features.backbone", "timm.list_models()"]),
+        (["train.model=resnt20"], ["train.model", "'resnet20'"]),
+        (["reweight.input=images", "reweight.model=resnt32"], ["reweight.model", "'resnet32'"]),
+        (["coreset.method=moderat"], ["coreset.method", "moderate"]),
+        (["broadcast.method=neerest"], ["broadcast.method", "nearest"]),
+        (["data.source=fashion_minst"], ["data.source", "'fashion_mnist'"]),
+        (["data.source=/no/such/folder"], ["data.source", "/no/such/folder", "check the path"]),
+        (["data.test=/no/such/folder"], ["data.test", "/no/such/folder"]),
+        (["data.source=ftp://host/x"], ["ftp", "s3://"]),
+        (["features.weights=/no/weights.pth"], ["features.weights", "/no/weights.pth"]),
+        (["features.weights=package:no_such_package/x.pth"], ["features.weights", "no_such_package"]),
+        (["features.weights=package:torch/none.pth"], ["features.weights", "none.pth"]),
+        (["features.image_size=1"], ["features.image_size"]),
+        (["train.batch_size=3"], ["train.batch_size", "2 workers", "at least 4"]),
+        (["resources.address=nonsense"], ["resources.address", "'nonsense'", "HOST:PORT"]),
+        (["resources.address=127.0.0.1:9"], ["resources.address", "127.0.0.1:9", "start one"]),
+        (["resources.address=ray://127.0.0.1:9"], ["resources.address", "leave the address out"]),
+    ],
+    ids=lambda value: value[0][:40],
+)  # fmt: skip
+def test_names(refused: Refused, changes: list[str], words: list[str]) -> None:
+    if changes[0] == "features.image_size=1":
+        changes = [*changes, "features.backbone=vgg11", "features.weights=random"]
+    refused(changes, *words)
+
+
+def test_an_address_where_no_ray_answers_is_given_up_within_seconds(
+    refused: Refused, silent_server: int
+) -> None:
+    started = time.monotonic()
+    address = f"127.0.0.1:{silent_server}"
+    refused([f"resources.address={address}"], "resources.address", address, "start one")
+    assert time.monotonic() - started < 30
+
+
+def test_the_address_of_a_cluster_passes(ray_session: None) -> None:
+    """The same probe finds a real cluster."""
+    address = ray.get_runtime_context().gcs_address
+    check_address(parse_job({"data": {"source": "sample"}, "resources": {"address": address}}))
+
+
+def test_address_from_the_environment(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    refused([], "resources.address", "127.0.0.1:9")
+
+
+# --- weights ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.write_bytes(b"no checkpoint"), ["no readable checkpoint"]),
+        (lambda path: path.write_bytes(b""), ["no readable checkpoint"]),
+        (lambda path: torch.save({"a.weight": torch.ones(3)}, path), ["does not fit"]),
+        (lambda path: path.mkdir(), ["no file"]),
+    ],
+    ids=["text", "empty", "other model", "folder"],
+)
+def test_weights(
+    refused: Refused, tmp_path: Path, spoil: Callable[[Path], object], words: list[str]
+) -> None:
+    path = tmp_path / "weights.pth"
+    spoil(path)
+    refused([f"features.weights={path}"], "features.weights", str(path), *words)
+
+
+def test_weights_that_are_not_numbers(refused: Refused, tmp_path: Path) -> None:
+    state = {name: tensor.detach().clone() for name, tensor in lite0().items()}
+    next(iter(state.values()))[0] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    refused([f"features.weights={tmp_path}/nan.pth"], "features.weights", "nan.pth", "NaN")
+
+
+def test_features_that_are_not_numbers(refused: Refused, ray_session: None, tmp_path: Path) -> None:
+    """A negative variance: every weight is finite, so that only a worker can notice."""
+    name = [name for name in lite0() if name.endswith("running_var")][-1]
+    torch.save({**lite0(), name: -torch.ones(1280)}, tmp_path / "negative.pth")
+    words = ["features", "image 0 ", "NaN", "check features.weights"]
+    refused([f"features.weights={tmp_path}/negative.pth"], *words)
+
+
+def test_features_that_float16_can_not_hold(
+    refused: Refused, ray_session: None, tmp_path: Path
+) -> None:
+    model = timm.create_model("resnet20")
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    torch.nn.init.constant_(norms[-1].bias, 1e6)
+    torch.save(model.state_dict(), tmp_path / "large.pth")
+    changes = ["features.backbone=resnet20", f"features.weights={tmp_path}/large.pth"]
+    refused(changes, "features", "image 0 ", "infinite", "features.dtype=float32")
+
+
+# --- storage ---------------------------------------------------------------------------------------
+
+
+def test_storage_below_a_file(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    answer = cwerm("run", finished.job, "--storage", tmp_path / "file" / "store")
+    answer.refused("storage", "file/store", "can't be written", "--storage")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_storage_of_an_unknown_kind(cwerm: Cwerm, finished: Finished) -> None:
+    cwerm("run", finished.job, "--storage", "gs://bucket/x").refused("storage", "gs", "s3://")
+
+
+@pytest.mark.parametrize(
+    "listening",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["closed port", "silent port"],
+)
+def test_s3_endpoint_that_does_not_answer(
+    cwerm: Cwerm,
+    finished: Finished,
+    monkeypatch: pytest.MonkeyPatch,
+    silent_server: int,
+    listening: bool,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    endpoint = f"http://127.0.0.1:{silent_server if listening else 9}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    started = time.monotonic()
+    answer = cwerm("run", finished.job, "--storage", "s3://bucket/prefix")
+    answer.refused("storage", "s3://bucket/prefix", endpoint)
+    assert time.monotonic() - started < 60
+
+
+# --- the data --------------------------------------------------------------------------------------
+
+
+def test_empty_folder(cwerm: Cwerm, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    tree = {"data": {"source": f"{tmp_path}/images"}}
+    refuse_unstarted(cwerm, tmp_path, tree, "data.source", "no images", str(tmp_path))
+
+
+def test_class_folder_without_images(cwerm: Cwerm, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    (tmp_path / "images" / "cat" / "1.png").write_bytes(png())
+    tree = {"data": {"source": f"{tmp_path}/images"}}
+    refuse_unstarted(cwerm, tmp_path, tree, "data.source", "images/dog", "remove it")
+
+
+def test_parquet_without_rows(cwerm: Cwerm, tmp_path: Path) -> None:
+    tree = {"data": {"source": str(parquet(tmp_path, []))}}
+    refuse_unstarted(cwerm, tmp_path, tree, "data.source", "no rows")
+
+
+def test_parquet_without_the_column(cwerm: Cwerm, tmp_path: Path) -> None:
+    data = {"source": str(parquet(tmp_path, ["a", "b"])), "label_column": "fine"}
+    refuse_unstarted(cwerm, tmp_path, {"data": data}, "data.label_column", "'fine'", "image, label")
+
+
+def test_broken_parquet(cwerm: Cwerm, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 or not")
+    tree = {"data": {"source": f"{tmp_path}/x.parquet"}}
+    refuse_unstarted(cwerm, tmp_path, tree, "data.source", "x.parquet", "not a readable Parquet")
+
+
+@pytest.mark.parametrize(
+    ("labels", "broken", "words"),
+    [
+        (["cat"] * 20, 0, ["data.source", "'cat'", "at least two"]),
+        (["cat"] * 10 + ["dog"], 0, ["data.test_fraction", "add images"]),
+        (["cat"] * 10 + ["dog"] * 10, 3, ["data.max_rejects", "3 of 20", "not an image"]),
+        (["cat"] * 10 + ["dog"] * 10, 20, ["data.max_rejects", "20 of 20"]),
+    ],
+    ids=["one class", "one image", "rejects", "all rejects"],
+)
+def test_unusable_data(
+    cwerm: Cwerm,
+    ray_session: None,
+    tmp_path: Path,
+    labels: list[str],
+    broken: int,
+    words: list[str],
+) -> None:
+    images = [b"not an image"] * broken + [png()] * (len(labels) - broken)
+    tree = {"data": {"source": str(parquet(tmp_path, labels, images))}}
+    refuse_unstarted(cwerm, tmp_path, tree, *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["coreset.ratio=0.001"], ["coreset.ratio", "no sample", "at least"]),
+        (["coreset.ratio=0.02"], ["coreset.ratio", "8 samples for 10 classes", "at least"]),
+        (["coreset.ratio=1"], ["coreset.ratio", "400", "380", "smaller ratio"]),
+        (["coreset.ratio=0.99", "coreset.scope=global"], ["coreset.ratio", "396", "380"]),
+        (["coreset.meta_per_class=40"], ["coreset.meta_per_class", "40", "ask for fewer"]),
+        (["coreset.meta_per_class=40", "method=erm"], ["coreset.meta_per_class", "ask for fewer"]),
+        (["broadcast.neighbors=41"], ["broadcast.neighbors", "coreset of 40", "ask for fewer"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_sizes_that_the_data_do_not_allow(
+    refused: Refused, changes: list[str], words: list[str]
+) -> None:
+    refused(changes, *words)
+
+
+# --- memory and images' size -----------------------------------------------------------------------
+
+HUGE = 10**8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([f"train.batch_size={HUGE}"], ["train.batch_size"]),
+        (
+            [f"reweight.batch_size={HUGE}", "reweight.input=images", "features.image_size=33"],
+            ["reweight.batch_size"],
+        ),
+        ([f"features.batch_size={HUGE}", "features.image_size=33"], ["features.batch_size"]),
+        ([f"train.batch_size={HUGE}", "features.image_size=33"], ["train.batch_size"]),
+    ],
+    ids=["train", "reweight", "features", "train before extract"],
+)
+def test_batch_that_no_memory_holds(
+    refused: Refused,
+    finished: Finished,
+    ray_session: None,
+    changes: list[str],
+    words: list[str],
+) -> None:
+    made = set(finished.store.glob("artifacts/*/*/manifest.json"))
+    refused(changes, *words, str(HUGE), "GiB are free", "try ")
+    assert set(finished.store.glob("artifacts/*/*/manifest.json")) == made
+
+
+def test_model_that_can_not_take_the_images(refused: Refused, ray_session: None) -> None:
+    refused(["train.model=inception_v3"], "train.image_size", "inception_v3", "28 pixels")
+
+
+# --- artifacts -------------------------------------------------------------------------------------
+
+
+def test_corrupt_artifact(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished.store, store)
+    (part, *_) = sorted(store.glob("artifacts/extract/*/*/features-00000.parquet"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    summary = (store / "runs" / "small" / "summary.json").read_bytes()
+    answer = cwerm("run", finished.job, "--storage", store)
+    folder = str(part.parent.parent)
+    answer.refused("corrupt artifact", folder, part.name, "delete that folder and run again")
+    assert (store / "runs" / "small" / "summary.json").read_bytes() == summary
+    assert part.read_bytes() == data
+
+
+def test_stage_before_its_inputs(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
+    earlier = {
+        "extract": "ingest",
+        "select": "ingest",
+        "reweight": "ingest",
+        "broadcast": "extract",
+        "train": "ingest",
+    }
+    for stage, missing in earlier.items():
+        answer = cwerm("stage", stage, finished.job, "--storage", tmp_path / "store")
+        answer.refused(f"{missing}: no artifact", f"`cwerm stage {missing} JOB` first")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,0 +1,283 @@
+"""What works: run, stage, reuse, inspect, export, doctor; and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from commands import Answer, Finished, process, start, write_job
+from PIL import Image
+
+from cwerm import load_weights
+
+Cwerm = Callable[..., Answer]
+STAGES = ["ingest", "extract", "select", "reweight", "broadcast", "train"]
+
+
+def words_of_stage_lines(out: str) -> list[str]:
+    lines = [line.split() for line in out.splitlines()]
+    return [words[0] for words in lines if len(words) > 2 and words[0] in STAGES]
+
+
+def test_a_run_says_what_it_did_and_nothing_else(finished: Finished) -> None:
+    """Nothing of Ray, torch or timm reaches the terminal, on either stream."""
+    finished.answer.succeeded()
+    out = finished.answer.out
+    assert words_of_stage_lines(out) == STAGES
+    ours = (
+        *STAGES,
+        "small:",
+        "test accuracy",
+        "top 5",
+        "calibration error",
+        "━",
+        "┏",
+        "└",
+        "├",
+        "┃",
+    )
+    ours = (*ours, "run ", "model ", "weights ", "TensorBoard ", "│", "┌")
+    for line in out.splitlines():
+        assert line.strip().startswith(ours), line
+    for noise in ("ray", "Ray", "WARNING", "INFO", "pid="):
+        assert noise not in out.replace("TensorBoard", "")
+    for place in ("run", "weights", "model"):
+        (line,) = [line for line in out.splitlines() if line.startswith(f"{place} ")]
+        assert Path(line.split(maxsplit=1)[1]).exists()
+
+
+def test_the_run_folder(finished: Finished) -> None:
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    assert summary["method"] == "cw-erm"
+    assert summary["reused"] == []
+    assert list(summary["seconds"]) == STAGES
+    assert 0 <= summary["test_accuracy"] <= 1
+    job = yaml.safe_load((finished.folder / "job.yaml").read_text())
+    assert job["coreset"] == {
+        **job["coreset"],
+        "ratio": 0.1,
+        "method": "moderate",
+        "meta_per_class": 2,
+    }
+    weights = pq.read_table(finished.folder / "weights.parquet")
+    assert sorted(weights.column("id").to_pylist()) == list(range(400))
+    assert np.mean(weights.column("weight").to_numpy()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_second_run_reuses_everything(cwerm: Cwerm, finished: Finished) -> None:
+    artifacts = sorted(finished.store.glob("artifacts/*/*/*"))
+    before = json.loads((finished.folder / "summary.json").read_text())
+    answer = cwerm("run", finished.job)
+    answer.succeeded()
+    assert answer.out.count("  reused") >= len(STAGES)
+    assert sorted(finished.store.glob("artifacts/*/*/*")) == artifacts
+    after = json.loads((finished.folder / "summary.json").read_text())
+    assert after["reused"] == STAGES
+    assert after["test_accuracy"] == before["test_accuracy"]
+    assert after["artifacts"] == before["artifacts"]
+
+
+def test_a_changed_later_section_reuses_the_earlier_stages(
+    cwerm: Cwerm, finished: Finished, ray_session: None
+) -> None:
+    answer = cwerm("stage", "broadcast", finished.job, "broadcast.neighbors=3")
+    answer.succeeded()
+    line, place = answer.out.splitlines()
+    assert line.startswith("broadcast ")
+    assert "reused" not in line
+    table = pq.read_table(next(Path(place).rglob("weights-00000.parquet")))
+    assert table.num_rows == 400
+    again = cwerm("stage", "broadcast", finished.job, "broadcast.neighbors=3")
+    again.succeeded()
+    assert "reused" in again.out
+    assert place in again.out
+    # the earlier stages' artifacts were found, not made again
+    assert len(list(finished.store.glob("artifacts/reweight/*"))) == 1
+
+
+@pytest.mark.slow
+def test_stage_by_stage_equals_a_run(finished: Finished, tmp_path: Path) -> None:
+    for stage in STAGES:
+        answer = process("stage", stage, finished.job, "--storage", tmp_path / "store")
+        answer.succeeded()
+        _, place = answer.out.splitlines()
+        assert (Path(place) / "manifest.json").is_file()
+    answer = process("run", finished.job, "--storage", tmp_path / "store")
+    answer.succeeded()
+    summary = json.loads((tmp_path / "store" / "runs" / "small" / "summary.json").read_text())
+    assert summary["reused"] == STAGES
+    one, other = load_weights(str(finished.folder)), load_weights(f"{tmp_path}/store/runs/small")
+    assert one.equals(other)
+
+
+@pytest.mark.slow
+def test_erm_and_a_failed_run_of_the_same_name(finished: Finished, tmp_path: Path) -> None:
+    """A run that fails in its last stage leaves the earlier run of its name as it was."""
+    store = tmp_path / "store"
+    shutil.copytree(finished.store, store)
+    before = {p: p.read_bytes() for p in (store / "runs" / "small").iterdir() if p.is_file()}
+    answer = process("run", finished.job, "--storage", store, "train.lr=1e30")
+    answer.refused("train.lr", "lower")
+    assert {
+        p: p.read_bytes() for p in (store / "runs" / "small").iterdir() if p.is_file()
+    } == before
+
+    answer = process("run", finished.job, "--storage", store, "method=erm")
+    answer.succeeded()
+    assert words_of_stage_lines(answer.out) == ["ingest", "train"]
+    folder = store / "runs" / "small"
+    assert json.loads((folder / "summary.json").read_text())["method"] == "erm"
+    for command in (["export", folder, "--to", tmp_path / "w.csv"], ["inspect", folder]):
+        process(*command).refused(str(folder), "no weights.parquet", "cw-erm")
+    assert not (tmp_path / "w.csv").exists()
+
+
+@pytest.mark.slow
+def test_more_workers_than_cpus_share_them(finished: Finished, tmp_path: Path) -> None:
+    import os
+
+    workers = max(2, os.cpu_count() or 2) + 1
+    answer = process(
+        "run", finished.job, "--storage", tmp_path / "store", f"resources.workers={workers}"
+    )
+    answer.succeeded()
+    assert load_weights(str(finished.folder)).equals(load_weights(f"{tmp_path}/store/runs/small"))
+
+
+# --- inspect and export ----------------------------------------------------------------------------
+
+
+def test_inspect(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
+    answer = cwerm("inspect", finished.folder, "--lowest", "7", "--to", tmp_path / "low.png")
+    answer.succeeded()
+    weights = load_weights(str(finished.folder))
+    lowest = sorted(weights.to_pylist(), key=lambda row: (row["weight"], row["id"]))[:7]
+    rows = [line.strip("│ ").split("│") for line in answer.out.splitlines() if "│" in line]
+    shown = [row[0].strip() for row in rows if row[0].strip()]
+    assert shown == [str(row["id"]) for row in lowest]
+    with Image.open(tmp_path / "low.png") as sheet:
+        assert np.asarray(sheet).std() > 20
+
+
+def test_inspect_of_a_store_that_moved_and_a_source_that_changed(
+    cwerm: Cwerm, finished: Finished, tmp_path: Path
+) -> None:
+    store = tmp_path / "elsewhere"
+    shutil.copytree(finished.store, store)
+    cwerm("inspect", store / "runs" / "small", "--to", tmp_path / "low.png").succeeded()
+    shutil.rmtree(store / "artifacts" / "ingest")
+    answer = cwerm("inspect", store / "runs" / "small", "--to", tmp_path / "low.png")
+    answer.refused("images are no longer in the store", "run the job again")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "npy"])
+def test_export(cwerm: Cwerm, finished: Finished, tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"weights.{suffix}"
+    answer = cwerm("export", finished.folder, "--to", target)
+    answer.succeeded()
+    assert answer.out == f"400 weights in {target}\n"
+    weights = load_weights(str(finished.folder))
+    expected = dict(
+        zip(weights.column("id").to_pylist(), weights.column("weight").to_pylist(), strict=True)
+    )
+    if suffix == "npy":
+        found = dict(enumerate(np.load(target).tolist()))
+    else:
+        read = pq.read_table if suffix == "parquet" else pyarrow.csv.read_csv
+        table = read(target)
+        found = dict(
+            zip(table.column("id").to_pylist(), table.column("weight").to_pylist(), strict=True)
+        )
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_export_and_inspect_refuse(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
+    folder, csv, sheet = finished.folder, tmp_path / "w.csv", tmp_path / "l.png"
+    cwerm("export", tmp_path, "--to", csv).refused(
+        str(tmp_path), "give the folder of a finished run"
+    )
+    cwerm("export", tmp_path / "none", "--to", csv).refused("none", "give the folder")
+    cwerm("export", finished.job, "--to", csv).refused("job.yaml", "give the folder")
+    cwerm("export", folder, "--to", tmp_path / "w.txt").refused("w.txt", ".parquet, .csv or .npy")
+    cwerm("export", folder, "--to", tmp_path / "none" / "w.csv").refused(
+        "none/w.csv", "another place"
+    )
+    cwerm("export", folder, "--to", finished.job / "w.csv").refused("can't be written")
+    cwerm("export", "gs://b/runs/x", "--to", csv).refused("gs", "s3://")
+    cwerm("inspect", tmp_path, "--to", sheet).refused(str(tmp_path), "give the folder")
+    cwerm("inspect", folder, "--to", tmp_path / "l.jpg").refused("l.jpg", ".png")
+    cwerm("inspect", folder, "--to", tmp_path / "none" / "l.png").refused("none/l.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- doctor and Ctrl-C -----------------------------------------------------------------------------
+
+
+def test_doctor(cwerm: Cwerm, ray_session: None, tmp_path: Path) -> None:
+    answer = cwerm("doctor", "--storage", tmp_path / "store")
+    answer.succeeded()
+    for fact in ("Python 3", "torch ", "ray ", "faiss", "GiB memory free", "GPUs", "1 node(s)"):
+        assert fact in answer.out
+    assert f"storage {tmp_path}/store: can be written" in answer.out.replace("\n", "")
+    (tmp_path / "file").write_text("")
+    answer = cwerm("doctor", "--storage", tmp_path / "file" / "store")
+    assert answer.code == 1
+    assert answer.err == ""
+    assert "problem" in answer.out
+    assert "can't be written" in answer.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["ingest", "extract", "reweight", "train"])
+def test_interrupted_and_run_again(finished: Finished, tmp_path: Path, stage: str) -> None:
+    """Ctrl-C while a stage computes: exit code 130 and one line; the same command then finishes."""
+    store = tmp_path / "store"
+    shutil.copytree(finished.store, store)
+    for made in STAGES[STAGES.index(stage) :]:
+        shutil.rmtree(store / "artifacts" / made)
+    shutil.rmtree(store / "runs")
+    command = ["run", finished.job, "--storage", store]
+    with start(*command) as running:
+        if stage == "train":
+            wait_for(lambda: list(store.glob("runs/small/events/*/*")))
+        else:
+            wait_for(lambda: list(store.glob(f"artifacts/{stage}/*/*")) or running.poll())
+            time.sleep(0.5)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    if running.returncode != 0:  # a small stage may have ended before the signal came
+        assert (running.returncode, err) == (
+            130,
+            "cwerm: interrupted; run the same command again to go on from here\n",
+        ), out
+        assert not (store / "runs" / "small" / "summary.json").exists()
+    again = process(*command)
+    again.succeeded()
+    assert load_weights(str(finished.folder)).equals(load_weights(f"{store}/runs/small"))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def test_interrupted_before_anything(finished: Finished, tmp_path: Path) -> None:
+    job = write_job(tmp_path, yaml.safe_load(finished.job.read_text()))
+    with start("run", job, "--storage", tmp_path / "store") as running:
+        wait_for(lambda: (tmp_path / "store").exists())
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert (running.returncode, err.count("\n")) == (130, 1)
+    assert err.startswith("cwerm: interrupted; run the same command again")
+    assert not list(tmp_path.rglob("summary.json"))

