@@ -23,6 +23,7 @@ def check(job: Job, store: ArtifactStore) -> None:
     from cwerm.stages import extract, ingest, runtime, train
     from cwerm.stages.classifiers import check_classifier_name
 
+    runtime.quiet_ray()
     coreset = job.method == "cw-erm"
     if coreset:
         with blame("coreset.method"):

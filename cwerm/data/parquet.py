@@ -110,13 +110,14 @@ class Parquet(FileSource):
         return f"{super().fingerprint()}:{self.image_column}:{self.label_column}"
 
     def chunks(self, split: str, rows: int) -> list[Chunk]:
-        """Runs of whole row groups of one file, up to ``rows`` rows or one larger group."""
+        """Runs of whole row groups of one file, up to ``rows`` rows; larger groups are cut up."""
         chunks = []
         for path, footer in self._footers.items():
             if self._splits[path] != split:
                 continue
             start = size = 0
-            for group in (*footer.group_rows, 0):  # the 0 closes the last run
+            pieces = [p for group in footer.group_rows for p in _cut(group, rows)]
+            for group in (*pieces, 0):  # the 0 closes the last run
                 if size and (size + group > rows or not group):
                     chunks.append(Chunk(split, start, size, (path,)))
                     start, size = start + size, 0
@@ -127,15 +128,20 @@ class Parquet(FileSource):
         """The chunk's rows, streamed."""
         (path,) = chunk.files
         system, root = filesystem(self.uri)
-        row = chunk.start
+        row, end = chunk.start, chunk.start + chunk.size
         try:
             with system.open_input_file(f"{root}/{path}") as handle:
                 file = pq.ParquetFile(handle)
-                for batch in file.iter_batches(
+                groups, first = _groups(file.metadata, chunk)
+                for whole in file.iter_batches(
                     batch_size=BATCH_ROWS,
-                    row_groups=_groups(file.metadata, chunk),
+                    row_groups=groups,
                     columns=[self.image_column, self.label_column],
                 ):
+                    batch = whole.slice(max(0, row - first), max(0, end - max(row, first)))
+                    first += whole.num_rows
+                    if row == end:
+                        break
                     labels = batch.column(self.label_column).to_pylist()
                     images = _images(batch.column(self.image_column))
                     for (image, name), label in zip(images, labels, strict=True):
@@ -165,14 +171,22 @@ def _split_in_name(path: str) -> str | None:
     return next((split for split in SPLIT_NAMES.values() if name.startswith(split)), None)
 
 
-def _groups(metadata: pq.FileMetaData, chunk: Chunk) -> list[int]:
-    """The non-empty row groups that make up the chunk."""
-    groups, first = [], 0
-    for group in range(metadata.num_row_groups):
-        if chunk.start <= first < chunk.start + chunk.size:
-            groups.append(group)
-        first += metadata.row_group(group).num_rows
-    return groups
+def _cut(group: int, rows: int) -> list[int]:
+    """Sizes of the near-equal pieces, of at most ``rows`` rows, of a row group."""
+    pieces = -(-group // rows)
+    return [(group * (i + 1)) // pieces - (group * i) // pieces for i in range(pieces)]
+
+
+def _groups(metadata: pq.FileMetaData, chunk: Chunk) -> tuple[list[int], int]:
+    """The row groups that hold the chunk, and the first row of the first of them."""
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    starts = [sum(sizes[:group]) for group in range(len(sizes))]
+    groups = [
+        group
+        for group, (start, size) in enumerate(zip(starts, sizes, strict=True))
+        if start < chunk.start + chunk.size and chunk.start < start + size
+    ]
+    return groups, starts[groups[0]]
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:

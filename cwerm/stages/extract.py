@@ -27,6 +27,7 @@ from cwerm.storage import fetch
 
 NAME = "extract"
 DECODE_CPUS = 0.5  # leaves room for two such tasks beside the actors on two CPUs
+POOL_SHARE = 0.5  # of the CPUs, held by the embedding actors
 NO_PROGRESS_SECONDS = 600
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -119,7 +120,7 @@ def _embed_parts(
     if not todo:
         return
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
     from cwerm.algorithms.memory import estimate_batch_bytes
 
@@ -140,7 +141,9 @@ def _embed_parts(
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
     context.retried_map_errors = True
     context.max_map_retries = 2
-    pool = runtime.worker_resources(workers, share=0.5)
+    pool = runtime.worker_resources(workers, share=POOL_SHARE)
+    free_cpus = (1 - POOL_SHARE) * ray.cluster_resources()["CPU"]
+    decoders = max(1, min(len(todo), int(free_cpus / DECODE_CPUS)))
     total = sum(images.tables["images"][item["part"]].rows for item in todo)
     rows = (
         ray.data.from_items(todo, override_num_blocks=len(todo))
@@ -148,7 +151,10 @@ def _embed_parts(
             _decode_part,
             fn_kwargs={"store": store, "images": images, "spec": spec},
             batch_size=None,
-            num_cpus=DECODE_CPUS,
+            # No CPU is reserved, only the number is limited: after the loss of a node the actors may
+            # hold every CPU that is left, and tasks that asked for one would wait for ever.
+            num_cpus=0,
+            compute=TaskPoolStrategy(size=decoders),
         )
         .map_batches(
             _Embedder,

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from cwerm import schema
 from cwerm.algorithms import coreset as coresets
+from cwerm.algorithms import selection
 from cwerm.algorithms.medians import MedianState, dimension_blocks
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
@@ -42,7 +43,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
             method=job.coreset.method,
             scope=job.coreset.scope,
             seed=job.seed,
-            distances=distances[candidates],
+            **_evidence(job, store, features, labels, distances, candidates),
         )
     ids = candidates[chosen]
     coreset = _table("coreset", id=ids, label=labels[ids], distance=distances[ids])
@@ -58,6 +59,29 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         },
         {"meta_images": "trusted_images" if job.data.trusted else "images"},
     )
+
+
+def _evidence(
+    job: Job,
+    store: ArtifactStore,
+    features: Artifact,
+    labels: np.ndarray,
+    distances: np.ndarray,
+    candidates: np.ndarray,
+) -> dict[str, Any]:
+    """What the coreset method looks at besides the labels; some need all features in memory here."""
+    needs = selection.load_method(job.coreset.method).NEEDS
+    if needs == "labels":
+        return {}
+    if needs == "distances":
+        return {"distances": distances[candidates]}
+    vectors = common.column(store.read(features, "features", ["feature"]), "feature")[candidates]
+    if needs == "features":
+        return {"features": vectors}
+    from cwerm.algorithms.head_training import train_head  # loads torch
+
+    _, record = train_head(vectors, labels[candidates], seed=job.seed)
+    return {"outputs": record}
 
 
 def held_out(job: Job, images: Artifact, labels: np.ndarray) -> np.ndarray:

@@ -118,7 +118,7 @@ def _commit(job: Job, writer: Writer, images: Artifact, result: Any) -> Artifact
         "class_names": images.info["class_names"],
         **state["input"],
     }
-    metadata = {name: json.dumps(value) for name, value in description.items()}
+    metadata = {"cwerm": json.dumps(description)}  # one key, as safetensors shuffles several
     tensors = {name: tensor.contiguous() for name, tensor in state["model"].items()}
     writer.write_file("model.safetensors", save(tensors, metadata=metadata))
     writer.write_file("history.json", json.dumps(state["history"], indent=1).encode())

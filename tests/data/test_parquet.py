@@ -41,7 +41,7 @@ def fails(path: Path, message: str, **columns: str) -> None:
 def test_chunks_are_runs_of_row_groups(tmp_path: Path, rows: int) -> None:
     write(tmp_path / "data.parquet", BYTES, LABELS)
     source = open_source(str(tmp_path / "data.parquet"))
-    sizes = {1: [4, 4, 2], 4: [4, 4, 2], 5: [4, 4, 2], 8: [8, 2], 100: [10]}[rows]
+    sizes = {1: [1] * 10, 4: [4, 4, 2], 5: [4, 4, 2], 8: [8, 2], 100: [10]}[rows]
     chunks = source.chunks("train", rows)
     assert [chunk.size for chunk in chunks] == sizes
     worker = pickle.loads(pickle.dumps(source))
@@ -58,7 +58,7 @@ def test_empty_row_groups(tmp_path: Path) -> None:
         for part in (table[:0], table[:3], table[:0], table[3:], table[:0]):
             writer.write_table(part)
     source = open_source(str(tmp_path))
-    assert [chunk.size for chunk in source.chunks("train", 3)] == [3, 7]
+    assert [chunk.size for chunk in source.chunks("train", 3)] == [3, 2, 2, 3]
     assert [sample.image for sample in read_all(source, rows=3)] == BYTES
 
 
@@ -201,3 +201,23 @@ def test_missing_labels_and_damaged_pages(tmp_path: Path) -> None:
     file.write_bytes(data[:4] + bytes(100) + data[104:])
     with pytest.raises(UserError, match=r"a\.parquet' can't be read after row 0"):
         read_all(source)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 7, 10, 100])
+def test_a_large_row_group_is_cut_up(tmp_path: Path, rows: int) -> None:
+    """pandas writes a whole table as one row group; parts must stay small all the same."""
+    labels = list(range(23))
+    images = [bytes([label]) for label in labels]
+    table = pa.table({"image": images, "label": labels})
+    with pq.ParquetWriter(tmp_path / "train.parquet", table.schema) as writer:
+        writer.write_table(table.slice(0, 2))
+        writer.write_table(table.slice(2, 19), row_group_size=19)
+        writer.write_table(table.slice(21))
+    source = open_source(str(tmp_path))
+    chunks = source.chunks("train", rows)
+    assert sum(chunk.size for chunk in chunks) == 23
+    assert max(chunk.size for chunk in chunks) <= rows
+    samples = [sample for chunk in chunks for sample in source.read(chunk)]
+    assert [sample.label for sample in samples] == labels
+    assert [sample.image for sample in samples] == images
+    assert [sample.path for sample in samples] == [f"train.parquet[{i}]" for i in labels]

@@ -133,6 +133,18 @@ def test_global_scope(fork: Fork, chain: Chain, arrays: Any) -> None:
     assert np.array_equal(ids, rest[chosen])
 
 
+@pytest.mark.parametrize("method", ["random", "herding", "grand"])
+def test_methods_that_look_at_other_things(fork: Fork, arrays: Any, method: str) -> None:
+    """One method for each kind of evidence: labels, features, a head's outputs."""
+    mine = fork(select, coreset__method=method, seed=2)
+    made = select.run(mine.job, mine.store)
+    ids = common.column(mine.store.read(made, "coreset"), "id")
+    rest = np.setdiff1d(np.arange(400), common.column(mine.store.read(made, "meta"), "id"))
+    features, labels = (values[rest] for values in arrays)
+    chosen = cwerm.select_coreset(features, labels, ratio=40 / len(rest), method=method, seed=2)
+    assert np.array_equal(ids, rest[chosen])
+
+
 # --- reweight --------------------------------------------------------------------------------------
 
 
@@ -222,7 +234,7 @@ def test_weights_are_those_of_the_arrays(
 # --- the number of workers -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_weights_do_not_depend_on_the_number_of_workers(
     fork: Fork, chain: Chain, arrays: Any, workers: int
 ) -> None:

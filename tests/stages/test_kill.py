@@ -32,6 +32,9 @@ PATIENCE = 120.0
 LONG_REWEIGHT = {"reweight__epochs": 1500}  # some ten seconds, so that a state is saved midway
 
 
+WHO = pytest.mark.parametrize("who", ["driver", pytest.param("worker", marks=pytest.mark.slow)])
+
+
 class Command:
     """``cwerm stage NAME JOB`` in a process of its own."""
 
@@ -111,7 +114,7 @@ def assert_same_weights(mine: Chain, reference: Chain) -> None:
         assert np.array_equal(values, expected), table
 
 
-@pytest.mark.parametrize("who", ["driver", "worker"])
+@WHO
 def test_killed_during_extract(who: str, fork: Fork, chain: Chain, tmp_path: Path) -> None:
     mine = fork(extract)
     parts = folder_of(mine, extract) / "parts"
@@ -143,7 +146,7 @@ def long_reweight(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Cha
     return run_stages(parse_job(tree), STAGES[:5])
 
 
-@pytest.mark.parametrize("who", ["driver", "worker"])
+@WHO
 def test_killed_during_reweight(who: str, fork: Fork, long_reweight: Chain, tmp_path: Path) -> None:
     mine = fork(reweight, **LONG_REWEIGHT)
     state = folder_of(mine, reweight) / "state.pt"
@@ -162,7 +165,7 @@ def test_killed_during_reweight(who: str, fork: Fork, long_reweight: Chain, tmp_
     assert_same_weights(mine, long_reweight)
 
 
-@pytest.mark.parametrize("who", ["driver", pytest.param("worker", marks=pytest.mark.slow)])
+@WHO
 def test_killed_during_train(who: str, fork: Fork, trained: Chain, tmp_path: Path) -> None:
     mine = fork(train)
     command = Command(mine, train, tmp_path)
@@ -184,6 +187,7 @@ def test_killed_during_train(who: str, fork: Fork, trained: Chain, tmp_path: Pat
     assert artifact.info["test_accuracy"] == trained.made["train"].info["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_killed_between_stages(fork: Fork, chain: Chain, tmp_path: Path) -> None:
     """Struck at once after a commit, the next command finds the artifact and only prints it."""
     mine = fork(broadcast)

@@ -43,7 +43,7 @@ def saved_model(chain: Chain, artifact: Artifact, folder: Path) -> tuple[Any, di
     path.write_bytes(chain.store.read_file(artifact, "model.safetensors"))
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description = {name: json.loads(value) for name, value in file.metadata().items()}
+        description = json.loads(file.metadata()["cwerm"])
     model = timm.create_model(description["model"], num_classes=len(description["class_names"]))
     model.load_state_dict(tensors)
     return model.eval(), description
