@@ -100,19 +100,19 @@ class Reweight(_Section):
     """timm classifier for ``input: images``."""
     image_size: Count | None = None
     """Side of the images for ``input: images``; as in ``train.image_size``."""
-    epochs: Count = 60
-    """Passes over the coreset."""
+    epochs: Count | None = None
+    """Passes over the coreset; where not given, as many as make 1,500 steps, at least 10."""
     batch_size: Count = 100
     """Coreset samples a step."""
     meta_batch_size: Count = 100
     """Meta samples a step."""
-    lr: Rate = 0.1
+    lr: Rate = 0.01
     """Learning rate of the classifier."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of the classifier's SGD."""
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of the classifier's SGD."""
-    weight_lr: Rate = 1e-3
+    weight_lr: Rate = 3e-3
     """Learning rate of the weight net (Adam)."""
     hidden: Count = 100
     """Hidden units of the weight net."""

@@ -191,7 +191,8 @@ class S3Storage(Storage):
                 read_timeout=read_timeout,
                 retries={"max_attempts": attempts, "mode": "standard"},
             )
-            self._client = boto3.client("s3", config=config)
+            # a session of its own: the shared one keeps the credentials that it saw first
+            self._client = boto3.session.Session().client("s3", config=config)
         return self._client
 
     def _key(self, path: str) -> str:

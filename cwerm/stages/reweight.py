@@ -25,6 +25,7 @@ from cwerm.stages.classifiers import batch_bytes, create_classifier
 NAME = "reweight"
 SAVE_SECONDS = 5.0  # between saved states, from which an interrupted run goes on
 MOST_CPUS = 8
+LEAST_STEPS, LEAST_EPOCHS = 1500, 10
 MEMORY_MARGIN = 4  # the graph of the meta-gradient holds several passes over the batch
 
 
@@ -38,7 +39,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     import ray
 
     images = common.require(ingest, job, store)
-    common.require(select, job, store)
+    coreset_size = common.require(select, job, store).rows("coreset")
     runtime.ensure_ray(job)
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     check_batch(job, images)
@@ -51,7 +52,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     )
     if writer.storage.size(_state_path(writer)) is not None:
         console.note("goes on from the state that an earlier attempt saved")
-    with progress_board(job.reweight.epochs, "reweight") as board, runtime.user_errors():
+    with progress_board(num_epochs(job, coreset_size), "reweight") as board, runtime.user_errors():
         result = ray.get(actor.remote().fit.remote(job, store, writer, int(cpus), board))
     writer.write_file("weight_net.safetensors", result["weight_net"])
     writer.write_file("history.json", json.dumps(result["history"], indent=1).encode())
@@ -66,6 +67,14 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     artifact = writer.commit({"coreset_weights": [writer.write_part("coreset_weights", 0, table)]})
     writer.storage.delete(_state_path(writer))
     return artifact
+
+
+def num_epochs(job: Job, coreset_size: int) -> int:
+    """Epochs as asked, or enough for the weight net, which moves once a step, to learn."""
+    if job.reweight.epochs is not None:
+        return job.reweight.epochs
+    steps_an_epoch = -(-coreset_size // job.reweight.batch_size)
+    return max(LEAST_EPOCHS, -(-LEAST_STEPS // steps_an_epoch))
 
 
 def check_batch(job: Job, images: Artifact) -> None:
@@ -109,7 +118,7 @@ class _Reweighter:
         section = job.reweight
         method = MetaWeightNet(
             classifier,
-            epochs=section.epochs,
+            epochs=num_epochs(job, len(coreset)),
             batch_size=section.batch_size,
             meta_batch_size=section.meta_batch_size,
             lr=section.lr,

@@ -153,7 +153,7 @@ def test_features_that_are_not_numbers(refused: Refused, ray_session: None, tmp_
     """A negative variance: every weight is finite, so that only a worker can notice."""
     name = [name for name in lite0() if name.endswith("running_var")][-1]
     torch.save({**lite0(), name: -torch.ones(1280)}, tmp_path / "negative.pth")
-    words = ["features", "image 0 ", "NaN", "check features.weights"]
+    words = ["features", ": image ", "NaN", "check features.weights"]
     refused([f"features.weights={tmp_path}/negative.pth"], *words)
 
 
@@ -165,7 +165,7 @@ def test_features_that_float16_can_not_hold(
     torch.nn.init.constant_(norms[-1].bias, 1e6)
     torch.save(model.state_dict(), tmp_path / "large.pth")
     changes = ["features.backbone=resnet20", f"features.weights={tmp_path}/large.pth"]
-    refused(changes, "features", "image 0 ", "infinite", "features.dtype=float32")
+    refused(changes, "features: image ", "infinite", "features.dtype=float32")
 
 
 # --- storage ---------------------------------------------------------------------------------------

@@ -262,3 +262,13 @@ def test_pixels_are_those_of_pillow(chain: Chain) -> None:
         expected = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"))
         assert np.array_equal(found[index].transpose(1, 2, 0), expected)
     assert labels.tolist() == [row["label"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "epochs"),
+    [(None, 100, 1500), (None, 501, 250), (None, 10**6, 10), (7, 100, 7)],
+)
+def test_small_coresets_get_enough_steps(chain: Chain, asked: Any, size: int, epochs: int) -> None:
+    section = chain.job.reweight.model_copy(update={"epochs": asked})
+    job = chain.job.model_copy(update={"reweight": section})
+    assert reweight.num_epochs(job, size) == epochs
