@@ -112,7 +112,7 @@ class Reweight(_Section):
     """Momentum of the classifier's SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of the classifier's SGD."""
-    weight_lr: Rate = 3e-3
+    weight_lr: Rate = 1e-3
     """Learning rate of the weight net (Adam)."""
     hidden: Count = 100
     """Hidden units of the weight net."""

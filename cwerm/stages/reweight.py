@@ -108,7 +108,9 @@ class _Reweighter:
 
         from cwerm.algorithms.metaweight import MetaWeightNet
 
-        torch.set_num_threads(min(cpus, psutil.cpu_count(logical=False) or cpus))
+        # steps of the head on features are too small to share: threads would only wait for each other
+        threads = min(cpus, psutil.cpu_count(logical=False) or cpus)
+        torch.set_num_threads(threads if job.reweight.input == "images" else 1)
         images = common.require(ingest, job, store)
         selection = common.require(select, job, store)
         coreset, meta = store.read(selection, "coreset"), store.read(selection, "meta")

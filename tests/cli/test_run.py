@@ -162,7 +162,7 @@ def test_inspect(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
     answer.succeeded()
     weights = load_weights(str(finished.folder))
     lowest = sorted(weights.to_pylist(), key=lambda row: (row["weight"], row["id"]))[:7]
-    rows = [line.strip("│ ").split("│") for line in answer.out.splitlines() if "│" in line]
+    rows = [line.split("│")[1:-1] for line in answer.out.splitlines() if "│" in line]
     shown = [row[0].strip() for row in rows if row[0].strip()]
     assert shown == [str(row["id"]) for row in lowest]
     with Image.open(tmp_path / "low.png") as sheet:

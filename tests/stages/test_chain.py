@@ -157,7 +157,7 @@ def plain_fit(job: Any, classifier: Any, inputs: list[np.ndarray]) -> Any:
         device="cpu",
     )
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if classifier is None else 2)
     try:
         return method, method.fit(*inputs)
     finally:
