@@ -173,7 +173,7 @@ def _plain_rank(rank: int, job: Job, store: ArtifactStore, folder: Path) -> None
     section, seed = job.train, job.seed
     artifact = common.require(ingest, job, store)
     size = pixels.square_size(section.image_size, artifact)
-    held_out = select.held_out(job, artifact, common.labels_of(store, artifact))
+    held_out = select.held_out(job, store, artifact)
     images, labels = pixels.load_pixels(store, artifact, "images", size)
     kept = np.setdiff1d(np.arange(len(labels)), held_out)
     normalise = pixels.Normaliser.of(images[kept])

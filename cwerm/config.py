@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cwerm.errors import UserError
 from cwerm.explain import explain
@@ -46,11 +46,19 @@ class Data(_Section):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of each class drawn as test split, where the source has none and ``test`` is not given."""
     split_seed: Seed = 0
-    """Seed of the drawn test split and of ``limit``; apart from ``seed``, so that runs share the data."""
+    """Seed of the drawn test split, ``limit``, ``imbalance`` and ``noise``; apart from ``seed``, so that
+    runs share the data."""
     trusted: Text | None = None
     """Source of trusted (clean) images that serve as the meta set."""
     limit: Count | None = None
     """Use only this many training images, a class-balanced draw."""
+    imbalance: Annotated[float, Field(ge=1)] = 1.0
+    """Largest class over smallest of the long tail that is drawn from the training images; 1 for none."""
+    noise: Literal["none", "uniform", "symmetric", "flip", "flip2"] = "none"
+    """Wrong training labels made on purpose, the true ones kept as ``clean_label``: ``uniform`` draws from
+    all classes, ``symmetric`` from all others, ``flip`` takes the next class, ``flip2`` one of two."""
+    noise_rate: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Probability that a label is drawn anew. Without effect without ``noise``."""
     max_rejects: Annotated[float, Field(ge=0)] = 0.01
     """Unreadable images allowed: a share below 1, or a count."""
     image_column: Text = "image"
@@ -87,13 +95,23 @@ class Coreset(_Section):
     """Size of the coreset as a share of the training images."""
     scope: Literal["class", "global"] = "class"
     """Select within each class, in proportion to its size, or over all classes at once."""
+    meta: Literal["hold_out", "auto"] = "hold_out"
+    """Where the meta set comes from, without ``data.trusted``: a class-balanced hold-out with labels
+    that are right, or, where nobody knows them, ``auto``: those that most neighbours agree with."""
     meta_per_class: Count = 10
-    """Size of the hold-out meta set, which no method trains on. Without effect with ``data.trusted``."""
+    """Size of the meta set, which no method trains on. Without effect with ``data.trusted``."""
 
 
 class Reweight(_Section):
-    """How weights are learned on the coreset (Meta-Weight-Net)."""
+    """How weights are learned on the coreset."""
 
+    method: Literal["auto", "metaweightnet", "l2r", "posterior", "uniform"] = "auto"
+    """``metaweightnet``: V of the loss; ``l2r``: learning to reweight, a weight a sample and no V;
+    ``posterior``: how likely each label is right, from the meta set and the noise seen in the coreset;
+    ``uniform``: 1 for each. ``auto``: ``posterior`` if ``broadcast.method`` is ``auto``, too, else
+    ``metaweightnet``."""
+    preset: Literal["fixed", "paper"] = "fixed"
+    """Defaults of this section: ours, or what the paper's authors ran."""
     input: Literal["features", "images"] = "features"
     """Train an MLP head on the stored features, or ``model`` on the images."""
     model: Text = "resnet32"
@@ -114,19 +132,49 @@ class Reweight(_Section):
     """Weight decay of the classifier's SGD."""
     weight_lr: Rate = 1e-3
     """Learning rate of the weight net (Adam)."""
+    meta_every: Count = 1
+    """The weight net moves in every so many steps; above 1 is faster, and an approximation."""
+    augment: bool = False
+    """Random crops and flips for ``input: images``."""
     hidden: Count = 100
     """Hidden units of the weight net."""
     average_last: Count = 5
     """Final weights are the mean over the ends of this many last epochs."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        """Keys that are not given take the preset's values."""
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {**PAPER_REWEIGHT, **values}
+        return values
+
+
+# What the authors' code runs, but for its mistakes (docs/method.md): ResNet32 on the images, V at 1e-5.
+PAPER_REWEIGHT = {
+    "input": "images",
+    "model": "resnet32",
+    "epochs": 120,
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "weight_lr": 1e-5,
+    "augment": True,
+    "average_last": 1,
+}
+
 
 class Broadcast(_Section):
     """How coreset weights reach every sample (paper, Eq. 3)."""
 
-    method: Text = "nearest"
-    """``nearest``: the weight of the nearest coreset sample."""
-    neighbors: Count = 1
-    """Coreset samples asked for."""
+    method: Literal["auto", "nearest", "vote", "function", "agreement"] = "auto"
+    """``nearest``: the weight of the nearest coreset sample, as in the paper; ``vote``: the share of the
+    neighbours' weight with the sample's own label; ``function``: what the reweighting learned, evaluated
+    on every sample; ``agreement``: the same with the neighbours' label agreement beside the loss.
+    ``auto``: what suits ``reweight.method``."""
+    neighbors: Count | None = None
+    """Coreset samples asked for; where not given, 10 for ``vote`` and ``agreement`` and else 1."""
+    power: Rate = 1.0
+    """Exponent of the vote."""
 
 
 class Train(_Section):
@@ -150,8 +198,14 @@ class Train(_Section):
     """Pixels of padding of the random crop; 0 for no crop."""
     flip: bool = True
     """Random horizontal flip."""
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """Loss of a sample, times its weight; ``focal`` (Lin et al., 2017) mutes well classified samples."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """Exponent of the focal loss."""
+    report_every: Count = 1
+    """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
     keep_checkpoints: Count = 2
-    """Checkpoints kept; one is written every epoch."""
+    """Checkpoints kept."""
 
 
 class Resources(_Section):
@@ -163,13 +217,25 @@ class Resources(_Section):
     """Ray cluster to join; a local one is started where neither this nor RAY_ADDRESS is set."""
 
 
+AUTO_BROADCAST = {
+    "posterior": "function",
+    "metaweightnet": "agreement",
+    "l2r": "vote",
+    "uniform": "nearest",
+}
+FIXED_CORESETS = {"w-erm": "all", "c-random-erm": "random", "c-moderate-erm": "moderate"}
+
+
 class Job(_Section):
     """A whole run of ``cwerm``."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     """Name of the run folder."""
-    method: Literal["erm", "cw-erm"] = "cw-erm"
-    """``erm``: plain training; ``cw-erm``: training with weights learned on the coreset."""
+    method: Literal["erm", "w-erm", "c-random-erm", "c-moderate-erm", "cw-erm"] = "cw-erm"
+    """``erm``: plain training; ``w-erm``: with weights learned on all samples; ``c-random-erm`` and
+    ``c-moderate-erm``: on a coreset alone; ``cw-erm``: with weights learned on the coreset."""
+    control: Literal["none", "constant", "permuted", "untrained"] = "none"
+    """What a gain must beat: all weights 1, the weights shuffled, or a weight net that never learns."""
     seed: Seed = 0
     """Seed of every random draw."""
     storage: Text = "cwerm-store"
@@ -181,6 +247,39 @@ class Job(_Section):
     broadcast: Broadcast = Broadcast()
     train: Train = Train()
     resources: Resources = Resources()
+
+    @property
+    def coreset_method(self) -> str:
+        """The coreset method that runs: some training methods leave no choice."""
+        return FIXED_CORESETS.get(self.method, self.coreset.method)
+
+    @property
+    def reweight_method(self) -> str:
+        """How weights are learned, with ``auto`` resolved."""
+        if self.reweight.method != "auto":
+            return self.reweight.method
+        auto = self.broadcast.method == "auto" and self.method != "w-erm"
+        return "posterior" if auto else "metaweightnet"
+
+    @property
+    def broadcast_method(self) -> str:
+        """How weights reach every sample, with ``auto`` resolved; ``identity`` where all have theirs."""
+        if self.method == "w-erm":
+            return "identity"
+        if self.broadcast.method != "auto":
+            return self.broadcast.method
+        return AUTO_BROADCAST[self.reweight_method]
+
+    @property
+    def neighbors(self) -> int:
+        """Coreset samples that the broadcast asks for."""
+        default = 10 if self.broadcast_method in ("vote", "agreement") else 1
+        return self.broadcast.neighbors or default
+
+    @property
+    def trains_on_coreset(self) -> bool:
+        """Whether the classifier sees the coreset alone."""
+        return self.method in ("c-random-erm", "c-moderate-erm")
 
     def to_yaml(self) -> str:
         """The resolved job, every key present."""

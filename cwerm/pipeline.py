@@ -28,7 +28,12 @@ METHODS: dict[str, tuple[ModuleType, ...]] = {
         broadcast,  # W_S(x) = W_S*(NN(x, S*)) for every x (Eq. 3)
         train,  # minimise the weighted loss (Eq. 2)
     ),
+    "c-random-erm": (ingest, extract, select, train),  # S* at random, trained on alone
+    "c-moderate-erm": (ingest, extract, select, train),  # S* = ModerateCoreset(S, z), likewise
 }
+METHODS["w-erm"] = METHODS[
+    "cw-erm"
+]  # S* = S: reweighted on every worker, each keeps its own weight
 STAGES = {stage.NAME: stage for stage in METHODS["cw-erm"]}
 
 

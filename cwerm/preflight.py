@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cwerm.algorithms import broadcast, selection
+from cwerm.algorithms import selection
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
 from cwerm.errors import UserError, blame, did_you_mean
@@ -20,16 +20,15 @@ def check(job: Job, store: ArtifactStore) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
-    from cwerm.stages import extract, ingest, runtime, train
+    from cwerm.stages import extract, ingest, reweight, runtime, train
     from cwerm.stages.classifiers import check_classifier_name
 
     runtime.quiet_ray()
-    coreset = job.method == "cw-erm"
+    coreset = job.method != "erm"
     if coreset:
         with blame("coreset.method"):
-            selection.load_method(job.coreset.method)
-        with blame("broadcast.method"):
-            broadcast.batch_method(job.broadcast.method)
+            selection.load_method(job.coreset_method)
+        reweight.check(job)
     if job.resources.workers != "auto":
         train.check_batch_size(job, job.resources.workers)
     ingest.key(job, store)  # opens the sources
@@ -53,21 +52,18 @@ def check_images(job: Job, store: ArtifactStore, images: Artifact) -> None:
             not fit the memory.
     """
     from cwerm.algorithms import coreset
-    from cwerm.stages import common, extract, reweight, select, train
+    from cwerm.stages import broadcast, common, extract, reweight, select, train
 
     labels = common.labels_of(store, images)
-    held_out = select.held_out(job, images, labels)
+    held_out = select.held_out(job, store, images)
     if job.method == "erm":
         return
     candidates = np.delete(labels, held_out)
     with blame("coreset.ratio"):
-        size = coreset.coreset_size(len(labels), job.coreset.ratio)
+        size = select.coreset_size(job, len(labels), len(candidates))
         coreset.select(candidates, size, "random", job.coreset.scope)
-    if job.broadcast.neighbors > size:
-        raise UserError(
-            f"broadcast.neighbors: {job.broadcast.neighbors} asked of a coreset of {size}; "
-            "ask for fewer, or raise coreset.ratio"
-        )
+    if not job.trains_on_coreset:
+        broadcast.check_neighbors(job, size)
     if not store.committed(extract.NAME, extract.key(job, store)):
         reweight.check_batch(job, images)
         train.check_batch(job, images)

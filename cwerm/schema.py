@@ -6,8 +6,9 @@ import pyarrow as pa
 
 IMAGE_BYTES = pa.binary()
 
+_NULLABLE = {"clean_label"}  # null where the labels in use are all that is known
 _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
-    "labels": [("id", pa.int64()), ("label", pa.int32())],
+    "labels": [("id", pa.int64()), ("label", pa.int32()), ("clean_label", pa.int32())],
     "rejects": [("path", pa.string()), ("reason", pa.string())],
     "coreset": [("id", pa.int64()), ("label", pa.int32()), ("distance", pa.float32())],
     "meta": [("id", pa.int64()), ("label", pa.int32())],
@@ -30,21 +31,19 @@ def table_schema(name: str, *, value_type: pa.DataType | None = None) -> pa.Sche
     ``features`` that of its feature column (a fixed-shape tensor of float16 or float32).
     """
     if name.endswith("images"):
-        return pa.schema(
-            [
-                pa.field("id", pa.int64(), nullable=False),
-                pa.field("image", value_type or IMAGE_BYTES, nullable=False),
-                pa.field("label", pa.int32(), nullable=False),
-                pa.field("clean_label", pa.int32()),
-                pa.field("path", pa.string(), nullable=False),
-            ]
-        )
-    if name.endswith("features"):
+        columns = [
+            ("id", pa.int64()),
+            ("image", value_type or IMAGE_BYTES),
+            ("label", pa.int32()),
+            ("clean_label", pa.int32()),
+            ("path", pa.string()),
+        ]
+    elif name.endswith("features"):
         assert value_type is not None, "features need the type of their tensor"
         columns = [("id", pa.int64()), ("label", pa.int32()), ("feature", value_type)]
     else:
         columns = _FIXED[name]
-    return pa.schema([pa.field(column, kind, nullable=False) for column, kind in columns])
+    return pa.schema([pa.field(c, kind, nullable=c in _NULLABLE) for c, kind in columns])
 
 
 def check(name: str, table: pa.Table) -> None:

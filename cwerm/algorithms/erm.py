@@ -20,11 +20,12 @@ __all__ = [
     "cosine_lr",
     "crop_and_flip",
     "epoch_batches",
+    "samples_of_turns",
     "weighted_loss",
 ]
 
 # Streams of one seed and epoch, so that order and augmentation are independent.
-ORDER, AUGMENTATION = 0, 1
+ORDER, AUGMENTATION, REPETITION = 0, 1, 2
 
 
 def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
@@ -64,20 +65,40 @@ def epoch_batches(
     return [np.array_split(batch, world_size)[rank] for batch in batches]
 
 
+def samples_of_turns(
+    num_samples: int, turns: int, seed: int, epoch: int
+) -> Int[np.ndarray, "{turns}"]:
+    """The sample that each of an epoch's turns belongs to: every sample equally often, give or take one.
+
+    With as many turns as samples, turn i is sample i. A coreset that trains for as many steps as the
+    whole data set takes part in more turns; which samples get one more is drawn anew each epoch.
+    """
+    if turns == num_samples:
+        return np.arange(num_samples)
+    order = _generator(seed, epoch, REPETITION).permutation(num_samples)
+    return np.resize(order, turns)
+
+
 def weighted_loss(
     logits: Float[Tensor, "batch classes"],
     labels: Int[Tensor, " batch"],
     weights: Float[Tensor, " batch"],
     global_batch_size: int,
     world_size: int = 1,
+    focal_gamma: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Sum of weight times cross entropy, times `world_size` over `global_batch_size`.
+    """Sum of weight times loss, times `world_size` over `global_batch_size`.
+
+    The loss is the cross entropy, or with `focal_gamma` above 0 the focal loss: (1 - p)^gamma times
+    it, with p the probability of the label (Lin et al., "Focal loss", ICCV 2017).
 
     The mean of its gradients over the ranks, which is what DDP takes, is the gradient of the
     weighted mean over the global batch, also where ranks hold unequal parts. Weights should have
     mean 1 over the data set.
     """
     losses = functional.cross_entropy(logits, labels, reduction="none")
+    if focal_gamma > 0:
+        losses = (1 - (-losses).exp()) ** focal_gamma * losses
     return weights @ losses * (world_size / global_batch_size)
 
 

@@ -43,6 +43,7 @@ class Settings:
     device: torch.device
     augment: Augment | None
     options: StepOptions
+    num_classes: int | None = None
     weight_lr: float = 1e-3
     hidden: int = 100
     meta_every: int = 1
@@ -109,8 +110,9 @@ class Training(ABC):
         pairs = self._positions()
         self.steps_done = self.epoch * len(pairs)
         for positions, meta_positions in pairs:
+            positions = self._share(positions)
             batch = self._batch(self.data, positions)
-            meta_batch = self._batch(self.meta, meta_positions)
+            meta_batch = self._batch(self.meta, self._share(meta_positions))
             step = self.step(batch, meta_batch, positions)
             self.steps_done += 1
             hits = (step.logits.argmax(1) == batch[1]).sum()
@@ -121,6 +123,7 @@ class Training(ABC):
             if step.meta_loss is not None and step.meta_logits is not None:
                 accuracy = (step.meta_logits.argmax(1) == meta_batch[1]).float().mean()
                 meta_steps.append(torch.stack([step.meta_loss, accuracy]))
+        self._average_buffers()
         self._record(torch.stack(steps), meta_steps, lr)
 
     def _positions(self) -> list[tuple[Tensor, Tensor]]:
@@ -135,6 +138,16 @@ class Training(ABC):
         )
         return list(zip(batches, order.split(meta_batch_size)[:num_steps], strict=True))
 
+    def _share(self, positions: Tensor) -> Tensor:
+        """This rank's part of a batch that all ranks work on."""
+        return positions.tensor_split(self.settings.options.world_size)[self.settings.options.rank]
+
+    def _average_buffers(self) -> None:
+        """Give all ranks the same running statistics: each saw its own share of the batches."""
+        for buffer in self.classifier.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(self.settings.options.gather(buffer).mean(0))
+
     def _batch(self, data: LabelledData, positions: Tensor) -> tuple[Tensor, Tensor]:
         positions = positions.to(self.settings.device)
         inputs = data.inputs[positions]
@@ -143,10 +156,12 @@ class Training(ABC):
         return inputs, data.labels[positions]
 
     def _record(self, steps: Float[Tensor, "steps 5"], meta_steps: list[Tensor], lr: float) -> None:
-        loss, hits, weight = (steps[:, :3].sum(0) / len(self.data.labels)).tolist()
+        every = self.settings.options.gather(steps)
+        loss, hits, weight = (every[..., :3].sum((0, 1)) / len(self.data.labels)).tolist()
         meta_loss = meta_accuracy = float("nan")  # an epoch may be shorter than `meta_every`
         if meta_steps:
-            meta_loss, meta_accuracy = torch.stack(meta_steps).mean(0).tolist()
+            mean = torch.stack(meta_steps).mean(0)
+            meta_loss, meta_accuracy = self.settings.options.gather(mean).mean(0).tolist()
         if not math.isfinite(loss) or (meta_steps and not math.isfinite(meta_loss)):
             raise ValueError(
                 f"the loss became NaN or infinite in epoch {self.epoch}: lower lr (it is {lr:g})"
@@ -158,23 +173,22 @@ class Training(ABC):
             "meta_loss": meta_loss,
             "meta_accuracy": meta_accuracy,
             "weight_mean": weight,
-            "weight_min": steps[:, 3].min().item(),
-            "weight_max": steps[:, 4].max().item(),
+            "weight_min": every[..., 3].min().item(),
+            "weight_max": every[..., 4].max().item(),
         }
         self.history.append(record)
 
     @torch.no_grad()
     def losses(self) -> Float[Tensor, " samples"]:
-        """Loss of each sample in eval mode."""
+        """Loss of each sample in eval mode; the ranks share the work."""
         self.classifier.eval()
-        losses = torch.cat([
-            functional.cross_entropy(self.classifier(inputs), labels, reduction="none")
-            for inputs, labels in zip(
-                self.data.inputs.split(EVALUATION_BATCH),
-                self.data.labels.split(EVALUATION_BATCH),
-                strict=True,
+        losses = torch.zeros(len(self.data.labels), device=self.settings.device)
+        for rows in self._share(torch.arange(len(losses))).split(EVALUATION_BATCH):
+            logits = self.classifier(self.data.inputs[rows])
+            losses[rows] = functional.cross_entropy(
+                logits, self.data.labels[rows], reduction="none"
             )
-        ])  # fmt: skip
+        losses = self.settings.options.gather(losses).sum(0)
         if not losses.isfinite().all():
             raise ValueError(
                 f"losses are NaN or infinite after epoch {self.epoch - 1}: "
@@ -251,10 +265,17 @@ class ReweightTraining(Training):
     """Weights are those of each step of learning to reweight."""
 
     def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
-        """One step of learning to reweight; late in the run, its weights are added up."""
+        """One step of learning to reweight."""
         step = reweight_step(
             self.classifier, batch, meta_batch, self.optimizer, self.settings.options
         )
-        if self.averaging:
-            self.weight_sum[positions.to(self.weight_sum.device)] += step.weights
+        self.step_weights[positions.to(self.step_weights.device)] = step.weights
         return step
+
+    def train_epoch(self) -> None:
+        """Late in the run, add up the weights of the epoch's steps."""
+        averaging = self.averaging
+        self.step_weights = torch.zeros_like(self.weight_sum)
+        super().train_epoch()
+        if averaging:
+            self.weight_sum += self.settings.options.gather(self.step_weights).sum(0)

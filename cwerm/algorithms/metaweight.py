@@ -46,8 +46,9 @@ class LearningToReweight:
     by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of `milestones`, which
     are fractions of the run. Final weights are means over the steps of the last `average_last`
     epochs (of all, if there are fewer), scaled to mean 1. `augment` is called with inputs and a CPU
-    generator on training and meta batches. `options` says how a step computes. Equal seeds give
-    equal weights on one machine and thread count.
+    generator on training and meta batches. `options` says how a step computes, and on several ranks
+    which share each takes. `num_classes` is for a head whose labels do not show all classes. Equal
+    seeds give equal weights on one machine and thread count.
 
     After `fit`: `classifier`, `losses_` (of each sample at the end) and `history_`, one dict an
     epoch: `epoch`, `train_loss`, `train_accuracy`, `meta_loss` and `meta_accuracy` (before each
@@ -70,6 +71,7 @@ class LearningToReweight:
         device: str | torch.device | None = None,
         augment: Augment | None = None,
         options: StepOptions | None = None,
+        num_classes: int | None = None,
     ) -> None:
         self.given_classifier = classifier
         self.settings = Settings(
@@ -85,6 +87,7 @@ class LearningToReweight:
             device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
             augment=augment,
             options=options or StepOptions(),
+            num_classes=num_classes,
         )
 
     def fit(
@@ -121,8 +124,9 @@ class MetaWeightNet:
     are fractions of the run; V, with `hidden` units, learns by Adam at `weight_lr`, in every
     `meta_every`-th step. Weights are averaged over the ends of the last `average_last` epochs (of
     all, if there are fewer). `augment` is called with inputs and a CPU generator on training and
-    meta batches. `options` says how a step computes. Equal seeds give equal weights on one machine
-    and thread count.
+    meta batches. `options` says how a step computes, and on several ranks which share each takes.
+    `num_classes` is for a head whose labels do not show all classes. Equal seeds give equal weights on
+    one machine and thread count.
 
     After `fit`: `classifier`, `weight_net`, `losses_` (of each sample at the end) and `history_`,
     one dict an epoch: `epoch`, `train_loss`, `train_accuracy`, `meta_loss` and `meta_accuracy`
@@ -149,6 +153,7 @@ class MetaWeightNet:
         augment: Augment | None = None,
         meta_every: int = 1,
         options: StepOptions | None = None,
+        num_classes: int | None = None,
     ) -> None:
         self.given_classifier = classifier
         self.settings = Settings(
@@ -164,6 +169,7 @@ class MetaWeightNet:
             device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
             augment=augment,
             options=options or StepOptions(),
+            num_classes=num_classes,
             weight_lr=weight_lr,
             hidden=hidden,
             meta_every=meta_every,
@@ -227,6 +233,7 @@ def _run(
 ) -> AnyTraining:
     """All epochs of one `fit`."""
     data, meta, num_classes = prepare(*arrays, classifier, settings.device)
+    num_classes = max(num_classes, settings.num_classes or 0)
     # What draws from the global generators (dropout, fresh layers) is seeded and leaks nothing.
     with torch.random.fork_rng([settings.device] if settings.device.type == "cuda" else []):
         torch.manual_seed(settings.seed)

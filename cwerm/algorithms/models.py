@@ -1,7 +1,7 @@
-"""The small-image residual networks of the paper's tables, registered with timm.
+"""The small-image networks of the paper's tables, and one for CPUs, registered with timm.
 
-`timm.create_model("resnet20" | "resnet32" | "preactresnet18", num_classes=...)` works as for any
-timm model, once this module is imported. Sources: He et al., "Deep residual learning", section 4.2
+`timm.create_model("resnet20" | "resnet32" | "preactresnet18" | "small_cnn", num_classes=...)` works as
+for any timm model, once this module is imported. Sources: He et al., "Deep residual learning", section 4.2
 (ResNet20 and ResNet32, shortcuts of option A), and "Identity mappings in deep residual networks"
 (pre-activation).
 """
@@ -17,7 +17,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SmallImageResNet"]
+__all__ = ["SmallCNN", "SmallImageResNet"]
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -158,6 +158,46 @@ class SmallImageResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+class SmallCNN(nn.Module):
+    """Three strided convolutions and a wide hidden layer, each with BatchNorm.
+
+    It trains on thousands of images a second and core, and is large enough to memorise wrong labels.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        img_size: int = 32,
+        width: int = 32,
+        hidden: int = 256,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        layers: list[nn.Module] = []
+        side, channels = img_size, in_chans
+        for factor, kernel in ((1, 5), (2, 3), (4, 3)):
+            layers += [
+                nn.Conv2d(channels, width * factor, kernel, 2, kernel // 2, bias=False),
+                *_norm_relu(width * factor),
+            ]
+            side, channels = -(-side // 2), width * factor
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.hidden = nn.Sequential(
+            nn.Linear(channels * side**2, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.classifier = nn.Linear(hidden, num_classes)
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Return the logits."""
+        return self.classifier(self.hidden(self.features(x)))
+
+
 def _config() -> dict[str, Any]:
     return {
         "input_size": (3, 32, 32),
@@ -200,3 +240,11 @@ def preactresnet18(pretrained: bool = False, **kwargs: Any) -> SmallImageResNet:
     return _build(
         "preactresnet18", pretrained, depths=(2, 2, 2, 2), width=64, preactivation=True, **kwargs
     )
+
+
+@register_model
+def small_cnn(pretrained: bool = False, **kwargs: Any) -> SmallCNN:
+    """SmallCNN: 622,634 parameters on 10 classes and images of 28 pixels."""
+    if pretrained:
+        raise ValueError("small_cnn has no pretrained weights: use pretrained=False")
+    return SmallCNN(**kwargs)

@@ -28,6 +28,8 @@ class StepOptions:
     - `all_reduce_mean`: replaces a flat tensor by its mean over all ranks, in place. Each rank then
       gives its own part of the batch and of the meta batch, of any size, and all take the same step
       as one process would with the whole. BatchNorm's statistics remain those of the rank's part.
+    - `world_size`, `rank`: the loops of `MetaWeightNet` and `LearningToReweight` take this rank's
+      share of each batch and meta batch. They need `all_reduce_mean` where there are several ranks.
     """
 
     keep_graph: bool = True
@@ -37,6 +39,17 @@ class StepOptions:
     slopes: Literal["exact", "central", "forward"] = "exact"
     last_layer: bool = False
     all_reduce_mean: Callable[[Tensor], object] | None = None
+    world_size: int = 1
+    rank: int = 0
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all ranks, which have one shape: [world size, ...]."""
+        if self.all_reduce_mean is None:
+            return values[None]
+        every = values.new_zeros((self.world_size, *values.shape))
+        every[self.rank] = values * self.world_size
+        self.all_reduce_mean(every.view(-1))
+        return every
 
     def mean_over_ranks(self, means: Sequence[Tensor], count: int) -> list[Tensor]:
         """Means over this rank's `count` samples to means over the samples of all ranks."""

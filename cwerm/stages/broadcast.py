@@ -1,4 +1,4 @@
-"""Broadcast: coreset weights -> ``weights`` of every sample (paper, Eq. 3).
+"""Broadcast: what was learned on the coreset -> ``weights`` of every sample (paper, Eq. 3).
 
 The coreset's index is replicated to every worker and the parts of the features are the queries. The
 first pass writes unscaled weights and adds them up; the second scales them to mean 1.
@@ -15,41 +15,42 @@ import pyarrow as pa
 
 from cwerm import schema
 from cwerm.algorithms import broadcast as broadcasts
+from cwerm.algorithms.agreement import label_agreement
 from cwerm.algorithms.neighbors import NeighborIndex
 from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
-from cwerm.errors import UserError, blame
-from cwerm.stages import common, extract, reweight, select
+from cwerm.errors import UserError
+from cwerm.stages import common, extract, ingest, reweight, select
+from cwerm.stages.learned_function import LearnedFunction
 from cwerm.stages.parallel import worker_pool
 
 NAME = "broadcast"
 
 
 def key(job: Job, store: ArtifactStore) -> str:
-    """Depends on the coreset's weights and the broadcast section."""
-    return artifact_key(NAME, job.broadcast.model_dump(), [reweight.key(job, store)])
+    """Depends on what was learned on the coreset and how it spreads."""
+    return artifact_key(NAME, _parameters(job), [reweight.key(job, store)])
 
 
 def run(job: Job, store: ArtifactStore) -> Artifact:
-    """Find each sample's nearest coreset samples and derive its weight from theirs."""
+    """Weigh each sample by its nearest coreset samples, or by the function learned on the coreset."""
     features = common.require(extract, job, store)
-    writer = Writer(store, NAME, key(job, store), job.broadcast.model_dump())
+    writer = Writer(store, NAME, key(job, store), _parameters(job))
     coreset = store.read(common.require(select, job, store), "coreset")
     learned = store.read(common.require(reweight, job, store), "coreset_weights")
     ids = common.column(coreset, "id")
     assert np.array_equal(ids, common.column(learned, "id"))
-    if job.broadcast.neighbors > len(ids):
-        raise UserError(
-            f"broadcast.neighbors: {job.broadcast.neighbors} asked of a coreset of {len(ids)}; "
-            "ask for fewer"
-        )
-    vectors = np.stack(common.take_rows(store, features, "features", "feature", ids))
     labels, weights = common.column(coreset, "label"), common.column(learned, "weight")
-
     parts = list(range(len(features.tables["features"])))
-    search = functools.partial(
-        _Search, job, store, features, writer, (vectors, ids, labels, weights)
-    )
+    search: Any
+    if job.broadcast_method == "identity":
+        search = functools.partial(_Identity, store, features, writer, ids, weights)
+    else:
+        check_neighbors(job, len(ids))
+        vectors = np.stack(common.take_rows(store, features, "features", "feature", ids))
+        search = functools.partial(
+            _Search, job, store, features, writer, (vectors, ids, labels, weights)
+        )
     sums: dict[int, float] = {}
     raw: dict[int, File] = {}
     with worker_pool(job, len(parts), gpu=True) as pool:
@@ -64,6 +65,28 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     return writer.commit({"weights": [scaled[index] for index in parts]}, {"raw_mean": mean})
 
 
+def check_neighbors(job: Job, coreset_size: int) -> None:
+    """Refuse to ask for more neighbours than there are.
+
+    Raises:
+        UserError: naming the key to change.
+    """
+    most = coreset_size - (job.broadcast_method in broadcasts.LEAVE_ONE_OUT)
+    if job.neighbors > most:
+        raise UserError(
+            f"broadcast.neighbors: {job.neighbors} asked of a coreset of {coreset_size}; "
+            "ask for fewer, or raise coreset.ratio"
+        )
+
+
+def _parameters(job: Job) -> dict[str, Any]:
+    method = job.broadcast_method
+    if method == "identity":
+        return {"method": method}
+    power = {"power": job.broadcast.power} if method == "vote" else {}
+    return {"method": method, "neighbors": job.neighbors, **power}
+
+
 class _Search:
     """Holds the coreset's index; finds the neighbours of one part and writes its unscaled weights."""
 
@@ -76,31 +99,69 @@ class _Search:
         coreset: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     ) -> None:
         vectors, self.ids, self.labels, self.weights = coreset
-        self.store, self.features, self.writer = store, features, writer
-        self.neighbors = job.broadcast.neighbors
-        with blame("broadcast.method"):
-            self.weigh = broadcasts.batch_method(job.broadcast.method)
+        self.job, self.store, self.features, self.writer = job, store, features, writer
         self.index = NeighborIndex(vectors, self.ids)
+        self.function = None
+        if job.broadcast_method in ("function", "agreement"):
+            learned, images = (common.require(stage, job, store) for stage in (reweight, ingest))
+            self.function = LearnedFunction(job, store, learned, images, vectors.shape[1])
 
     def __call__(self, part: int) -> tuple[File, float]:
         rows = self.store.read_part(self.features, "features", part)
-        labels = common.column(rows, "label")
-        distances, neighbor_ids = self.index.search(common.column(rows, "feature"), self.neighbors)
+        ids, labels = common.column(rows, "id"), common.column(rows, "label")
+        vectors, method = common.column(rows, "feature"), self.job.broadcast_method
+        distances, neighbor_ids = broadcasts.search(
+            method, self.index, vectors, ids, self.job.neighbors
+        )
         positions = np.searchsorted(self.ids, neighbor_ids)  # coreset ids are sorted
         neighbor_labels = self.labels[positions]
-        weights = self.weigh(self.weights[positions], neighbor_labels, labels)
-        table = pa.table(
-            [
-                rows.column("id").combine_chunks(),
-                pa.array(labels, pa.int32()),
-                pa.array(weights, pa.float32()),
-                pa.array(neighbor_ids[:, 0], pa.int64()),
-                pa.array(distances[:, 0], pa.float32()),
-                pa.array(neighbor_labels[:, 0], pa.int32()),
-            ],
-            schema=schema.table_schema("weights"),
-        )
-        return self.writer.write_unpublished("weights", part, table), math.fsum(weights.tolist())
+        if self.function:
+            agreement = label_agreement(neighbor_labels, labels) if method == "agreement" else None
+            weights = self.function.weigh(part, vectors, labels, agreement)
+        else:
+            weigh = broadcasts.batch_method(method)
+            weights = weigh(self.weights[positions], neighbor_labels, labels)
+            weights **= self.job.broadcast.power if method == "vote" else 1
+        nearest = neighbor_ids[:, 0], distances[:, 0], neighbor_labels[:, 0]
+        return _write(self.writer, part, ids, labels, weights, nearest)
+
+
+class _Identity:
+    """Every sample that was reweighted keeps its weight; the meta set gets the mean, and no use of it."""
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        features: Artifact,
+        writer: Writer,
+        ids: np.ndarray,
+        weights: np.ndarray,
+    ) -> None:
+        self.store, self.features, self.writer = store, features, writer
+        self.weight_of = np.full(features.rows("features"), weights.mean(), np.float32)
+        self.weight_of[ids] = weights
+
+    def __call__(self, part: int) -> tuple[File, float]:
+        rows = self.store.read_part(self.features, "features", part, ["id", "label"])
+        ids, labels = common.column(rows, "id"), common.column(rows, "label")
+        nearest = ids, np.zeros(len(ids), np.float32), labels
+        return _write(self.writer, part, ids, labels, self.weight_of[ids], nearest)
+
+
+def _write(
+    writer: Writer,
+    part: int,
+    ids: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    nearest: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> tuple[File, float]:
+    """One part of the weights as they are, and their sum."""
+    columns = [ids, labels, weights, *nearest]
+    fields = schema.table_schema("weights")
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, fields, strict=True)]
+    table = pa.table(arrays, schema=fields)
+    return writer.write_unpublished("weights", part, table), math.fsum(weights.tolist())
 
 
 class _Scale:

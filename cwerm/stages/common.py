@@ -71,3 +71,18 @@ def images_of(table: Any) -> list[bytes] | np.ndarray:
 def labels_of(store: ArtifactStore, images: Artifact) -> np.ndarray:
     """Labels of all training images in the order of their ids, int32 [n]."""
     return column(store.read(images, "labels", ["label"]), "label")
+
+
+def clean_labels_of(store: ArtifactStore, images: Artifact) -> np.ndarray | None:
+    """True labels of all training images where noise was made of them, int32 [n], or None."""
+    labels = store.read(images, "labels")
+    # clean data that were ingested before noise was an option have no such column
+    if "clean_label" not in labels.column_names or labels.column("clean_label").null_count:
+        return None
+    return column(labels, "clean_label")
+
+
+def right_labels_of(store: ArtifactStore, images: Artifact) -> np.ndarray:
+    """Labels of all training images as they would be without the noise that was made, int32 [n]."""
+    clean = clean_labels_of(store, images)
+    return labels_of(store, images) if clean is None else clean

@@ -11,6 +11,7 @@ import pyarrow as pa
 from cwerm import schema
 from cwerm.algorithms import coreset as coresets
 from cwerm.algorithms import selection
+from cwerm.algorithms.agreement import consistent_samples
 from cwerm.algorithms.medians import MedianState, dimension_blocks
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
@@ -28,30 +29,35 @@ def key(job: Job, store: ArtifactStore) -> str:
 
 
 def run(job: Job, store: ArtifactStore) -> Artifact:
-    """Hold out the meta set, then pick the coreset among the other samples (paper, section 4.1)."""
+    """Pick the meta set, and the coreset among the other samples (paper, section 4.1)."""
     images = common.require(ingest, job, store)
     features = common.require(extract, job, store)
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     labels = common.labels_of(store, images)
-    meta = held_out(job, images, labels)
+    meta = held_out(job, store, images)
     candidates = np.setdiff1d(np.arange(len(labels)), meta)
     distances = _distances(job, store, features, labels, candidates)
     with blame("coreset"):
         chosen = coresets.select(
             labels[candidates],
-            size=coresets.coreset_size(len(labels), job.coreset.ratio),
-            method=job.coreset.method,
+            size=coreset_size(job, len(labels), len(candidates)),
+            method=job.coreset_method,
             scope=job.coreset.scope,
             seed=job.seed,
             **_evidence(job, store, features, labels, distances, candidates),
         )
     ids = candidates[chosen]
-    coreset = _table("coreset", id=ids, label=labels[ids], distance=distances[ids])
     if job.data.trusted:
         trusted = store.read(features, "trusted_features", ["id", "label"])
         meta_table = trusted.cast(schema.table_schema("meta"))
-    else:
+    elif job.coreset.meta == "auto":
+        meta = _consistent(job, store, features, labels, ids)
+        ids = np.setdiff1d(ids, meta)
         meta_table = _table("meta", id=meta, label=labels[meta])
+    else:
+        right = common.right_labels_of(store, images)
+        meta_table = _table("meta", id=meta, label=right[meta])
+    coreset = _table("coreset", id=ids, label=labels[ids], distance=distances[ids])
     return writer.commit(
         {
             "coreset": [writer.write_part("coreset", 0, coreset)],
@@ -70,7 +76,7 @@ def _evidence(
     candidates: np.ndarray,
 ) -> dict[str, Any]:
     """What the coreset method looks at besides the labels; some need all features in memory here."""
-    needs = selection.load_method(job.coreset.method).NEEDS
+    needs = selection.load_method(job.coreset_method).NEEDS
     if needs == "labels":
         return {}
     if needs == "distances":
@@ -84,15 +90,27 @@ def _evidence(
     return {"outputs": record}
 
 
-def held_out(job: Job, images: Artifact, labels: np.ndarray) -> np.ndarray:
+def coreset_size(job: Job, num_samples: int, num_candidates: int) -> int:
+    """Samples in the coreset, of all that may be in it.
+
+    Raises:
+        ValueError: the ratio leaves none.
+    """
+    if job.coreset_method == "all":
+        return num_candidates
+    return coresets.coreset_size(num_samples, job.coreset.ratio)
+
+
+def held_out(job: Job, store: ArtifactStore, images: Artifact) -> np.ndarray:
     """Ids of the training images kept for the meta set: no method trains on them. Sorted, int64.
 
     They are held out for every method, so that all train on the same samples. None are, where the
-    user gives trusted images.
+    user gives trusted images, or where the meta set is a part of the coreset.
     """
-    if job.data.trusted:
+    if job.data.trusted or job.coreset.meta == "auto":
         return np.empty(0, dtype=np.int64)
     names = images.info["class_names"]
+    labels = common.right_labels_of(store, images)
     counts = np.bincount(labels, minlength=len(names))
     size = job.coreset.meta_per_class
     if counts.min() <= size:
@@ -106,11 +124,32 @@ def held_out(job: Job, images: Artifact, labels: np.ndarray) -> np.ndarray:
 
 def held_out_key(job: Job) -> str:
     """What `held_out` depends on besides the images."""
-    return f"{job.seed}-{job.coreset.meta_per_class}"
+    return "-".join(map(str, _meta_parameters(job).values()))
+
+
+def _consistent(
+    job: Job, store: ArtifactStore, features: Artifact, labels: np.ndarray, ids: np.ndarray
+) -> np.ndarray:
+    """The meta set for those who have no clean labels: what agrees most within the coreset."""
+    vectors = np.stack(common.take_rows(store, features, "features", "feature", ids))
+    with blame("coreset.meta_per_class"):
+        return ids[consistent_samples(vectors, labels[ids], job.coreset.meta_per_class)]
+
+
+def _meta_parameters(job: Job) -> dict[str, Any]:
+    if job.data.trusted:
+        return {"seed": job.seed, "meta": "trusted"}
+    return {
+        "seed": job.seed,
+        "meta": job.coreset.meta,
+        "meta_per_class": job.coreset.meta_per_class,
+    }
 
 
 def _parameters(job: Job) -> dict[str, Any]:
-    return {**job.coreset.model_dump(), "seed": job.seed, "trusted": job.data.trusted is not None}
+    method = job.coreset_method
+    chosen = {} if method == "all" else job.coreset.model_dump(include={"ratio", "scope"})
+    return {"method": method, **chosen, **_meta_parameters(job)}
 
 
 def _table(name: str, **columns: np.ndarray) -> pa.Table:

@@ -21,20 +21,23 @@ from cwerm.stages.classifiers import batch_bytes
 
 NAME = "train"
 MAX_FAILURES = 2
+PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
 MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
 
 
 def key(job: Job, store: ArtifactStore) -> str:
-    """Depends on the images, the weights (for ``erm``: none), the train section and the seed."""
+    """Depends on the samples and their weights, where there are any, the train section and the seed."""
     if job.method == "erm":
         inputs = [ingest.key(job, store), select.held_out_key(job)]
+    elif job.trains_on_coreset:
+        inputs = [select.key(job, store)]
     else:
         inputs = [broadcast.key(job, store)]
     return artifact_key(NAME, _parameters(job), inputs)
 
 
 def run(job: Job, store: ArtifactStore) -> Artifact:
-    """Train the classifier on all samples but the meta set, evaluate it on the test images."""
+    """Train the classifier on the method's samples, evaluate it on the test images."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -42,7 +45,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
 
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     images = common.require(ingest, job, store)
-    weights = None if job.method == "erm" else common.require(broadcast, job, store)
+    samples, weights = training_set(job, store, images)
     workers = runtime.num_workers(job)
     size = pixels.square_size(job.train.image_size, images)
     check_batch(job, images)
@@ -51,8 +54,9 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         "job": job,
         "store": store,
         "images": images,
+        "samples": samples,
         "weights": weights,
-        "held_out": select.held_out(job, images, common.labels_of(store, images)),
+        "samples_per_epoch": images.rows("images") - len(select.held_out(job, store, images)),
         "size": size,
         "threads": max(1, int(resources["CPU"])),
         "events": f"runs/{job.name}/events/{writer.key}",
@@ -75,6 +79,28 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         )
         result = trainer.fit()
     return _commit(job, writer, images, result)
+
+
+def training_set(job: Job, store: ArtifactStore, images: Artifact) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the samples that the method trains on, ascending, and their float32 weights.
+
+    All but the meta set, or the coreset. The weights are those of the broadcast, of mean 1 over the
+    data set, changed as ``control`` says; without reweighting they are 1.
+    """
+    if job.trains_on_coreset:
+        coreset = store.read(common.require(select, job, store), "coreset", ["id"])
+        ids = common.column(coreset, "id")
+        return ids, np.ones(len(ids), dtype=np.float32)
+    held_out = select.held_out(job, store, images)
+    ids = np.setdiff1d(np.arange(images.rows("images")), held_out)
+    if job.method == "erm" or job.control == "constant":
+        return ids, np.ones(len(ids), dtype=np.float32)
+    table = store.read(common.require(broadcast, job, store), "weights", ["id", "weight"])
+    weights = np.empty(images.rows("images"), dtype=np.float32)
+    weights[common.column(table, "id")] = common.column(table, "weight")
+    if job.control == "permuted":
+        return ids, np.random.default_rng([job.seed, PERMUTATION_STREAM]).permutation(weights[ids])
+    return ids, weights[ids]
 
 
 def check_batch(job: Job, images: Artifact) -> None:
@@ -134,4 +160,8 @@ def load_model(store: ArtifactStore, artifact: Artifact) -> dict[str, np.ndarray
 
 def _parameters(job: Job) -> dict[str, Any]:
     section = job.train.model_dump(exclude={"keep_checkpoints"})
-    return {**section, "seed": job.seed, "method": job.method}
+    if job.train.loss != "focal":
+        del section["focal_gamma"]
+    weighted = job.method != "erm" and not job.trains_on_coreset
+    control = {"control": job.control} if weighted else {}
+    return {**section, **control, "seed": job.seed, "method": job.method}

@@ -9,14 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cwerm.algorithms import erm
 from cwerm.algorithms.evaluation import Evaluation
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import common, pixels
+from cwerm.stages import pixels
 from cwerm.stages.classifiers import create_classifier
 
 EVALUATION_BATCH = 500
@@ -40,10 +38,13 @@ def train_worker(config: dict[str, Any]) -> None:
     events = _Events(config) if worker.rank == 0 else None
     for epoch in range(len(worker.history), worker.job.train.epochs):
         metrics = worker.train_epoch(epoch)
+        if events is not None:
+            events.write(worker, epoch, metrics)
+        if not worker.reports(epoch):
+            continue
         if events is None:
             ray.train.report(metrics)
             continue
-        events.write(worker, epoch, metrics)
         with tempfile.TemporaryDirectory() as folder:
             torch.save(worker.state(), f"{folder}/state.pt")
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
@@ -64,12 +65,12 @@ class _Worker:
         images: Artifact = config["images"]
         size = config["size"]
         train, labels = pixels.load_pixels(store, images, "images", size)
-        kept = np.setdiff1d(np.arange(len(labels)), config["held_out"])
-        weights = _weights(store, config["weights"], len(labels))[kept]
-        self.normalise = pixels.Normaliser.of(train[kept])
-        self.images = torch.from_numpy(train[kept]).to(device)
-        self.labels = torch.from_numpy(labels[kept]).to(device)
-        self.weights = torch.from_numpy(weights).to(device)
+        samples = config["samples"]
+        self.normalise = pixels.Normaliser.of(train[samples])
+        self.images = torch.from_numpy(train[samples]).to(device)
+        self.labels = torch.from_numpy(labels[samples]).to(device)
+        self.weights = torch.from_numpy(config["weights"]).to(device)
+        self.samples_per_epoch: int = config["samples_per_epoch"]
         test, test_labels = pixels.load_pixels(store, images, "test_images", size)
         self.test_images = torch.from_numpy(test[rank::world_size]).to(device)
         self.test_labels = torch.from_numpy(test_labels[rank::world_size]).to(device)
@@ -119,34 +120,39 @@ class _Worker:
 
         section = self.job.train
         torch.manual_seed(hash((self.job.seed, epoch, self.rank)))  # dropout and its like
+        seed, turns = self.job.seed, self.samples_per_epoch
         batches = erm.epoch_batches(
-            len(self.labels), section.batch_size, self.job.seed, epoch, self.world_size, self.rank
+            turns, section.batch_size, seed, epoch, self.world_size, self.rank
         )
-        offsets, flips = erm.augmentation_draws(
-            len(self.labels), self.job.seed, epoch, section.crop_padding
-        )
+        sample_of = erm.samples_of_turns(len(self.labels), turns, seed, epoch)
+        offsets, flips = erm.augmentation_draws(turns, seed, epoch, section.crop_padding)
         if not section.flip:
             flips[:] = False
         total_steps = len(batches) * section.epochs
-        global_sizes = erm.batch_sizes(len(self.labels), section.batch_size)
+        global_sizes = erm.batch_sizes(turns, section.batch_size)
         self.model.train()
         # loss, correct, seen: summed on the device, so that no step waits for a copy
         sums = torch.zeros(3, device=self.device, dtype=torch.float64)
         started = time.perf_counter()
-        for step, positions in enumerate(batches):
+        for step, batch in enumerate(batches):
             lr = erm.cosine_lr(epoch * len(batches) + step, total_steps, section.lr)
             self.optimizer.param_groups[0]["lr"] = lr
-            rows = torch.from_numpy(positions).to(self.device)
+            rows = torch.from_numpy(sample_of[batch]).to(self.device)
             labels = self.labels[rows]
             images = erm.crop_and_flip(
                 self.images[rows],
-                torch.from_numpy(offsets[positions]).to(self.device),
-                torch.from_numpy(flips[positions]).to(self.device),
+                torch.from_numpy(offsets[batch]).to(self.device),
+                torch.from_numpy(flips[batch]).to(self.device),
                 section.crop_padding,
             )
             logits = self.parallel(self.normalise(images))
             loss = erm.weighted_loss(
-                logits, labels, self.weights[rows], int(global_sizes[step]), self.world_size
+                logits,
+                labels,
+                self.weights[rows],
+                int(global_sizes[step]),
+                self.world_size,
+                section.focal_gamma if section.loss == "focal" else 0.0,
             )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -169,10 +175,16 @@ class _Worker:
             "lr": lr,
             "seconds": seconds,
             "images_per_second": seen / seconds,
-            **{f"test_{name}": value for name, value in self.evaluate().items()},
         }
+        if self.reports(epoch):
+            metrics |= {f"test_{name}": value for name, value in self.evaluate().items()}
         self.history.append(metrics)
         return metrics
+
+    def reports(self, epoch: int) -> bool:
+        """Whether this epoch ends with an evaluation and a checkpoint."""
+        done, section = epoch + 1, self.job.train
+        return done % section.report_every == 0 or done == section.epochs
 
     def evaluate(self) -> dict[str, Any]:
         """Metrics on the test images, each rank doing its share."""
@@ -206,15 +218,6 @@ class _Worker:
             if buffer.is_floating_point():
                 self._sum_over_ranks(buffer)
                 buffer /= self.world_size
-
-
-def _weights(store: ArtifactStore, artifact: Artifact | None, rows: int) -> np.ndarray:
-    """One float32 weight a training image, by id; 1 without reweighting."""
-    weights = np.ones(rows, dtype=np.float32)
-    if artifact is not None:
-        table = store.read(artifact, "weights", ["id", "weight"])
-        weights[common.column(table, "id")] = common.column(table, "weight")
-    return weights
 
 
 class _Events:

@@ -84,10 +84,34 @@ def test_arguments_that_do_not_fit() -> None:
         broadcast_weights(features, labels[1:], ids, weights)
     with pytest.raises(ValueError, match="10 coreset ids but 9 weights"):
         broadcast_weights(features, labels, ids, weights[1:])
-    with pytest.raises(ValueError, match="from 1 to the coreset's 10 samples, got 11"):
+    with pytest.raises(ValueError, match="from 1 to 10 with a coreset of 10 samples, got 11"):
         broadcast_weights(features, labels, ids, weights, neighbors=11)
     with pytest.raises(ValueError, match="row numbers from 0 to 99"):
         broadcast_weights(features, labels, ids + 100, weights)
     features[4, 0] = np.nan
     with pytest.raises(ValueError, match="row 4 of the features"):
         broadcast_weights(features, labels, ids, weights)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_vote_is_the_share_of_weight_with_the_same_label(power: float) -> None:
+    features, labels, ids, weights = make_data(400, 40)
+    result, near_ids, _ = broadcast_weights(
+        features, labels, ids, weights, method="vote", neighbors=5, power=power
+    )
+    weight_of = dict(zip(ids.tolist(), weights.tolist(), strict=True))
+    exact = features.astype(np.float64)
+    raw = []
+    for row in range(len(features)):
+        others = ids[ids != row]
+        near = others[np.argsort(((exact[others] - exact[row]) ** 2).sum(axis=1))[:5]]
+        np.testing.assert_array_equal(near_ids[row], near)
+        total = sum(weight_of[i] for i in near)
+        raw.append((sum(weight_of[i] for i in near if labels[i] == labels[row]) / total) ** power)
+    np.testing.assert_allclose(result, np.array(raw) / np.mean(raw), rtol=1e-5)
+
+
+def test_vote_needs_a_neighbour_beside_the_sample_itself() -> None:
+    features, labels, ids, weights = make_data(50, 4)
+    with pytest.raises(ValueError, match="neighbors must be from 1 to 3 with a coreset of 4"):
+        broadcast_weights(features, labels, ids, weights, method="vote", neighbors=4)

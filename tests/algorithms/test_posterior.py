@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -81,14 +82,13 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def test_the_head_is_scikit_learns_logistic_regression(
     digits: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    features, classes, meta, meta_classes = digits
-    learned = LabelPosterior(10).fit(features, classes, meta, meta_classes)
-    scaled = (meta.astype(np.float32) - learned.mean) * learned.scale
+    _, _, meta, classes = digits
+    features = torch.from_numpy(((meta - meta.mean(0)) / (meta.std(0) + 1)).astype(np.float32))
+    weight, bias = posterior._fit_head(features, torch.eye(10)[classes])
     strength = 1 / (2 * posterior.WEIGHT_DECAY * len(meta))
-    peer = LogisticRegression(C=strength, max_iter=2000, tol=1e-8).fit(scaled, meta_classes)
-    logits = peer.decision_function((features.astype(np.float32) - learned.mean) * learned.scale)
-    expected = softmax(logits / learned.temperature, axis=1)
-    np.testing.assert_allclose(learned.probabilities(features), expected, atol=5e-3)
+    peer = LogisticRegression(C=strength, max_iter=2000, tol=1e-8).fit(features, classes)
+    found = (features @ weight + bias).softmax(1).numpy()
+    np.testing.assert_allclose(found, peer.predict_proba(features), atol=5e-3)
 
 
 @pytest.mark.parametrize(("kind", "least"), [("symmetric", 0.93), ("flip", 0.95)])
@@ -99,8 +99,35 @@ def test_wrong_labels_get_low_weights_whatever_the_noise(
     labels = corrupt_labels(classes, kind, 0.4, 10, seed=1)
     coreset = np.random.default_rng(3).choice(len(labels), 300, replace=False)
     learned = LabelPosterior(10).fit(features[coreset], labels[coreset], meta, meta_classes)
+    assert roc_auc_score(labels == classes, learned.right(features, labels)) > least
+    assert 0.25 < learned.noise_rate < 0.45  # the pseudo-counts make it low
+    assert learned.strength == posterior.MAX_STRENGTH
     weights = learned.weigh(features, labels)
-    assert roc_auc_score(labels == classes, weights) > least
+    assert weights[labels != classes].mean() < 0.15 * weights[labels == classes].mean()
+
+
+def test_the_weight_is_linear_in_the_probability_and_never_negative(
+    digits: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    features, classes, meta, meta_classes = digits
+    labels = corrupt_labels(classes, "symmetric", 0.4, 10, seed=1)
+    learned = LabelPosterior(10).fit(features[:300], labels[:300], meta, meta_classes)
+    right = learned.right(features, labels).astype(np.float64)
+    for strength in (0.0, 0.7, 2.0):
+        learned.strength = strength
+        expected = [max(0.0, 1 - strength * (1 - p)) for p in right]
+        np.testing.assert_allclose(learned.weigh(features, labels), expected, atol=1e-6)
+
+
+def test_the_state_weighs_as_the_fitted_object(
+    digits: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    features, classes, meta, meta_classes = digits
+    labels = corrupt_labels(classes, "flip", 0.3, 10, seed=1)
+    learned = LabelPosterior(10).fit(features[:300], labels[:300], meta, meta_classes)
+    restored = LabelPosterior.from_state(learned.state())
+    expected = learned.weigh(features, labels)
+    np.testing.assert_array_equal(restored.weigh(features, labels), expected)
 
 
 def test_good_labels_get_even_weights(
@@ -111,6 +138,7 @@ def test_good_labels_get_even_weights(
     weights = learned.weigh(features, classes)
     assert weights.sum() ** 2 / (weights**2).sum() > 0.95 * len(weights)
     assert weights.mean() > 0.9
+    assert abs(learned.noise_rate) < 0.07
 
 
 def test_a_class_without_meta_samples_is_named(

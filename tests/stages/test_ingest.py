@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from cwerm import schema
-from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.algorithms.corrupt import corrupt_labels, long_tail
+from cwerm.artifacts import Artifact, ArtifactStore, artifact_key
 from cwerm.config import Job
+from cwerm.data.catalog import open_source
 from cwerm.errors import UserError
 from cwerm.stages import common, ingest
 from cwerm.storage import open_storage
@@ -104,6 +106,59 @@ def test_limit_draws_a_balanced_part(make_job: MakeJob, chain: Chain) -> None:
     assert made.rows("test_images") == 100
     everything = set(chain.table("ingest", "images").column("image").to_pylist())
     assert len(set(rows.column("image").to_pylist()) & everything) == 50
+
+
+def test_a_long_tail_with_noise(tmp_path: Path, make_job: MakeJob) -> None:
+    counts = {"cat": 40, "dog": 40, "eel": 44}
+    for name in ("data", "trusted"):
+        write_folder(tmp_path / name, counts)
+    sources = {"data__source": str(tmp_path / "data"), "data__trusted": str(tmp_path / "trusted")}
+    store, clean = run(make_job(**sources, data__rows_per_part=7))
+    noise = {"data__noise": "symmetric", "data__noise_rate": 0.5, "data__imbalance": 3.0}
+    _, noisy = run(make_job(**noise))
+    everything, found = (store.read(made, "images") for made in (clean, noisy))
+    assert common.clean_labels_of(store, clean) is None
+    assert everything.column("clean_label").null_count == everything.num_rows
+
+    true = common.labels_of(store, clean)
+    kept = long_tail(true, 3.0, seed=0)
+    assert np.bincount(true[kept]).tolist() == [36, 20, 12]
+    expected = corrupt_labels(true[kept], "symmetric", 0.5, 3, seed=0)
+    assert found.column("id").to_pylist() == list(range(68))
+    assert found.column("path").to_pylist() == everything.column("path").take(kept).to_pylist()
+    for labels, clean_labels in (
+        (common.column(found, "label"), common.column(found, "clean_label")),
+        (common.labels_of(store, noisy), common.clean_labels_of(store, noisy)),
+    ):
+        assert np.array_equal(labels, expected)
+        assert np.array_equal(clean_labels, true[kept])
+    for table in ("test_images", "trusted_images"):
+        assert store.read(noisy, table).equals(store.read(clean, table))
+
+    other = make_job(data__rows_per_part=1000, resources__workers=1)
+    assert store.read(run(other)[1], "images").equals(found), "neither parts nor workers move it"
+
+
+def test_the_key_of_clean_data_does_not_know_of_noise(make_job: MakeJob, small_data: Path) -> None:
+    def key(**changes: Any) -> str:
+        job = make_job(**changes)
+        return ingest.key(job, ArtifactStore(open_storage(job.storage)))
+
+    parameters: dict[str, Any] = {
+        "image_column": "image",
+        "label_column": "label",
+        "limit": None,
+        "roles": ["source"],
+        "rows_per_part": 100,
+        "split_seed": 0,
+        "test_fraction": 0.1,
+    }
+    fingerprint = open_source(str(small_data)).fingerprint()
+    clean = artifact_key("ingest", parameters, [fingerprint])
+    assert key() == key(data__noise_rate=0.2) == clean
+    tail = key(data__imbalance=2.0)
+    tail_and_noise = [key(data__noise="flip"), key(data__noise_rate=0.3), key(data__noise="flip2")]
+    assert len({clean, tail, *tail_and_noise, key(data__imbalance=1.0)}) == 6
 
 
 def test_trusted_and_test_sources_share_the_classes(tmp_path: Path, make_job: MakeJob) -> None:

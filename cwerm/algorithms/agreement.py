@@ -1,0 +1,65 @@
+"""Label agreement: how many of a sample's nearest coreset samples carry its label, leaving itself out.
+
+A sample of the coreset is its own nearest neighbour, and would always agree with itself; so it is left
+out of its own neighbours, and agreement means the same inside the coreset and outside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int64, Integer
+
+from cwerm.algorithms.neighbors import NeighborIndex
+
+__all__ = ["consistent_samples", "label_agreement", "search_others"]
+
+META_NEIGHBORS = 10
+
+
+def search_others(
+    index: NeighborIndex,
+    features: Float[np.ndarray, "b d"],
+    ids: Integer[np.ndarray, " b"],
+    neighbors: int,
+) -> tuple[Float32[np.ndarray, "b k"], Int64[np.ndarray, "b k"]]:
+    """Distances and ids of the nearest samples in the index with another id than the query's own."""
+    distances, found = index.search(features, neighbors + 1)
+    own = found == ids[:, None]
+    own[~own.any(axis=1), -1] = True  # not in the index: the farthest is one too many
+    rest = (len(ids), found.shape[1] - 1)
+    return distances[~own].reshape(rest), found[~own].reshape(rest)
+
+
+def label_agreement(
+    neighbor_labels: Integer[np.ndarray, "b k"], labels: Integer[np.ndarray, " b"]
+) -> Float32[np.ndarray, " b"]:
+    """Share of each sample's neighbours that carry its label, in 0 to 1."""
+    return (neighbor_labels == labels[:, None]).mean(axis=1, dtype=np.float32)
+
+
+def consistent_samples(
+    features: Float[np.ndarray, "m d"],
+    labels: Integer[np.ndarray, " m"],
+    per_class: int,
+    neighbors: int = META_NEIGHBORS,
+) -> Int[np.ndarray, " chosen"]:
+    """Row numbers, ascending, of each class's `per_class` samples that agree most with the others.
+
+    A meta set for those who have no clean labels. Of equal agreement the nearer to its neighbours is
+    taken, then the first. Raises ValueError naming a class that has fewer than twice as many.
+    """
+    rows = np.arange(len(labels))
+    index = NeighborIndex(features, rows)
+    distances, found = search_others(index, features, rows, min(neighbors, len(labels) - 1))
+    agreement = label_agreement(labels[found], labels)
+    order = np.lexsort((rows, distances.mean(axis=1), -agreement))
+    chosen = []
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        if len(members) < 2 * per_class:
+            raise ValueError(
+                f"class {label} has {len(members)} samples, too few to take {per_class} of them as "
+                "meta set and learn from the rest"
+            )
+        chosen.append(members[:per_class])
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,110 @@
+"""The first pass of ingest: which images are readable, and of what class they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cwerm.config import Job
+from cwerm.data.images import decode
+from cwerm.data.labels import class_mapping
+from cwerm.data.source import Source
+from cwerm.errors import UserError, blame
+from cwerm.stages.ingest_sources import WorkItem
+
+
+@dataclass
+class Scan:
+    """What the first pass learns of one chunk."""
+
+    readable: np.ndarray  # bool [rows]
+    labels: list[str | int]  # of all rows
+    rejects: list[tuple[str, str]]  # path, reason
+    short_sides: np.ndarray  # of readable rows, pixels
+    shapes: set[tuple[int, int]]  # (height, width) that occur; two are enough to know they differ
+
+
+class Scanner:
+    """Decodes the images of a chunk."""
+
+    def __init__(self, sources: dict[str, Source]) -> None:
+        self.sources = sources
+
+    def __call__(self, item: WorkItem) -> Scan:
+        _, role, chunk = item
+        readable, labels, rejects, sides = [], [], [], []
+        shapes: set[tuple[int, int]] = set()
+        for sample in self.sources[role].read(chunk):
+            labels.append(sample.label)
+            try:
+                width, height = decode(sample.image).size
+            except ValueError as error:
+                rejects.append((sample.path, str(error)))
+                readable.append(False)
+                continue
+            readable.append(True)
+            sides.append(min(width, height))
+            if len(shapes) < 2:
+                shapes.add((height, width))
+        short_sides = np.array(sides, dtype=np.int32)
+        return Scan(np.array(readable, dtype=bool), labels, rejects, short_sides, shapes)
+
+
+def encode(
+    sources: dict[str, Source], items: list[WorkItem], scans: list[Scan]
+) -> tuple[list[str], list[np.ndarray]]:
+    """Class names and, for each chunk, the class of each row, -1 where it is not readable."""
+    own_names = sources["source"].class_names()
+    train = {
+        label
+        for (table, _, _), scan in zip(items, scans, strict=True)
+        if table == "images"
+        for label in scan.labels
+    }
+    with blame("data.label_column"):
+        names, known = class_mapping(train, own_names)
+    codes = []
+    for (_, role, chunk), scan in zip(items, scans, strict=True):
+        try:
+            chunk_codes = np.array([known[label] for label in scan.labels], dtype=np.int32)
+        except KeyError as error:
+            raise UserError(
+                f"data.{role}: {chunk.split} class {error} is not among the training classes "
+                f"({', '.join(names[:5])}, ...); remove it or rename it"
+            ) from None
+        codes.append(np.where(scan.readable, chunk_codes, -1).astype(np.int32))
+    return names, codes
+
+
+def check_rejects(job: Job, rejects: list[tuple[str, str]], total: int) -> None:
+    """Raise `UserError` where more than ``data.max_rejects`` images are unreadable."""
+    limit = job.data.max_rejects
+    allowed = limit * total if limit < 1 else limit
+    if len(rejects) > allowed:
+        path, reason = rejects[0]
+        raise UserError(
+            f"data.max_rejects: {len(rejects)} of {total} images are unreadable, {limit} allowed "
+            f"(first: {path}: {reason}); mend or remove them, or raise the limit"
+        )
+
+
+def check_classes(
+    job: Job, names: list[str], items: list[WorkItem], codes: list[np.ndarray]
+) -> None:
+    """Raise `UserError` unless there are two classes or more, each with a training image."""
+    train = np.concatenate([c for (t, _, _), c in zip(items, codes, strict=True) if t == "images"])
+    present = np.unique(train[train >= 0])
+    if len(present) == 0:
+        raise UserError(f"data.source: '{job.data.source}' has no readable image; check the files")
+    if len(present) == 1:
+        raise UserError(
+            f"data.source: all images of '{job.data.source}' are of class '{names[present[0]]}'; "
+            "a classifier needs at least two"
+        )
+    if len(present) < len(names):
+        missing = sorted(set(range(len(names))) - set(present.tolist()))
+        raise UserError(
+            f"data.source: class '{names[missing[0]]}' has no readable training image; "
+            "add some or remove the class"
+        )

@@ -1,0 +1,244 @@
+"""What the reweight stage runs, in one actor or on every rank: the learning, on arrays of the store."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cwerm.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.config import Job
+from cwerm.errors import blame
+from cwerm.stages import common, extract, ingest, pixels, select
+from cwerm.stages.classifiers import create_classifier
+
+SAVE_SECONDS = 5.0  # between saved states, from which an interrupted run goes on
+LEAST_STEPS, LEAST_EPOCHS = 1500, 10
+CROP_SHARE = 8  # of the image's side, padded for random crops: 4 pixels of 32
+
+
+@dataclass
+class Learned:
+    """Weights and losses of the coreset, what the broadcast needs to weigh others, and the history."""
+
+    ids: np.ndarray
+    weights: np.ndarray
+    losses: np.ndarray
+    history: Any
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class _Sets:
+    """Coreset and meta set as the method sees them."""
+
+    ids: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+    meta_inputs: np.ndarray
+    meta_labels: np.ndarray
+    classifier: Any = None  # None: a head on the features
+    description: dict[str, Any] = field(default_factory=dict)  # how images became its inputs
+
+
+def num_epochs(job: Job, coreset_size: int) -> int:
+    """Epochs as asked, or enough for the weight net, which moves once a step, to learn."""
+    if job.reweight.epochs is not None:
+        return job.reweight.epochs
+    steps_an_epoch = -(-coreset_size // job.reweight.batch_size)
+    return max(LEAST_EPOCHS, -(-LEAST_STEPS // steps_an_epoch))
+
+
+def fit_posterior(job: Job, store: ArtifactStore) -> Learned:
+    """How likely each label is right (`LabelPosterior`); the control ``untrained`` weighs all alike."""
+    from safetensors.torch import save
+
+    from cwerm.algorithms.posterior import LabelPosterior
+
+    images = common.require(ingest, job, store)
+    sets = _read_sets(job, store, images, on_features=True)
+    posterior = LabelPosterior(len(images.info["class_names"]), job.seed)
+    with blame("reweight"):
+        posterior.fit(sets.inputs, sets.labels, sets.meta_inputs, sets.meta_labels)
+    if job.control == "untrained":
+        posterior.strength = 0.0
+    right = posterior.right(sets.inputs, sets.labels)
+    history = {
+        "noise_rate": posterior.noise_rate,
+        "strength": posterior.strength,
+        "transitions": posterior.transitions.tolist(),
+    }
+    files = {"label_posterior.safetensors": save(posterior.state())}
+    weights = posterior.weigh(sets.inputs, sets.labels)
+    return Learned(sets.ids, weights, -np.log(right), history, files)
+
+
+def fit_weights(
+    job: Job,
+    store: ArtifactStore,
+    writer: Writer,
+    options: Any,
+    on_epoch: Callable[[int], object],
+    device: Any = None,
+) -> Learned:
+    """Meta-Weight-Net or learning to reweight, going on from the state that was saved last.
+
+    ``options`` are `StepOptions`, which tell a rank its share; rank 0 saves the state.
+    """
+    from safetensors.torch import save
+
+    images = common.require(ingest, job, store)
+    sets = _read_sets(job, store, images, on_features=job.reweight.input == "features")
+    method = _method(job, sets, len(images.info["class_names"]), options, device)
+    saved = time.monotonic()
+
+    def after_epoch(epoch: int, state: Any) -> None:
+        nonlocal saved
+        on_epoch(epoch + 1)
+        if options.rank == 0 and time.monotonic() - saved > SAVE_SECONDS:
+            _save_state(writer, state())
+            saved = time.monotonic()
+
+    extra = {}
+    if agrees(job):
+        extra["extra"] = _agreement(job, store, sets)
+    with blame("reweight"):
+        weights = method.fit(
+            sets.inputs,
+            sets.labels,
+            sets.meta_inputs,
+            sets.meta_labels,
+            on_epoch=after_epoch,
+            state=_saved_state(writer),
+            **extra,
+        )
+    description = {"cwerm": json.dumps(sets.description)}
+    files = {"classifier.safetensors": save(_tensors(method.classifier), metadata=description)}
+    if job.reweight_method == "metaweightnet":
+        files["weight_net.safetensors"] = save(_tensors(method.weight_net))
+    return Learned(sets.ids, weights, method.losses_, method.history_, files)
+
+
+def agrees(job: Job) -> bool:
+    """Whether the weight net sees the label agreement beside the loss."""
+    return job.reweight_method == "metaweightnet" and job.broadcast_method == "agreement"
+
+
+def state_path(writer: Writer) -> str:
+    """Where an unfinished run keeps its state."""
+    return f"artifacts/{writer.stage}/{writer.key}/state.pt"
+
+
+def _method(job: Job, sets: _Sets, num_classes: int, options: Any, device: Any) -> Any:
+    from cwerm.algorithms.metaweight import LearningToReweight, MetaWeightNet
+
+    section = job.reweight
+    settings: dict[str, Any] = {
+        "epochs": num_epochs(job, len(sets.ids)),
+        "batch_size": section.batch_size,
+        "meta_batch_size": section.meta_batch_size,
+        "lr": section.lr,
+        "momentum": section.momentum,
+        "weight_decay": section.weight_decay,
+        "average_last": section.average_last,
+        "seed": job.seed,
+        "device": device,
+        "augment": _crop_and_flip if section.augment and section.input == "images" else None,
+        "options": options,
+        "num_classes": num_classes,
+    }
+    if job.reweight_method == "l2r":
+        return LearningToReweight(sets.classifier, **settings)
+    return MetaWeightNet(
+        sets.classifier,
+        **settings,
+        # at a rate of 0 the weight net stays as it is drawn: the control
+        weight_lr=0.0 if job.control == "untrained" else section.weight_lr,
+        hidden=section.hidden,
+        meta_every=section.meta_every,
+    )
+
+
+def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features: bool) -> _Sets:
+    selection = common.require(select, job, store)
+    coreset, meta = store.read(selection, "coreset"), store.read(selection, "meta")
+    ids, meta_ids = common.column(coreset, "id"), common.column(meta, "id")
+    labels = common.column(coreset, "label").astype(np.int64)
+    meta_labels = common.column(meta, "label").astype(np.int64)
+    meta_table = selection.info["meta_images"]
+    if on_features:
+        features = common.require(extract, job, store)
+        meta_table = meta_table.replace("images", "features")
+        vectors = np.stack(common.take_rows(store, features, "features", "feature", ids))
+        meta_vectors = np.stack(common.take_rows(store, features, meta_table, "feature", meta_ids))
+        inputs, meta_inputs = vectors.astype(np.float32), meta_vectors.astype(np.float32)
+        return _Sets(ids, inputs, labels, meta_inputs, meta_labels)
+    import torch
+
+    size = pixels.square_size(job.reweight.image_size, images)
+    train = pixels.take_pixels(store, images, "images", ids, size)
+    trusted = pixels.take_pixels(store, images, meta_table, meta_ids, size)
+    normalise = pixels.Normaliser.of(train)
+    classes = len(images.info["class_names"])
+    model = create_classifier("reweight.model", job.reweight.model, classes, size, job.seed)
+    return _Sets(
+        ids,
+        normalise(torch.from_numpy(train)).numpy(),
+        labels,
+        normalise(torch.from_numpy(trusted)).numpy(),
+        meta_labels,
+        model.to(memory_format=torch.channels_last),
+        {"mean": normalise.mean, "std": normalise.std, "image_size": size},
+    )
+
+
+def _agreement(job: Job, store: ArtifactStore, sets: _Sets) -> np.ndarray:
+    """Label agreement of the coreset's samples with each other, float32 [m, 1]."""
+    from cwerm.algorithms.agreement import label_agreement, search_others
+    from cwerm.algorithms.neighbors import NeighborIndex
+
+    vectors = sets.inputs
+    if job.reweight.input == "images":
+        features = common.require(extract, job, store)
+        vectors = np.stack(common.take_rows(store, features, "features", "feature", sets.ids))
+    rows = np.arange(len(sets.ids))
+    _, found = search_others(NeighborIndex(vectors, rows), vectors, rows, job.neighbors)
+    return label_agreement(sets.labels[found], sets.labels)[:, None]
+
+
+def _crop_and_flip(inputs: Any, generator: Any) -> Any:
+    import torch
+
+    from cwerm.algorithms.erm import crop_and_flip
+
+    padding = inputs.shape[-1] // CROP_SHARE
+    offsets = torch.randint(0, 2 * padding + 1, (len(inputs), 2), generator=generator)
+    flips = torch.rand(len(inputs), generator=generator) < 0.5
+    return crop_and_flip(inputs, offsets.to(inputs.device), flips.to(inputs.device), padding)
+
+
+def _tensors(module: Any) -> dict[str, Any]:
+    return {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
+
+
+def _save_state(writer: Writer, state: dict[str, Any]) -> None:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    writer.storage.write_bytes(state_path(writer), buffer.getvalue())
+
+
+def _saved_state(writer: Writer) -> dict[str, Any] | None:
+    import torch
+
+    try:
+        data = writer.storage.read_bytes(state_path(writer))
+    except FileNotFoundError:
+        return None
+    return torch.load(io.BytesIO(data), weights_only=True)

@@ -1,0 +1,107 @@
+"""Meta-Weight-Net over all training samples for ``w-erm``: every rank takes its share of each batch.
+
+A step averages the gradient of the virtual step, the meta gradient, the weight net's gradient and the
+update over the ranks, so all ranks take the step that one process would take with the whole batch.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from cwerm.artifacts import ArtifactStore, Writer
+from cwerm.config import Job
+from cwerm.errors import UserError
+from cwerm.stages import reweight_fit, runtime
+from cwerm.stages.reweight_fit import Learned
+
+MAX_FAILURES = 2
+
+
+def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any) -> Learned:
+    """The result of rank 0, which is that of every rank."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    workers = runtime.num_workers(job)
+    smallest = min(job.reweight.batch_size, job.reweight.meta_batch_size)
+    if smallest < workers:
+        raise UserError(
+            f"reweight.batch_size: batches of {smallest} can't be shared by {workers} workers; use "
+            f"at least {workers} for it and for reweight.meta_batch_size"
+        )
+    resources = runtime.worker_resources(workers)
+    config = {"job": job, "store": store, "writer": writer, "board": board}
+    with runtime.interruptible():
+        TorchTrainer(
+            _rank,
+            train_loop_config={**config, "threads": max(1, int(resources["CPU"]))},
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
+            ),
+            torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
+            run_config=RunConfig(
+                name=f"reweight-{writer.key}",
+                storage_path=store.storage.uri(f"runs/{job.name}/checkpoints"),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        ).fit()
+    path = _result_path(writer)
+    learned = _load(writer.storage.read_bytes(path))
+    writer.storage.delete(path)
+    return learned
+
+
+def _rank(config: dict[str, Any]) -> None:
+    import ray.train
+    import torch
+    from ray.train.torch import get_device
+
+    from cwerm.algorithms.step_options import StepOptions
+
+    torch.set_num_threads(config["threads"])
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    options = StepOptions(
+        all_reduce_mean=_all_reduce_mean if world_size > 1 else None,
+        world_size=world_size,
+        rank=rank,
+    )
+
+    def on_epoch(done: int) -> None:
+        if rank == 0:
+            config["board"].post.remote(done)
+
+    job, writer = config["job"], config["writer"]
+    learned = reweight_fit.fit_weights(
+        job, config["store"], writer, options, on_epoch, get_device()
+    )
+    if rank == 0:
+        writer.storage.write_bytes(_result_path(writer), _dump(learned))
+    ray.train.report({})  # all ranks wait here for each other
+
+
+def _all_reduce_mean(values: Any) -> None:
+    import torch.distributed as dist
+
+    dist.all_reduce(values)
+    values /= dist.get_world_size()
+
+
+def _result_path(writer: Writer) -> str:
+    return f"artifacts/{writer.stage}/{writer.key}/{writer.attempt}/result.pt"
+
+
+def _dump(learned: Learned) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(vars(learned), buffer)
+    return buffer.getvalue()
+
+
+def _load(data: bytes) -> Learned:
+    import torch
+
+    # not weights_only: arrays of NumPy, which this very job has just written
+    return Learned(**torch.load(io.BytesIO(data), weights_only=False))

@@ -1,0 +1,134 @@
+"""Tables, ids and labels of rows as ingest gives them, on arrays, against the drawing functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cwerm.algorithms.corrupt import corrupt_labels, long_tail
+from cwerm.config import Data, parse_job
+from cwerm.errors import UserError
+from cwerm.stages.ingest_assign import assign_rows
+
+NAMES = ["ant", "bee", "cat", "dog"]
+TEST = np.repeat(np.arange(4, dtype=np.int32), 3)
+
+
+def settings(**changes: Any) -> Data:
+    return parse_job({"data": {"source": "sample", **changes}}).data
+
+
+def training_labels(sizes: list[int], unreadable: int = 0) -> np.ndarray:
+    """Class codes in random order, -1 where a row is not readable."""
+    codes = np.repeat(np.arange(-1, len(sizes)), [unreadable, *sizes])
+    return np.random.default_rng(5).permutation(codes).astype(np.int32)
+
+
+def assign(
+    data: Data, train: np.ndarray, rows: int = 17, with_test: bool = True
+) -> dict[str, list[tuple[int, int, int | None]]]:
+    """By table, in the order of ids: the row within the source, its label and its clean label."""
+    chunks = np.split(train, range(rows, len(train), rows))
+    tables = ["images"] * len(chunks) + ["test_images"] * with_test
+    codes = [*chunks, TEST] if with_test else chunks
+    names = NAMES[: train.max() + 1]
+    found: dict[str, dict[int, tuple[int, int, int | None]]] = {}
+    starts = np.cumsum([0, *map(len, codes)])
+    for index, chunk in enumerate(assign_rows(data, names, tables, codes)):
+        assert chunk.index == index
+        for table, ids in chunk.ids.items():
+            for row in np.flatnonzero(ids >= 0):
+                clean = None if chunk.clean_labels is None else int(chunk.clean_labels[row])
+                entry = (int(starts[index] + row), int(chunk.labels[row]), clean)
+                assert ids[row] not in found.setdefault(table, {})
+                found[table][ids[row]] = entry
+    for entries in found.values():
+        assert list(entries) == list(range(len(entries))), "contiguous, in the order of the source"
+    return {table: list(entries.values()) for table, entries in found.items()}
+
+
+def column(entries: list[tuple[int, int, int | None]], place: int) -> list[int | None]:
+    return [entry[place] for entry in entries]
+
+
+@pytest.mark.parametrize("kind", ["uniform", "symmetric", "flip", "flip2"])
+@pytest.mark.parametrize("with_test", [True, False])
+def test_noise_is_that_of_the_clean_labels(kind: str, with_test: bool) -> None:
+    train = training_labels([30, 25, 40, 20], unreadable=9)
+    clean = assign(settings(split_seed=3), train, with_test=with_test)
+    changes = {"noise": kind, "noise_rate": 0.5, "split_seed": 3}
+    noisy = assign(settings(**changes), train, with_test=with_test)
+    true = np.array(column(clean["images"], 1), dtype=np.int32)
+    expected = corrupt_labels(true, kind, 0.5, 4, seed=3)
+    assert column(noisy["images"], 1) == expected.tolist() != true.tolist()
+    assert column(noisy["images"], 2) == true.tolist()
+    assert column(clean["images"], 2) == [None] * len(true)
+    for place in (0, 1):
+        assert column(noisy["test_images"], place) == column(clean["test_images"], place)
+    assert column(noisy["images"], 0) == column(clean["images"], 0)
+    readable = np.concatenate([train, TEST])
+    for row, label, _ in noisy["test_images"]:
+        assert label == readable[row]
+
+
+def test_the_counts_of_a_long_tail() -> None:
+    train = training_labels([30, 27, 40, 28], unreadable=9)
+    found = assign(settings(imbalance=8.0, split_seed=2), train)["images"]
+    # 27, 27 / 2, 27 / 4, 27 / 8
+    assert np.bincount(column(found, 1)).tolist() == [27, 13, 6, 3]
+    readable = np.flatnonzero(train >= 0)
+    assert column(found, 0) == readable[long_tail(train[readable], 8.0, seed=2)].tolist()
+    assert column(found, 1) == train[column(found, 0)].tolist()
+    assert column(found, 2) == [None] * len(found)
+
+
+def test_the_tail_is_of_the_limit_and_the_noise_of_the_tail() -> None:
+    train = training_labels([30, 27, 40, 28])
+    limited = assign(settings(limit=64), train)["images"]
+    tailed = assign(settings(limit=64, imbalance=8.0), train)["images"]
+    noisy = assign(settings(limit=64, imbalance=8.0, noise="flip"), train)["images"]
+    assert np.bincount(column(tailed, 1)).tolist() == [16, 8, 4, 2]
+    assert set(tailed) < set(limited)
+    labels = np.array(column(tailed, 1), dtype=np.int32)
+    assert column(noisy, 1) == corrupt_labels(labels, "flip", 0.4, 4, seed=0).tolist()
+
+
+@pytest.mark.parametrize("with_test", [True, False])
+@pytest.mark.parametrize("rows", [1, 50, 1000])
+def test_chunks_do_not_matter(rows: int, with_test: bool) -> None:
+    train = training_labels([30, 27, 40, 28], unreadable=9)
+    data = settings(limit=80, imbalance=3.0, noise="symmetric", split_seed=1)
+    assert assign(data, train, rows, with_test) == assign(data, train, 17, with_test)
+
+
+def test_the_split_seed_alone_decides() -> None:
+    train = training_labels([30, 27, 40, 28])
+    for changes in ({"noise": "uniform"}, {"imbalance": 3.0}):
+        first, again, other = (
+            assign(settings(**changes, split_seed=seed), train)["images"] for seed in (4, 4, 5)
+        )
+        assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes", "message"),
+    [
+        ({"noise": "flip2"}, [9, 9], r"data\.noise: flip2 label noise needs at least 3 classes"),
+        ({"imbalance": 50.0}, [30, 12, 20], r"data\.imbalance: .* of 12 .*; use at most 12"),
+    ],
+)
+def test_what_can_not_be_drawn(changes: dict[str, Any], sizes: list[int], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        assign(settings(**changes), training_labels(sizes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_noise_leaves_without_a_label() -> None:
+    train = training_labels([1, 1, 1, 1])
+    left = corrupt_labels(train, "uniform", 1.0, 4, seed=0)
+    lost = min(set(range(4)) - set(left.tolist()))
+    message = rf"^data\.noise_rate: at 1 no training image .* label '{NAMES[lost]}'; lower the .*$"
+    with pytest.raises(UserError, match=message):
+        assign(settings(noise="uniform", noise_rate=1.0), train)
