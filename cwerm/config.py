@@ -175,6 +175,9 @@ class Broadcast(_Section):
     """Coreset samples asked for; where not given, 10 for ``vote`` and ``agreement`` and else 1."""
     power: Rate = 1.0
     """Exponent of the vote."""
+    balance: Literal["auto", "none", "class"] = "auto"
+    """``class``: weights have mean 1 within each given class, so that no class fades; ``none``: over the
+    whole data set. ``auto``: ``class`` for ``reweight.method: posterior``."""
 
 
 class Train(_Section):
@@ -269,6 +272,13 @@ class Job(_Section):
         if self.broadcast.method != "auto":
             return self.broadcast.method
         return AUTO_BROADCAST[self.reweight_method]
+
+    @property
+    def balance(self) -> str:
+        """Where weights have mean 1, with ``auto`` resolved."""
+        if self.broadcast.balance != "auto":
+            return self.broadcast.balance
+        return "class" if self.reweight_method == "posterior" else "none"
 
     @property
     def neighbors(self) -> int:

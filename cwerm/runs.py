@@ -50,6 +50,8 @@ class RunFolder:
         else:
             storage.delete(f"{self.path}/weights.parquet")
         summary = self._summary(artifacts, results)
+        if "broadcast" in artifacts:
+            summary["weights"] = weight_scores(self.job, self.store, artifacts["ingest"])
         self._write_json("summary.json", summary)
         folder = storage.uri(self.path)
         _print_table(summary, folder)
@@ -62,9 +64,11 @@ class RunFolder:
         return {
             "name": self.job.name,
             "method": self.job.method,
+            "control": self.job.control,
             "seed": self.job.seed,
             "test_accuracy": trained["test_accuracy"],
             "test_accuracy_top5": trained.get("test_accuracy_top5"),
+            "train_accuracy": trained["train_accuracy"],
             "test_expected_calibration_error": trained["test_expected_calibration_error"],
             "test_per_class_accuracy": trained["test_per_class_accuracy"],
             "class_names": ingested.info["class_names"],
@@ -105,6 +109,34 @@ class RunFolder:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         self.store.storage.write_bytes(f"{self.path}/{name}", buffer.getvalue())
+
+
+def weight_scores(job: Job, store: ArtifactStore, images: Artifact) -> dict[str, float | None]:
+    """What the weights that training used do to the data set, and where true labels are known, see.
+
+    ``effective_sample_size`` is a share of n, ``class_weight_ratio`` the heaviest class over the
+    lightest, None where a class weighs nothing.
+    """
+    import numpy as np
+
+    from cwerm.algorithms import detection
+    from cwerm.stages import common, train
+
+    ids, weights = train.training_set(job, store, images)
+    labels = common.labels_of(store, images)[ids]
+    ratio = detection.class_weight_ratio(weights, labels)
+    scores = {
+        "effective_sample_size": detection.effective_sample_size(weights),
+        "class_weight_ratio": ratio if np.isfinite(ratio) else None,
+    }
+    clean = common.clean_labels_of(store, images)
+    if clean is not None:
+        wrong = clean[ids] != labels
+        scores["share_mislabelled"] = float(np.mean(wrong))
+        if wrong.any() and not wrong.all():
+            scores["auroc"] = detection.auroc(weights, wrong)
+            scores["precision_at_errors"] = detection.precision_at_errors(weights, wrong)
+    return scores
 
 
 def load_weights(run: str | RunResult) -> pa.Table:
@@ -160,6 +192,11 @@ def _print_table(summary: dict[str, Any], folder: str) -> None:
         table.add_row("top 5", f"{100 * summary['test_accuracy_top5']:.2f} %")
     error = summary["test_expected_calibration_error"]
     table.add_row("calibration error", f"{100 * error:.2f} %")
+    if "weights" in summary:
+        table.add_section()
+        for name, score in summary["weights"].items():
+            shown = "-" if score is None else f"{score:.3f}"
+            table.add_row(name.replace("_", " ").replace("auroc", "AUROC"), shown)
     console.out.print(table)
     places = {"run": folder, "model": summary["artifacts"]["model"]}
     if "weights" in summary["artifacts"]:

@@ -1,7 +1,8 @@
 """Broadcast: what was learned on the coreset -> ``weights`` of every sample (paper, Eq. 3).
 
 The coreset's index is replicated to every worker and the parts of the features are the queries. The
-first pass writes unscaled weights and adds them up; the second scales them to mean 1.
+first pass writes unscaled weights and adds them up; the second scales them to mean 1, over the data
+set or within each given class.
 """
 
 from __future__ import annotations
@@ -51,18 +52,41 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         search = functools.partial(
             _Search, job, store, features, writer, (vectors, ids, labels, weights)
         )
-    sums: dict[int, float] = {}
+    sums: dict[int, np.ndarray] = {}
     raw: dict[int, File] = {}
+    names = common.require(ingest, job, store).info["class_names"]
     with worker_pool(job, len(parts), gpu=True) as pool:
-        for index, (file, total) in pool.map(search, parts, "broadcast: search"):
-            raw[index], sums[index] = file, total
-        mean = math.fsum(sums.values()) / features.rows("features")
+        for index, (file, part_sums) in pool.map(search, parts, "broadcast: search"):
+            raw[index], sums[index] = file, part_sums
+        means = _means(job, names, [sums[index] for index in parts])
+        work = [(index, raw[index]) for index in parts]
+        scale = functools.partial(_Scale, writer, means)
+        scaled = dict(pool.map(scale, work, "broadcast: scale"))
+    info = {"raw_means": dict(zip(names, means.tolist(), strict=True))}
+    return writer.commit({"weights": [scaled[index] for index in parts]}, info)
+
+
+def _means(job: Job, names: list[str], sums: list[np.ndarray]) -> np.ndarray:
+    """What each class's weights are divided by, float64 [classes].
+
+    From the parts' class sums and counts of weights, [2, classes] each.
+    """
+    columns = np.zeros((2, len(names)))
+    for row, column in np.ndindex(columns.shape):  # fsum: whatever the parts, the same digits
+        columns[row, column] = math.fsum(p[row, column] for p in sums if column < p.shape[1])
+    total, count = columns
+    if job.balance == "none":
+        mean = math.fsum(total) / count.sum()
         if not mean > 0:
             raise UserError("reweight: all weights are zero; lower reweight.lr or weight_lr")
-        work = [(index, raw[index]) for index in parts]
-        scale = functools.partial(_Scale, writer, mean)
-        scaled = dict(pool.map(scale, work, "broadcast: scale"))
-    return writer.commit({"weights": [scaled[index] for index in parts]}, {"raw_mean": mean})
+        return np.full(len(names), mean)
+    lost = np.flatnonzero((total == 0) & (count > 0))
+    if len(lost):
+        raise UserError(
+            f"broadcast.balance: all weights of class '{names[lost[0]]}' are zero, as its labels look "
+            "wrong; check that class, enlarge the meta set, or use broadcast.balance=none"
+        )
+    return total / np.maximum(count, 1)
 
 
 def check_neighbors(job: Job, coreset_size: int) -> None:
@@ -83,8 +107,9 @@ def _parameters(job: Job) -> dict[str, Any]:
     method = job.broadcast_method
     if method == "identity":
         return {"method": method}
+    balance = {"balance": job.balance} if job.balance != "none" else {}
     power = {"power": job.broadcast.power} if method == "vote" else {}
-    return {"method": method, "neighbors": job.neighbors, **power}
+    return {"method": method, "neighbors": job.neighbors, **power, **balance}
 
 
 class _Search:
@@ -106,7 +131,7 @@ class _Search:
             learned, images = (common.require(stage, job, store) for stage in (reweight, ingest))
             self.function = LearnedFunction(job, store, learned, images, vectors.shape[1])
 
-    def __call__(self, part: int) -> tuple[File, float]:
+    def __call__(self, part: int) -> tuple[File, np.ndarray]:
         rows = self.store.read_part(self.features, "features", part)
         ids, labels = common.column(rows, "id"), common.column(rows, "label")
         vectors, method = common.column(rows, "feature"), self.job.broadcast_method
@@ -141,7 +166,7 @@ class _Identity:
         self.weight_of = np.full(features.rows("features"), weights.mean(), np.float32)
         self.weight_of[ids] = weights
 
-    def __call__(self, part: int) -> tuple[File, float]:
+    def __call__(self, part: int) -> tuple[File, np.ndarray]:
         rows = self.store.read_part(self.features, "features", part, ["id", "label"])
         ids, labels = common.column(rows, "id"), common.column(rows, "label")
         nearest = ids, np.zeros(len(ids), np.float32), labels
@@ -155,25 +180,27 @@ def _write(
     labels: np.ndarray,
     weights: np.ndarray,
     nearest: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> tuple[File, float]:
-    """One part of the weights as they are, and their sum."""
+) -> tuple[File, np.ndarray]:
+    """One part of the weights as they are, and by class their sums and counts."""
     columns = [ids, labels, weights, *nearest]
     fields = schema.table_schema("weights")
     arrays = [pa.array(c, field.type) for c, field in zip(columns, fields, strict=True)]
-    table = pa.table(arrays, schema=fields)
-    return writer.write_unpublished("weights", part, table), math.fsum(weights.tolist())
+    file = writer.write_unpublished("weights", part, pa.table(arrays, schema=fields))
+    sums = [math.fsum(weights[labels == label].tolist()) for label in range(labels.max() + 1)]
+    return file, np.array([sums, np.bincount(labels)])
 
 
 class _Scale:
-    """Divides one part's weights by the mean over the data set and publishes it."""
+    """Divides one part's weights by the mean of the data set or of their class, and publishes it."""
 
-    def __init__(self, writer: Writer, mean: float) -> None:
-        self.writer, self.mean = writer, mean
+    def __init__(self, writer: Writer, means: np.ndarray) -> None:
+        self.writer, self.means = writer, means
 
     def __call__(self, work: tuple[int, File]) -> File:
         part, file = work
         table = self.writer.read_unpublished(file)
-        weights = common.column(table, "weight").astype(np.float64) / self.mean
+        means = self.means[common.column(table, "label")]
+        weights = common.column(table, "weight").astype(np.float64) / means
         scaled: Any = pa.array(weights, pa.float32())
         column = table.schema.get_field_index("weight")
         table = table.set_column(column, table.schema.field("weight"), scaled)

@@ -46,7 +46,8 @@ def chain_tree(data: Path, storage: Path) -> dict[str, Any]:
         "data": {"source": str(data), "rows_per_part": ROWS},
         "features": {"weights": LITE0, "image_size": 32, "batch_size": ROWS},
         "coreset": {"ratio": 0.1, "meta_per_class": 2},
-        "reweight": {"epochs": 6},
+        "reweight": {"method": "metaweightnet", "epochs": 6},
+        "broadcast": {"method": "nearest"},
         "train": {"model": "resnet20", "epochs": 3, "batch_size": 50, "lr": 0.05},
         "resources": {"workers": 2},
     }

@@ -17,7 +17,7 @@ from safetensors.numpy import load
 
 import cwerm
 from cwerm.artifacts import Writer
-from cwerm.stages import broadcast, common, extract, pixels, reweight, select
+from cwerm.stages import broadcast, common, extract, pixels, reweight, reweight_fit, select
 from cwerm.stages import ingest as ingest_stage
 from stages.conftest import CHAIN, Chain, Fork, run_stages
 
@@ -152,7 +152,9 @@ def plain_fit(job: Any, classifier: Any, inputs: list[np.ndarray]) -> Any:
     section = job.reweight
     method = cwerm.MetaWeightNet(
         classifier,
-        **section.model_dump(exclude={"input", "model", "image_size"}),
+        **section.model_dump(
+            exclude={"method", "preset", "input", "model", "image_size", "augment"}
+        ),
         seed=job.seed,
         device="cpu",
     )
@@ -271,4 +273,4 @@ def test_pixels_are_those_of_pillow(chain: Chain) -> None:
 def test_small_coresets_get_enough_steps(chain: Chain, asked: Any, size: int, epochs: int) -> None:
     section = chain.job.reweight.model_copy(update={"epochs": asked})
     job = chain.job.model_copy(update={"reweight": section})
-    assert reweight.num_epochs(job, size) == epochs
+    assert reweight_fit.num_epochs(job, size) == epochs

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import timm
 import torch
@@ -20,9 +19,8 @@ from torch.nn import functional
 
 import cwerm.algorithms.models
 from cwerm.algorithms import erm
-from cwerm.artifacts import Artifact, Writer
+from cwerm.artifacts import Artifact
 from cwerm.errors import UserError
-from cwerm.schema import table_schema
 from cwerm.stages import common, pixels, train
 from stages.conftest import STAGES, Chain, Fork, run_stages
 
@@ -148,7 +146,7 @@ def trained_tensors(chain: Chain) -> dict[str, np.ndarray]:
     return train.load_model(chain.store, chain.made["train"])
 
 
-def _worker(chain: Chain, weights: Artifact) -> Any:
+def _worker(chain: Chain, weights: np.ndarray) -> Any:
     """One rank of the training, in this process, for a model without batch statistics."""
     from cwerm.stages.train_loop import _Worker
 
@@ -156,8 +154,9 @@ def _worker(chain: Chain, weights: Artifact) -> Any:
         "job": chain.job,
         "store": chain.store,
         "images": chain.made["ingest"],
+        "samples": np.arange(400),
         "weights": weights,
-        "held_out": np.empty(0, dtype=np.int64),
+        "samples_per_epoch": 400,
         "size": 32,
     }
     return _Worker(config, torch.device("cpu"), 1, 0)
@@ -168,19 +167,9 @@ def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:
     zero = np.arange(0, 400, 3)
     values = np.ones(400, dtype=np.float32)
     values[zero] = 0
-    columns = {
-        **{name: np.zeros(400) for name in table_schema("weights").names},
-        "id": np.arange(400),
-        "weight": values,
-    }
-    schema = table_schema("weights")
-    table = pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
-    writer = Writer(mine.store, "broadcast", "by-hand", {})
-    weights = writer.commit({"weights": [writer.write_part("weights", 0, table)]})
-
     models = []
     for shuffled in (None, zero, zero + 1):
-        worker = _worker(mine, weights)
+        worker = _worker(mine, values)
         if shuffled is not None:
             rows = torch.from_numpy(shuffled[shuffled < 400])
             noise = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)

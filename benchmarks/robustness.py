@@ -1,0 +1,118 @@
+"""Methods and controls under label noise and long tails: the table in docs/results.md.
+
+    python benchmarks/robustness.py STORE [--seeds 0 1 2] [--share 1/2] [--only ROW ...] [--table]
+
+Runs every cell that is not in the store yet, one after another; ``--share i/k`` takes every k-th cell, so
+that k processes divide the work. ``--table`` prints the table of the finished cells as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import cwerm
+from cwerm.config import Job, load_job
+
+JOB = Path(__file__).parent.parent / "jobs" / "robustness.yaml"
+SOURCES: dict[str, list[str]] = {
+    "clean": ["data.noise=none"],
+    "40 % symmetric": ["data.noise=symmetric"],
+    "40 % pair flip": ["data.noise=flip"],
+    # as many samples as the others after the tail is cut, and 10 a class for the meta set
+    "long tail 1/50": ["data.noise=none", "data.imbalance=50", "data.limit=18000"],
+}
+REGIMES: dict[str, list[str]] = {
+    "short": ["train.epochs=10", "train.crop_padding=2", "train.flip=true"],
+    "long": ["train.epochs=20"],
+}
+META_WEIGHT_NET = ["reweight.method=metaweightnet"]
+ON_IMAGES = ["reweight.input=images", "reweight.model=small_cnn", "reweight.weight_decay=0.0005"]
+ROWS: dict[str, list[str]] = {
+    "ERM": ["method=erm"],
+    "C-random-ERM": ["method=c-random-erm"],
+    "C-moderate-ERM": ["method=c-moderate-erm"],
+    "W-ERM, images": ["method=w-erm", *ON_IMAGES, "reweight.lr=0.1", "reweight.epochs=20"],
+    "W-ERM, features": ["method=w-erm"],
+    "CW-ERM, paper": ["coreset.method=moderate", *META_WEIGHT_NET, "broadcast.method=nearest"],
+    "CW-ERM, agreement": [*META_WEIGHT_NET, "broadcast.method=agreement"],
+    "CW-ERM, auto": [],
+    "auto, permuted": ["control=permuted"],
+    "auto, untrained": ["control=untrained"],
+}
+
+
+def job_of(store: str, source: str, regime: str, row: str, seed: int) -> Job:
+    """The job of one cell; noise and draws differ from seed to seed, too."""
+    words = [source, regime, row, f"seed{seed}"]
+    name = "-".join(w.replace(" ", "").replace(",", "-").replace("/", "to") for w in words)
+    overrides = [
+        *SOURCES[source],
+        *REGIMES[regime],
+        *ROWS[row],
+        f"seed={seed}",
+        f"data.split_seed={seed}",
+        f"name={name.replace('%', '')}",
+    ]
+    return load_job(JOB, overrides, {"storage": store})
+
+
+def cells(seeds: list[int], rows: list[str]) -> list[tuple[str, str, str, int]]:
+    """All cells, one seed after the other, so that an early end leaves whole seeds."""
+    return [
+        (source, regime, row, seed)
+        for seed in seeds
+        for source in SOURCES
+        for row in rows
+        for regime in REGIMES
+    ]
+
+
+def finished(store: str, job: Job) -> dict[str, Any] | None:
+    """The summary of a cell, if it is done."""
+    path = Path(store, "runs", job.name, "summary.json")
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def table(store: str, seeds: list[int], rows: list[str]) -> str:
+    """Accuracy by row and cell, with what the weights were like, as Markdown."""
+    columns = [(source, regime) for source in SOURCES for regime in REGIMES]
+    lines = [
+        "| | " + " | ".join(f"{source}, {regime}" for source, regime in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for row in rows:
+        texts = []
+        for source, regime in columns:
+            made = [finished(store, job_of(store, source, regime, row, s)) for s in seeds]
+            values = [100 * summary["test_accuracy"] for summary in made if summary]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            texts.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
+        lines.append(f"| {row} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the cells of this share, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("store")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--share", default="0/1")
+    parser.add_argument("--only", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(arguments.store, arguments.seeds, arguments.only))
+        return
+    share, shares = map(int, arguments.share.split("/"))
+    for source, regime, row, seed in cells(arguments.seeds, arguments.only)[share::shares]:
+        job = job_of(arguments.store, source, regime, row, seed)
+        if finished(arguments.store, job) is None:
+            cwerm.run(job)
+
+
+if __name__ == "__main__":
+    main()
