@@ -2,8 +2,8 @@
 
     python benchmarks/robustness.py STORE [--seeds 0 1 2] [--share 1/2] [--only ROW ...] [--table]
 
-Runs every cell that is not in the store yet, one after another; ``--share i/k`` takes every k-th cell, so
-that k processes divide the work. ``--table`` prints the table of the finished cells as Markdown.
+Runs every cell that is not in the store yet, one after another; ``--share i/k`` takes every k-th data set,
+so that k processes divide the work. ``--table`` prints the table of the finished cells as Markdown.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def job_of(store: str, source: str, regime: str, row: str, seed: int) -> Job:
     return load_job(JOB, overrides, {"storage": store})
 
 
-def cells(seeds: list[int], rows: list[str]) -> list[tuple[str, str, str, int]]:
+def cells(sources: list[str], seeds: list[int], rows: list[str]) -> list[tuple[str, str, str, int]]:
     """All cells, one seed after the other, so that an early end leaves whole seeds."""
     return [
         (source, regime, row, seed)
         for seed in seeds
-        for source in SOURCES
+        for source in sources
         for row in rows
         for regime in REGIMES
     ]
@@ -108,7 +108,8 @@ def main() -> None:
         print(table(arguments.store, arguments.seeds, arguments.only))
         return
     share, shares = map(int, arguments.share.split("/"))
-    for source, regime, row, seed in cells(arguments.seeds, arguments.only)[share::shares]:
+    sources = list(SOURCES)[share::shares]
+    for source, regime, row, seed in cells(sources, arguments.seeds, arguments.only):
         job = job_of(arguments.store, source, regime, row, seed)
         if finished(arguments.store, job) is None:
             cwerm.run(job)
