@@ -17,6 +17,7 @@ from cwerm.algorithms.erm import (
     cosine_lr,
     crop_and_flip,
     epoch_batches,
+    samples_of_turns,
     weighted_loss,
 )
 
@@ -141,3 +142,33 @@ def test_draws_are_uniform_and_differ_by_epoch() -> None:
     np.testing.assert_array_equal(same, offsets)
     assert (augmentation_draws(50_000, 7, 3, 4)[0] == offsets).mean() < 0.13
     assert (augmentation_draws(50_000, 8, 2, 4)[0] == offsets).mean() < 0.13
+
+
+@given(samples=st.integers(1, 60), turns=st.integers(1, 200), epoch=st.integers(0, 5))
+def test_every_sample_has_its_turns(samples: int, turns: int, epoch: int) -> None:
+    found = samples_of_turns(samples, turns, 7, epoch)
+    counts = np.bincount(found, minlength=samples)
+    assert len(found) == turns
+    assert len(counts) == samples
+    assert counts.max() - counts.min() <= 1
+    if samples == turns:
+        assert found.tolist() == list(range(samples))
+
+
+def test_spare_turns_go_to_other_samples_in_other_epochs() -> None:
+    counts = sum(np.bincount(samples_of_turns(10, 15, 3, e), minlength=10) for e in range(400))
+    assert counts.min() > 0.9 * counts.max()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_is_that_of_torchvision(gamma: float) -> None:
+    """Of two classes, where a sigmoid of the difference of the logits is the softmax."""
+    from torchvision.ops import sigmoid_focal_loss
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 2, generator=generator)
+    labels = torch.randint(0, 2, (40,), generator=generator)
+    weights = torch.rand(40, generator=generator)
+    expected = sigmoid_focal_loss(logits[:, 1] - logits[:, 0], labels.float(), -1, gamma)
+    found = weighted_loss(logits, labels, weights, 40, focal_gamma=gamma)
+    torch.testing.assert_close(found, weights @ expected / 40)
