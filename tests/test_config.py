@@ -109,10 +109,10 @@ def test_every_key_refuses_a_mapping_in_a_persons_words(section: str, name: str)
         ({"seed": -1}, "seed: got -1, should be a whole number of at least 0"),
         ({"seed": 2**64}, "below 9223372036854775808"),
         ({"seed": True}, "seed: got true, should be a whole number"),
-        ({"method": 3}, "method: got 3, should be 'erm' or 'cw-erm'"),
-        ({"method": "xyz"}, "method: unknown value 'xyz'; choose one of erm, cw-erm"),
+        ({"method": 3}, "method: got 3, should be 'erm' or 'w-erm' or 'c-random-erm' or 'c-moderate-erm' or 'cw-erm'"),
+        ({"method": "xyz"}, "method: unknown value 'xyz'; choose one of erm, w-erm, c-random-erm, c-moderate-erm, cw-erm"),
         ({"trian": {}}, "trian: unknown key; did you mean 'train'"),
-        ({"zzz": 1}, "zzz: unknown key (known: name, method, seed"),
+        ({"zzz": 1}, "zzz: unknown key (known: name, method, control, seed"),
         ({"train": {"ratio": 1}}, "train.ratio: unknown key; did you mean 'coreset.ratio'?"),
         ({"train": {"flip": "yes"}}, "train.flip: got 'yes', should be true or false"),
         ({"train": {"momentum": 1}}, "should be a number of at least 0 and below 1"),
@@ -128,3 +128,33 @@ def test_words(tree: dict[str, Any], message: str) -> None:
     found = refusal(given)
     assert message in found
     assert len(found) < 200
+
+
+def test_the_papers_preset_gives_way_to_what_is_asked() -> None:
+    paper = parse_job({"data": SOURCE, "reweight": {"preset": "paper", "epochs": 3}}).reweight
+    assert (paper.input, paper.model, paper.weight_lr, paper.lr) == (
+        "images",
+        "resnet32",
+        1e-5,
+        0.1,
+    )
+    assert (paper.epochs, paper.average_last, paper.augment) == (3, 1, True)
+    assert parse_job({"data": SOURCE, "reweight": paper.model_dump()}).reweight == paper
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("posterior", "function", 1, "class")),
+        ({"reweight": {"method": "metaweightnet"}}, ("metaweightnet", "agreement", 10, "none")),
+        ({"broadcast": {"method": "nearest"}}, ("metaweightnet", "nearest", 1, "none")),
+        ({"broadcast": {"method": "vote", "neighbors": 4}}, ("metaweightnet", "vote", 4, "none")),
+        ({"reweight": {"method": "l2r"}}, ("l2r", "vote", 10, "none")),
+        ({"method": "w-erm"}, ("metaweightnet", "identity", 1, "none")),
+        ({"broadcast": {"balance": "none"}}, ("posterior", "function", 1, "none")),
+    ],
+)
+def test_auto_is_resolved(changes: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    job = parse_job({"data": SOURCE, **changes})
+    found = (job.reweight_method, job.broadcast_method, job.neighbors, job.balance)
+    assert found == expected

@@ -19,9 +19,10 @@ import pyarrow as pa
 from cwerm import console, schema
 from cwerm.algorithms import features as backbones
 from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
-from cwerm.config import Features, Job
+from cwerm.config import Job
 from cwerm.data.images import decode
 from cwerm.errors import UserError, blame
+from cwerm.sections import Features
 from cwerm.stages import common, ingest, runtime
 from cwerm.storage import fetch
 

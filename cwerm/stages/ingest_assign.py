@@ -8,8 +8,8 @@ import numpy as np
 
 from cwerm.algorithms.coreset import draw_balanced
 from cwerm.algorithms.corrupt import corrupt_labels, long_tail
-from cwerm.config import Data
 from cwerm.errors import UserError, blame
+from cwerm.sections import Data
 
 
 @dataclass
