@@ -24,7 +24,7 @@ from cwerm.artifacts import ArtifactStore
 from cwerm.config import Job, load_job
 from cwerm.pipeline import METHODS, run_stage
 from cwerm.runs import weight_scores
-from cwerm.stages import pixels, select, train, train_loop
+from cwerm.stages import train, train_loop
 from cwerm.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "robustness.yaml"
@@ -86,17 +86,8 @@ def run_cell(job: Job) -> None:
     store = ArtifactStore(open_storage(job.storage))
     made = {s.NAME: run_stage(s, job, store).artifact for s in METHODS[job.method][:-1]}
     images = made["ingest"]
-    samples, weights = train.training_set(job, store, images)
     started = time.perf_counter()
-    config = {
-        "job": job,
-        "store": store,
-        "images": images,
-        "samples": samples,
-        "weights": weights,
-        "samples_per_epoch": images.rows("images") - len(select.held_out(job, store, images)),
-        "size": pixels.square_size(job.train.image_size, images),
-    }
+    config = train.loop_inputs(job, store, images)
     worker = train_loop._Worker(config, torch.device("cpu"), 1, 0)
     for epoch in range(job.train.epochs):
         worker.train_epoch(epoch)

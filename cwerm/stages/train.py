@@ -45,19 +45,11 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
 
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     images = common.require(ingest, job, store)
-    samples, weights = training_set(job, store, images)
     workers = runtime.num_workers(job)
-    size = pixels.square_size(job.train.image_size, images)
     check_batch(job, images)
     resources = runtime.worker_resources(workers)
     config = {
-        "job": job,
-        "store": store,
-        "images": images,
-        "samples": samples,
-        "weights": weights,
-        "samples_per_epoch": images.rows("images") - len(select.held_out(job, store, images)),
-        "size": size,
+        **loop_inputs(job, store, images),
         "threads": max(1, int(resources["CPU"])),
         "events": f"runs/{job.name}/events/{writer.key}",
     }
@@ -79,6 +71,20 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         )
         result = trainer.fit()
     return _commit(job, writer, images, result)
+
+
+def loop_inputs(job: Job, store: ArtifactStore, images: Artifact) -> dict[str, Any]:
+    """What the loop of `train_loop` reads, on any number of workers."""
+    samples, weights = training_set(job, store, images)
+    return {
+        "job": job,
+        "store": store,
+        "images": images,
+        "samples": samples,
+        "weights": weights,
+        "samples_per_epoch": images.rows("images") - len(select.held_out(job, store, images)),
+        "size": pixels.square_size(job.train.image_size, images),
+    }
 
 
 def training_set(job: Job, store: ArtifactStore, images: Artifact) -> tuple[np.ndarray, np.ndarray]:
