@@ -25,7 +25,7 @@ from _report import print_ratio, print_table, surroundings
 
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job, load_job
-from cwerm.stages import common, extract, ingest, runtime
+from cwerm.stages import common, extract, ingest, session
 from cwerm.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
@@ -135,7 +135,7 @@ def _stage(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
     (folder / "ready").unlink(missing_ok=True)
     _TimedEmbedder.folder = folder
     extract._Embedder = _TimedEmbedder  # type: ignore[misc]
-    runtime.ensure_ray(job)
+    session.ensure_ray(job)
     started = time.time()
     artifact = extract.run(job, store)
     ended = time.time()

@@ -61,7 +61,7 @@ def _wait(count: int, seconds: float) -> bool:
             )
             return False
         time.sleep(1)
-    print(f"{found} GPUs are there", flush=True)
+    print(f"{found} of {count} GPUs are there" if count else "all GPUs may go", flush=True)
     return True
 
 

@@ -21,9 +21,8 @@ from cwerm.storage import Storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERIFY_AT_MOST = (
-    4 * 2**30
-)  # bytes hashed when an artifact is reused; each read checks its part anyway
+# Bytes hashed when an artifact is reused; each read checks its part anyway.
+VERIFY_AT_MOST = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,10 @@ class Artifact:
         return sum(part.rows for part in self.tables[table])
 
 
+class CorruptArtifactError(UserError):
+    """A committed artifact whose manifest or files are damaged."""
+
+
 def artifact_key(stage: str, parameters: dict[str, Any], inputs: list[str]) -> str:
     """The key of a stage's result: a hash of its name, its part of the job and its inputs' keys."""
     text = json.dumps([stage, parameters, inputs], sort_keys=True, default=str)
@@ -75,6 +78,13 @@ class ArtifactStore:
         Raises:
             UserError: the manifest can't be parsed, or a file is missing or has another content.
         """
+        artifact = self.load(stage, key)
+        if artifact is not None:
+            self._verify(artifact)
+        return artifact
+
+    def load(self, stage: str, key: str) -> Artifact | None:
+        """As `find`, without a look at the files that the manifest names."""
         path = f"{_folder(stage, key)}/manifest.json"
         try:
             text = self.storage.read_bytes(path)
@@ -82,7 +92,7 @@ class ArtifactStore:
             return None
         try:
             manifest = json.loads(text)
-            artifact = Artifact(
+            return Artifact(
                 stage=stage,
                 key=key,
                 tables={
@@ -95,8 +105,6 @@ class ArtifactStore:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._corrupt(_folder(stage, key), "manifest.json can't be parsed") from error
-        self._verify(artifact)
-        return artifact
 
     def committed(self, stage: str, key: str) -> bool:
         """Whether there is such an artifact, without a look at its files."""
@@ -108,7 +116,7 @@ class ArtifactStore:
         """One part of a table, its checksum verified."""
         import pyarrow.parquet as pq
 
-        data = self._read(artifact, artifact.tables[table][index])
+        data = self._read(artifact.folder, artifact.tables[table][index])
         return pq.read_table(io.BytesIO(data), columns=columns)
 
     def read(self, artifact: Artifact, table: str, columns: list[str] | None = None) -> pa.Table:
@@ -120,19 +128,19 @@ class ArtifactStore:
 
     def read_file(self, artifact: Artifact, name: str) -> bytes:
         """One named file, its checksum verified."""
-        return self._read(artifact, artifact.files[name])
+        return self._read(artifact.folder, artifact.files[name])
 
     def uri(self, artifact: Artifact, file: File | None = None) -> str:
         """The address of an artifact, or of one of its files."""
         return self.storage.uri(f"{artifact.folder}/{file.path}" if file else artifact.folder)
 
-    def _read(self, artifact: Artifact, file: File) -> bytes:
+    def _read(self, folder: str, file: File) -> bytes:
         try:
-            data = self.storage.read_bytes(f"{artifact.folder}/{file.path}")
+            data = self.storage.read_bytes(f"{folder}/{file.path}")
         except FileNotFoundError as error:
-            raise self._corrupt(artifact.folder, f"{file.path} is missing") from error
+            raise self._corrupt(folder, f"{file.path} is missing") from error
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise self._corrupt(artifact.folder, f"{file.path} does not have its checksum")
+            raise self._corrupt(folder, f"{file.path} does not have its checksum")
         return data
 
     def _verify(self, artifact: Artifact) -> None:
@@ -143,13 +151,15 @@ class ArtifactStore:
         hashed = sum(file.bytes for file in files) <= VERIFY_AT_MOST
         for file in files:
             if hashed:
-                self._read(artifact, file)
+                self._read(artifact.folder, file)
             elif self.storage.size(f"{artifact.folder}/{file.path}") != file.bytes:
                 raise self._corrupt(artifact.folder, f"{file.path} is missing or has another size")
 
-    def _corrupt(self, folder: str, reason: str) -> UserError:
+    def _corrupt(self, folder: str, reason: str) -> CorruptArtifactError:
         where = self.storage.uri(folder)
-        return UserError(f"corrupt artifact {where}: {reason}; delete that folder and run again")
+        return CorruptArtifactError(
+            f"corrupt artifact {where}: {reason}; delete that folder and run again"
+        )
 
 
 class Writer:
@@ -167,9 +177,11 @@ class Writer:
     def finished_part(self, table: str, index: int) -> File | None:
         """The part as this or an earlier attempt published it, None where it must still be made."""
         try:
-            file = File(**json.loads(self.storage.read_bytes(self._marker(table, index))))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None  # a damaged marker counts as none
+            file = parse_marker(self.storage.read_bytes(self._marker(table, index)))
+        except FileNotFoundError:
+            return None
+        if file is None:
+            return None
         intact = self.storage.size(f"{_folder(self.stage, self.key)}/{file.path}") == file.bytes
         return file if intact else None
 
@@ -192,8 +204,8 @@ class Writer:
         """What `write_unpublished` wrote."""
         import pyarrow.parquet as pq
 
-        path = f"{_folder(self.stage, self.key)}/{file.path}"
-        return pq.read_table(io.BytesIO(self.storage.read_bytes(path)))
+        data = ArtifactStore(self.storage)._read(_folder(self.stage, self.key), file)
+        return pq.read_table(io.BytesIO(data))
 
     def write_file(self, name: str, data: bytes) -> File:
         """Write one named file, to be published by `commit`."""
@@ -236,6 +248,14 @@ class Writer:
 
     def _marker(self, table: str, index: int) -> str:
         return f"{_folder(self.stage, self.key)}/parts/{table}-{index:05d}.json"
+
+
+def parse_marker(data: bytes) -> File | None:
+    """The part that a marker publishes; a damaged marker counts as none."""
+    try:
+        return File(**json.loads(data))
+    except (ValueError, TypeError):
+        return None
 
 
 def _folder(stage: str, key: str) -> str:

@@ -100,6 +100,29 @@ def stage(
 
 
 @app.command()
+def submit(
+    job: JobFile,
+    address: Annotated[
+        str, typer.Option(help="The cluster's dashboard, such as http://127.0.0.1:8265.")
+    ],
+    overrides: Overrides = None,
+    storage: StorageOption = None,
+    working_dir: Annotated[
+        Path | None, typer.Option(help="Folder to ship; relative paths in the job lie in it.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the id and return at once.")
+    ] = False,
+) -> None:
+    """Run a job on a Ray cluster, and follow it: exit code and logs are the job's."""
+    loaded = _load(job, overrides, storage, None)
+
+    from cwerm.submit import submit
+
+    sys.exit(submit(loaded, address, working_dir, detach))
+
+
+@app.command()
 def inspect(
     run: RunFolder,
     lowest: Annotated[int, typer.Option(min=1, help="Samples of lowest weight to show.")] = 20,
@@ -120,6 +143,24 @@ def export(
     from cwerm.inspection import export_weights
 
     export_weights(run, to)
+
+
+@app.command()
+def gc(
+    storage: Annotated[
+        str, typer.Argument(metavar="STORAGE", help="Path or URI of a job's storage.")
+    ],
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete it; without this, only say what it is.")
+    ] = False,
+    older_than: Annotated[
+        float, typer.Option(min=0, metavar="HOURS", help="Spare what is younger: it may be in use.")
+    ] = 24.0,
+) -> None:
+    """Find what failed and abandoned runs left in a storage, and delete it with --delete."""
+    from cwerm.garbage import collect_garbage
+
+    collect_garbage(storage, delete=delete, older_than_hours=older_than)
 
 
 @app.command()

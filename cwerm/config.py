@@ -17,6 +17,7 @@ from cwerm.errors import UserError
 from cwerm.explain import explain
 from cwerm.job_file import apply_override, read_tree, set_key
 from cwerm.sections import (
+    S3,
     Broadcast,
     Coreset,
     Data,
@@ -52,6 +53,7 @@ class Job(Section):
     """Seed of every random draw."""
     storage: Text = "cwerm-store"
     """Where artifacts and runs lie: a path or ``s3://bucket/prefix``."""
+    s3: S3 = S3()
     data: Data
     features: Features = Features()
     coreset: Coreset = Coreset()

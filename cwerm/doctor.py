@@ -74,7 +74,7 @@ def _examine_storage(storage: str | None) -> None:
 
 def _examine_cluster(address: str | None) -> None:
     from cwerm.config import parse_job
-    from cwerm.stages.runtime import ensure_ray
+    from cwerm.stages.session import ensure_ray
 
     job = parse_job({"data": {"source": "sample"}, "resources": {"address": address}})
     ensure_ray(job)

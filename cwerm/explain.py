@@ -20,6 +20,8 @@ def explain(error: Any, schema: Schema) -> str:
         return f"{key}: keys are text; remove this one or mend its name"
     keys, expected = _field(error["loc"], schema)
     key = ".".join(keys)
+    if error["type"] == "value_error":
+        return f"{key}: {error['ctx']['error']}"
     if error["type"] == "missing":
         needed = expected.get("required", [])
         key = ".".join([*keys, *needed])  # of a missing section, the key that it must hold

@@ -52,7 +52,7 @@ def run(job: Job) -> RunResult:
     Raises:
         UserError: a mistake in the job, the data or the surroundings.
     """
-    store = ArtifactStore(open_storage(job.storage))
+    store = ArtifactStore(open_storage(job.storage, job.s3))
     check(job, store)
     folder = RunFolder(job, store)
     results = {}
@@ -69,7 +69,7 @@ def run_one(name: str, job: Job) -> str:
     Raises:
         UserError: as `run`, or an earlier stage has not run yet.
     """
-    store = ArtifactStore(open_storage(job.storage))
+    store = ArtifactStore(open_storage(job.storage, job.s3))
     check(job, store)
     return store.uri(run_stage(STAGES[name], job, store).artifact)
 

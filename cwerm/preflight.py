@@ -20,10 +20,10 @@ def check(job: Job, store: ArtifactStore) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
-    from cwerm.stages import extract, ingest, reweight, runtime, train
+    from cwerm.stages import extract, ingest, reweight, session, train
     from cwerm.stages.classifiers import check_classifier_name
 
-    runtime.quiet_ray()
+    session.quiet_ray()
     coreset = job.method != "erm"
     if coreset:
         with blame("coreset.method"):
@@ -35,7 +35,7 @@ def check(job: Job, store: ArtifactStore) -> None:
     if coreset:
         extract.key(job, store)  # reads the weights' file
     store.storage.check_writable()
-    runtime.check_address(job)
+    session.check_address(job)
     check_classifier_name("train.model", job.train.model)
     if coreset:
         if job.reweight.input == "images":
@@ -86,7 +86,7 @@ def _check_backbone(job: Job) -> None:
     with blame("features.image_size"):
         load_backbone(features.backbone, "random", features.image_size)
     with tempfile.TemporaryDirectory() as folder, blame("features.weights"):
-        weights = extract.weights_file(features, Path(folder))
+        weights = extract.weights_file(features, Path(folder), job.s3)
         backbone = load_backbone(features.backbone, weights, features.image_size)
         _check_finite(backbone.module, weights)
 

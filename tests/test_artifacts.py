@@ -242,6 +242,16 @@ def test_a_garbage_manifest_is_an_error(local: ArtifactStore, manifest: bytes) -
         local.find("select", "key")
 
 
+def test_damage_of_an_intermediate_result_is_an_error(local: ArtifactStore) -> None:
+    writer = Writer(local, "select", "key", {})
+    file = writer.write_unpublished("meta", 0, meta_table(0))
+    assert writer.read_unpublished(file).equals(meta_table(0))
+    for damage in DAMAGES.values():
+        damage(Path(local.storage.root, "artifacts/select/key", file.path))
+        with pytest.raises(UserError, match=r"corrupt artifact .*meta-00000\.parquet"):
+            writer.read_unpublished(file)
+
+
 def test_after_the_remedy_the_artifact_is_made_again(local: ArtifactStore) -> None:
     made = make(local)
     shutil.rmtree(Path(local.storage.root, made.folder))

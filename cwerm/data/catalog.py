@@ -14,6 +14,7 @@ from cwerm.data.parquet import Parquet
 from cwerm.data.sample import SampleSource
 from cwerm.data.source import Source
 from cwerm.errors import UserError, did_you_mean
+from cwerm.sections import S3
 from cwerm.storage import local_path
 
 ARRAY_SOURCES: dict[str, type[ArraySource]] = {
@@ -32,6 +33,7 @@ def open_source(
     root: str | None = None,
     image_column: str = "image",
     label_column: str = "label",
+    s3: S3 | None = None,
 ) -> Source:
     """Open a known data set by name, or the images at a path or URI.
 
@@ -41,6 +43,7 @@ def open_source(
         root: where public data sets lie or are downloaded to; by default ``~/.cache/cwerm``.
         image_column: the Parquet column of images.
         label_column: the Parquet column of labels.
+        s3: how to reach ``s3://`` URIs; by default as the standard AWS variables say.
 
     Raises:
         UserError: an unknown name, a missing path, no data, or data that can't be read.
@@ -57,7 +60,7 @@ def open_source(
             f"data.source: no data set or path '{spec}'{did_you_mean(spec, KNOWN_NAMES)} "
             f"(known: {', '.join(KNOWN_NAMES)}; or a folder, a Parquet file or an s3:// URI)"
         )
-    listing = list_files(spec)
+    listing = list_files(spec, s3)
     if any(file.path.endswith(".parquet") for file in listing.files):
         return Parquet(listing, image_column, label_column)
     return ImageFolder(listing)

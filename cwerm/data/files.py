@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from cwerm.data.source import Source
 from cwerm.errors import UserError
+from cwerm.sections import S3
 from cwerm.storage import filesystem, local_path
 
 SPLIT_NAMES = {
@@ -38,9 +39,10 @@ class Listing:
     uri: str
     files: tuple[File, ...]
     folders: tuple[str, ...]
+    s3: S3 | None = None  # how it was reached
 
 
-def list_files(uri: str) -> Listing:
+def list_files(uri: str, s3: S3 | None = None) -> Listing:
     """List everything below ``uri``; a single file is listed below its parent.
 
     Raises:
@@ -49,14 +51,14 @@ def list_files(uri: str) -> Listing:
     if urlsplit(uri).scheme in ("", "file"):
         uri = str(local_path(uri))
     uri = uri.rstrip("/")
-    system, root = filesystem(uri)
+    system, root = filesystem(uri, s3)
     try:
         found = system.get_file_info(root)
         if found.type == fs.FileType.NotFound:
             raise UserError(f"data.source: '{uri}' does not exist; check the path")
         if found.type == fs.FileType.File:
             uri, _, name = uri.rpartition("/")
-            return Listing(uri, (File(name, found.size, found.mtime_ns),), ())
+            return Listing(uri, (File(name, found.size, found.mtime_ns),), (), s3)
         entries = system.get_file_info(fs.FileSelector(root, recursive=True))
     except OSError as error:
         reason = str(error).splitlines()[0]
@@ -72,7 +74,8 @@ def list_files(uri: str) -> Listing:
             files.append(File(path, entry.size, entry.mtime_ns))
         elif entry.type == fs.FileType.Directory:
             folders.append(path)
-    return Listing(uri, tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(folders)))
+    by_path = sorted(files, key=lambda file: file.path)
+    return Listing(uri, tuple(by_path), tuple(sorted(folders)), s3)
 
 
 def held_out_split(splits: Iterable[str]) -> dict[str, str]:
@@ -84,8 +87,8 @@ def held_out_split(splits: Iterable[str]) -> dict[str, str]:
 class FileSource(Source):
     """A source whose content is a set of files, identified by path, size and time of change."""
 
-    def __init__(self, uri: str, files: tuple[File, ...]) -> None:
-        self.uri = uri
+    def __init__(self, listing: Listing, files: tuple[File, ...]) -> None:
+        self.uri, self.s3 = listing.uri, listing.s3
         self._files: tuple[File, ...] | None = files
 
     def __getstate__(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ from cwerm.data.files import SPLIT_NAMES, File, FileSource, Listing, held_out_sp
 from cwerm.data.labels import sort_labels
 from cwerm.data.source import Chunk, Sample
 from cwerm.errors import UserError
-from cwerm.storage import filesystem
+from cwerm.storage import open_storage
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -35,7 +35,7 @@ class ImageFolder(FileSource):
 
     def __init__(self, listing: Listing) -> None:
         images = tuple(file for file in listing.files if is_image(file.path))
-        super().__init__(listing.uri, images)
+        super().__init__(listing, images)
         if not images:
             raise UserError(
                 f"data.source: no images below '{self.uri}'; expected one folder of images a class"
@@ -102,12 +102,15 @@ class ImageFolder(FileSource):
         ]
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
-        """The chunk's files; ``b""`` for one that can't be read."""
-        system, root = filesystem(self.uri)
+        """The chunk's files; ``b""`` for one that can't be read.
+
+        Raises:
+            UserError: the bucket they lie in does not answer, which says nothing about the images.
+        """
+        storage = open_storage(self.uri, self.s3)
         for path in chunk.files:
             try:
-                with system.open_input_stream(f"{root}/{path}", compression=None) as stream:
-                    image = stream.read()
+                image = storage.read_bytes(path)
             except OSError:
                 image = b""
             yield Sample(image, self._label(path), path)

@@ -43,7 +43,7 @@ class Parquet(FileSource):
         self, listing: Listing, image_column: str = "image", label_column: str = "label"
     ) -> None:
         files = tuple(file for file in listing.files if file.path.endswith(".parquet"))
-        super().__init__(listing.uri, files)
+        super().__init__(listing, files)
         if not files:
             raise UserError(f"data.source: no .parquet file below '{self.uri}'; check the path")
         self.image_column = image_column
@@ -60,7 +60,7 @@ class Parquet(FileSource):
         return {**super().__getstate__(), "_footers": {}, "_splits": {}}
 
     def _footer(self, path: str) -> Footer:
-        system, root = filesystem(self.uri)
+        system, root = filesystem(self.uri, self.s3)
         where = f"{self.uri}/{path}"
         try:
             with system.open_input_file(f"{root}/{path}") as handle:
@@ -127,7 +127,7 @@ class Parquet(FileSource):
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The chunk's rows, streamed."""
         (path,) = chunk.files
-        system, root = filesystem(self.uri)
+        system, root = filesystem(self.uri, self.s3)
         row, end = chunk.start, chunk.start + chunk.size
         try:
             with system.open_input_file(f"{root}/{path}") as handle:

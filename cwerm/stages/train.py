@@ -15,9 +15,10 @@ import numpy as np
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import broadcast, common, ingest, pixels, runtime, select
+from cwerm.stages import broadcast, capacity, common, ingest, pixels, select, session
 from cwerm.stages.board import progress_board
 from cwerm.stages.classifiers import batch_bytes
+from cwerm.storage import filesystem
 
 NAME = "train"
 MAX_FAILURES = 2
@@ -45,16 +46,17 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
 
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     images = common.require(ingest, job, store)
-    workers = runtime.num_workers(job)
+    workers = capacity.num_workers(job)
     check_batch(job, images)
-    resources = runtime.worker_resources(workers)
+    resources = capacity.worker_resources(workers)
     config = {
         **loop_inputs(job, store, images),
         "threads": max(1, int(resources["CPU"])),
         "events": f"runs/{job.name}/events/{writer.key}",
     }
+    system, path = filesystem(store.storage.uri(f"runs/{job.name}/checkpoints"), job.s3)
     board_of = progress_board(job.train.epochs, "train")
-    with runtime.interruptible(), board_of as board, runtime.user_errors():
+    with session.interruptible(), board_of as board, session.user_errors():
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={**config, "board": board},
@@ -64,7 +66,8 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
             torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
             run_config=RunConfig(
                 name=writer.key,
-                storage_path=store.storage.uri(f"runs/{job.name}/checkpoints"),
+                storage_filesystem=system,
+                storage_path=path,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=job.train.keep_checkpoints),
             ),
@@ -115,12 +118,12 @@ def check_batch(job: Job, images: Artifact) -> None:
     Raises:
         UserError: naming the key to change.
     """
-    batch_size, workers = job.train.batch_size, runtime.num_workers(job)
+    batch_size, workers = job.train.batch_size, capacity.num_workers(job)
     check_batch_size(job, workers)
     size = pixels.square_size(job.train.image_size, images)
     need = batch_bytes("train", job.train.model, len(images.info["class_names"]), size)
-    share = runtime.workers_sharing_memory(workers) / workers
-    runtime.check_memory("train.batch_size", int(MEMORY_MARGIN * need * share), batch_size)
+    share = capacity.workers_sharing_memory(workers) / workers
+    capacity.check_memory("train.batch_size", int(MEMORY_MARGIN * need * share), batch_size)
 
 
 def check_batch_size(job: Job, workers: int) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 import cwerm.algorithms.models  # noqa: F401  registers resnet20
 from cwerm.config import parse_job
-from cwerm.stages.runtime import check_address
+from cwerm.stages.session import check_address
 
 Cwerm = Callable[..., Answer]
 Refused = Callable[..., None]

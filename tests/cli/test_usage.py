@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jsonschema
@@ -24,6 +28,9 @@ JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
         (["run", "x.yaml", "--stroage", "y"], ["--stroage", "`cwerm run --help`"]),
         (["inspect", "x", "--lowest", "0"], ["--lowest", "1"]),
         (["export", "x"], ["--to"]),
+        (["submit", "x.yaml"], ["--address", "`cwerm submit --help`"]),
+        (["gc"], ["STORAGE"]),
+        (["gc", "x", "--older-than", "-1"], ["--older-than"]),
     ],
 )
 def test_usage(cwerm: Cwerm, arguments: list[str], words: list[str]) -> None:
@@ -33,7 +40,7 @@ def test_usage(cwerm: Cwerm, arguments: list[str], words: list[str]) -> None:
 def test_help_without_arguments(cwerm: Cwerm) -> None:
     answer = cwerm()
     answer.succeeded()
-    for command in ("run", "stage", "inspect", "export", "doctor", "schema"):
+    for command in ("run", "stage", "submit", "inspect", "export", "gc", "doctor", "schema"):
         assert f"  {command} " in answer.out
 
 
@@ -118,6 +125,58 @@ def test_unknown_stage(cwerm: Cwerm, tmp_path: Path) -> None:
 
 def test_a_mistake_is_told_at_once_by_the_real_command(tmp_path: Path) -> None:
     process("run", tmp_path / "none.yaml").refused("none.yaml", "no such job file")
+
+
+class Pages(BaseHTTPRequestHandler):
+    """A web server that has nothing to do with Ray."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>hello</html>")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_submit_without_a_cluster(cwerm: Cwerm, tmp_path: Path, web_server: str) -> None:
+    job = write_job(tmp_path, {"storage": "/store", "data": {"source": "sample"}})
+    for address, word in (
+        ("127.0.0.1:8265", "http://HOST:8265"),
+        ("ray://127.0.0.1:10001", "http://HOST:8265"),
+        ("http://127.0.0.1:9", "refused"),
+        ("http://no-such-host.invalid:8265", "check the host"),
+        (web_server, "something else answers"),
+    ):
+        cwerm("submit", job, "--address", address).refused("--address", address, word)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        cwerm("submit", job, "--address", address).refused("--address", address, "timed out")
+        assert time.monotonic() - started < 10
+
+
+def test_submit_of_what_the_cluster_can_not_have(cwerm: Cwerm, tmp_path: Path) -> None:
+    """Told before anybody looks for the cluster."""
+    job = write_job(tmp_path, {"data": {"source": "fashion_minst"}})
+    submit = ["submit", job, "--address", "http://127.0.0.1:9"]
+    cwerm(*submit).refused("storage: 'cwerm-store'", "--storage")
+    storage = ["--storage", "/store"]
+    cwerm(*submit, *storage).refused("data.source: 'fashion_minst'", "'fashion_mnist'")
+    cwerm(*submit, *storage, "--working-dir", tmp_path / "none").refused("--working-dir", "none")
+    cwerm(*submit, *storage, "coreset.ratio=2").refused("coreset.ratio")
 
 
 def test_schema(cwerm: Cwerm) -> None:

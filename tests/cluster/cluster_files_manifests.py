@@ -20,22 +20,23 @@ from cluster.cluster_files_checks import (
 
 
 @functools.cache
-def custom_resources(folder: Path) -> Tree:
-    """The closed schema of each kind and version that the folder's CRDs define."""
+def custom_resources(folder: Path) -> dict[str, jsonschema.Draft7Validator]:
+    """The validator of each kind and version that the folder's CRDs define."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # megabytes
-    found = {}
+    found: dict[str, jsonschema.Draft7Validator] = {}
     for path in sorted(folder.glob("*.yaml")):
         for document in yaml.load_all(path.read_text(), loader):
             spec = document["spec"]
             for version in spec["versions"]:
                 key = f"{spec['group']}/{version['name']} {spec['names']['kind']}"
-                found[key] = closed(version["schema"]["openAPIV3Schema"])
+                schema = closed(version["schema"]["openAPIV3Schema"])
+                found[key] = jsonschema.Draft7Validator(schema)
     return found
 
 
 def check_manifest(tree: Tree, folder: Path) -> None:
     """The manifest against its CRD."""
-    jsonschema.validate(tree, custom_resources(folder)[f"{tree['apiVersion']} {tree['kind']}"])
+    custom_resources(folder)[f"{tree['apiVersion']} {tree['kind']}"].validate(tree)
 
 
 def check_pods(tree: Tree) -> None:

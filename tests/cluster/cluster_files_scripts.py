@@ -57,9 +57,10 @@ def check_slurm(text: str) -> None:
         require(set(options) <= SBATCH_OPTIONS, f"unknown: {set(options) - SBATCH_OPTIONS}")
         require({"nodes", "time", "mem", "cpus-per-task"} <= set(options), "resources")
     require("--gpus-per-node" in parts[1] and "--gpus-per-node" not in parts[0], "GPUs of workers")
-    head, worker = map(start_options, re.findall(r"ray start --[^\n]+", text.replace("\\\n", " ")))
+    joined = re.sub(r"\$(\(\(.*?\)\)|\w+)", "1", text.replace("\\\n", " "))  # numbers for variables
+    head, worker = map(start_options, re.findall(r"ray start --[^\n]+", joined))
     require(head["head"] and head["dashboard_host"] == "127.0.0.1", "head")
-    check_head_options({**head, "num_cpus": int(head["num_cpus"])})
+    check_head_options(head)
     require(worker["block"] and not worker["head"], "worker")
     require("export RAY_AUTH_TOKEN" in text and "source cluster/env.sh" in text, "no token")
 

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from cwerm.stages.runtime import quiet_ray
+from cwerm.stages.session import quiet_ray
 
 quiet_ray()
 

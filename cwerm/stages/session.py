@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
-
 from cwerm.config import Job
 from cwerm.errors import UserError
+from cwerm.stages import cluster
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,8 +27,10 @@ _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what users need to know comes as an exception
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
 }
-AUTO_CPU_WORKERS = 8
 CONNECT_SECONDS = 5.0
+TOKEN_REMEDY = (
+    "wants its token: set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+)
 
 
 def quiet_ray() -> None:
@@ -63,7 +64,16 @@ def check_address(job: Job) -> None:
 
 
 def _speaks_grpc(host: str, port: int) -> bool:
+    """Whether a gRPC server listens there, which would be Ray's.
+
+    Raises:
+        UserError: it does not take this process's token; Ray itself would try for a minute.
+    """
     import grpc  # type: ignore[import-untyped]  # comes with Ray
+    from ray._private.authentication.http_token_authentication import (
+        get_auth_headers_if_auth_enabled,
+    )
+    from ray.exceptions import AuthenticationError
 
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     options = [("grpc.enable_http_proxy", 0)]  # Ray does not use a proxy either
@@ -72,6 +82,16 @@ def _speaks_grpc(host: str, port: int) -> bool:
             grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
         except grpc.FutureTimeoutError:
             return False
+        check_alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+        refusal = UserError(f"resources.address: the cluster at '{target}' {TOKEN_REMEDY}")
+        try:
+            token = [*get_auth_headers_if_auth_enabled({}).items()]
+            check_alive(b"", timeout=CONNECT_SECONDS, metadata=token)
+        except AuthenticationError:
+            raise refusal from None
+        except grpc.RpcError as error:  # of anything else ray.init has more to say
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise refusal from None
     return True
 
 
@@ -83,11 +103,23 @@ def _no_cluster(address: str, error: Exception) -> UserError:
     )
 
 
+def _not_joined(address: str, error: Exception) -> UserError:
+    """Why Ray did not let this process in."""
+    from ray.exceptions import AuthenticationError
+
+    text = " ".join(str(error).split())
+    if isinstance(error, AuthenticationError) or "UNAUTHENTICATED" in text:
+        return UserError(f"resources.address: the cluster at '{address}' {TOKEN_REMEDY}")
+    if "Version mismatch" in text:
+        return UserError(f"resources.address: {text}; {cluster.VERSION_REMEDY}")
+    return _no_cluster(address, error)
+
+
 def ensure_ray(job: Job) -> None:
     """Connect to the job's cluster, or start Ray on this machine, unless that is done already.
 
     Raises:
-        UserError: the cluster does not answer.
+        UserError: the cluster does not answer, or can't run this job.
     """
     quiet_ray()
     import ray
@@ -101,7 +133,12 @@ def ensure_ray(job: Job) -> None:
             with _no_stderr():
                 ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         except Exception as error:
-            raise _no_cluster(address, error) from error
+            raise _not_joined(address, error) from error
+        try:
+            cluster.check(job)
+        except BaseException:
+            ray.shutdown()
+            raise
         return
     # A private session, reachable from this machine only, needs no token file in the user's home.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -128,85 +165,6 @@ def _no_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def num_gpus() -> int:
-    """GPUs of the cluster."""
-    import ray
-
-    return int(ray.cluster_resources().get("GPU", 0))
-
-
-def num_workers(job: Job) -> int:
-    """Workers of each distributed stage: as asked, or the cluster's GPUs, or up to 8 of its CPUs."""
-    import ray
-
-    ensure_ray(job)
-    gpus = num_gpus()
-    if job.resources.workers == "auto":
-        return gpus or min(AUTO_CPU_WORKERS, int(ray.cluster_resources()["CPU"]))
-    if gpus and job.resources.workers > gpus:
-        raise UserError(
-            f"resources.workers: {job.resources.workers} workers take a GPU each and the cluster has "
-            f"{gpus}; ask for at most {gpus}"
-        )
-    return job.resources.workers
-
-
-def worker_resources(workers: int, *, share: float = 1.0) -> dict[str, float]:
-    """What each of ``workers`` reserves: a GPU where there are any, and part of the CPUs.
-
-    ``share`` is the part of the cluster's CPUs they may hold together; a pool that held them all
-    would starve the tasks that feed it, and wait for ever.
-    """
-    import ray
-
-    cpus = float(ray.cluster_resources().get("CPU", 1))
-    resources = {"CPU": min(1.0, int(1000 * cpus * share / workers) / 1000)}
-    return {**resources, "GPU": 1.0} if num_gpus() else resources
-
-
-def check_memory(key: str, bytes_a_sample: int, batch_size: int, workers_a_node: int = 1) -> None:
-    """Refuse a batch that can't fit the memory where the workers run.
-
-    ``workers_a_node`` is the number of batches in one memory at once; see `workers_sharing_memory`.
-
-    Raises:
-        UserError: naming ``key``, the memory needed, the memory free and a batch that fits.
-    """
-    free = _free_memory()
-    needed = bytes_a_sample * batch_size * workers_a_node
-    if needed > free:
-        fitting = int(0.5 * free / (bytes_a_sample * workers_a_node))
-        raise UserError(
-            f"{key}: a batch of {batch_size} needs about {needed / 2**30:.1f} GiB and "
-            f"{free / 2**30:.1f} GiB are free; try {max(1, fitting)}"
-        )
-
-
-def workers_sharing_memory(workers: int) -> int:
-    """How many of the workers use the same memory: one on a GPU of its own, all of a node on CPUs."""
-    import ray
-
-    return 1 if num_gpus() else -(-workers // len(ray.nodes()))
-
-
-def _free_memory() -> int:
-    """Bytes free for a batch: on a GPU worker where there are GPUs, else on a CPU worker."""
-    import ray
-
-    def on_gpu() -> int:
-        import torch
-
-        return torch.cuda.mem_get_info()[0]
-
-    def on_cpu() -> int:
-        return psutil.virtual_memory().available
-
-    gpu = bool(num_gpus())
-    probe = ray.remote(num_cpus=0.1, num_gpus=1 if gpu else 0)(on_gpu if gpu else on_cpu)
-    with user_errors():
-        return ray.get(probe.remote())
 
 
 @contextmanager

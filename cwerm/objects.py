@@ -1,0 +1,169 @@
+"""What every storage offers: whole objects by relative path; and the one that is a local folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cwerm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it: path below the root, bytes, time of change in nanoseconds."""
+
+    path: str
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An object that goes up in parts and is not complete; its size is that of the parts there are."""
+
+    entry: Entry
+    identity: str
+
+
+class Storage(ABC):
+    """Objects by relative path below a root; picklable, so that workers open their own.
+
+    A write is atomic: a reader sees all of it or nothing, and ``if_absent`` lets exactly one of several
+    writers win.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+
+    def uri(self, path: str) -> str:
+        """The address of ``path`` for people and other tools."""
+        return f"{self.root}/{path}"
+
+    def check_writable(self) -> None:
+        """Write and remove a small object.
+
+        Raises:
+            UserError: the storage can't be written.
+        """
+        probe = f".write-test-{uuid.uuid4().hex}"
+        try:
+            self.write_bytes(probe, b"")
+            self.delete(probe)
+        except Exception as error:
+            text = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = text.partition(";")[0].removeprefix(f"{self.uri(probe)}: ")
+            raise UserError(
+                f"storage: '{self.root}' can't be written ({reason}); "
+                "check that it exists and that you may write there, or choose another with --storage"
+            ) from error
+
+    def size(self, path: str) -> int | None:
+        """The object's size in bytes, None where there is none."""
+        entry = self.stat(path)
+        return None if entry is None else entry.size
+
+    @abstractmethod
+    def read_bytes(self, path: str) -> bytes:
+        """The object's content; ``FileNotFoundError`` where there is none."""
+
+    @abstractmethod
+    def write_bytes(self, path: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Write the object in one piece; with ``if_absent``, False where it existed already."""
+
+    @abstractmethod
+    def upload(self, source: Path, path: str) -> None:
+        """Copy a local file to ``path``."""
+
+    @abstractmethod
+    def stat(self, path: str) -> Entry | None:
+        """Size and time of change, None where there is no such object."""
+
+    @abstractmethod
+    def walk(self, folder: str) -> Iterator[Entry]:
+        """Everything below a folder, what lies in one subfolder in one run.
+
+        For data sources and the garbage collection: what an artifact holds, its manifest says.
+        """
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove one object, if it is there."""
+
+    def unfinished_uploads(self, folder: str) -> Iterator[Upload]:  # noqa: ARG002
+        """Uploads below a folder that were begun and neither completed nor aborted."""
+        return iter(())
+
+    def abort_upload(self, upload: Upload) -> None:  # noqa: ARG002
+        """Remove the parts of an unfinished upload."""
+        raise AssertionError("there are none here")
+
+    @abstractmethod
+    def remove_empty_folders(self, folder: str) -> None:
+        """Remove ``folder`` and what is below it, as far as no file is left in them."""
+
+
+class LocalStorage(Storage):
+    """A folder; writes go to a temporary name first and are then linked or renamed."""
+
+    def _path(self, path: str) -> Path:
+        return Path(self.root, path)
+
+    def read_bytes(self, path: str) -> bytes:
+        return self._path(path).read_bytes()
+
+    def write_bytes(self, path: str, data: bytes, *, if_absent: bool = False) -> bool:
+        target = self._path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if not if_absent:
+                partial.replace(target)
+                return True
+            try:
+                os.link(partial, target)  # unlike a rename, fails where the target exists
+            except FileExistsError:
+                return False
+            return True
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def upload(self, source: Path, path: str) -> None:
+        target = self._path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+
+    def stat(self, path: str) -> Entry | None:
+        try:
+            found = self._path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Entry(path, found.st_size, found.st_mtime_ns)
+
+    def walk(self, folder: str) -> Iterator[Entry]:
+        for parent, folders, names in os.walk(self._path(folder)):
+            folders.sort()
+            for name in sorted(names):
+                entry = self.stat(os.path.relpath(os.path.join(parent, name), self.root))
+                if entry is not None:  # it may have gone meanwhile
+                    yield entry
+
+    def delete(self, path: str) -> None:
+        self._path(path).unlink(missing_ok=True)
+
+    def remove_empty_folders(self, folder: str) -> None:
+        for parent, _, _ in os.walk(self._path(folder), topdown=False):
+            try:
+                os.rmdir(parent)
+            except OSError:
+                continue  # something is in it

@@ -1,0 +1,106 @@
+"""What goes to a cluster with a job: the job itself, and a working directory where one is given."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cwerm.config import Job, parse_job
+from cwerm.errors import UserError, did_you_mean
+
+JOB_FILE = "cwerm-job.yaml"
+LARGEST = 500 * 2**20  # Ray's own limit
+DATA_KEYS = ("source", "root", "test", "trusted")
+
+
+def shipped_job(job: Job, working_dir: Path | None) -> Job:
+    """The job as the cluster runs it: paths below ``working_dir`` relative to it, no Ray address.
+
+    Raises:
+        UserError: a relative path outside ``working_dir``, or a relative storage.
+    """
+    if working_dir is not None and not working_dir.is_dir():
+        raise UserError(f"--working-dir: '{working_dir}' is no folder")
+    if is_relative(job.storage):
+        raise UserError(
+            f"storage: '{job.storage}' would lie on the disk of one host of the cluster; give an s3:// "
+            "URI, or the absolute path of a file system that all hosts share, with --storage"
+        )
+    tree = job.model_dump()
+    tree["resources"]["address"] = None  # there, Ray Jobs tells it
+    for key in DATA_KEYS:
+        if tree["data"][key] is not None:
+            tree["data"][key] = _shipped_path(f"data.{key}", tree["data"][key], working_dir)
+    weights = job.features.weights
+    if weights not in ("pretrained", "random") and not weights.startswith("package:"):
+        tree["features"]["weights"] = _shipped_path("features.weights", weights, working_dir)
+    return parse_job(tree)
+
+
+def is_relative(uri: str) -> bool:
+    """Whether a path or URI means a place below this machine's current folder."""
+    path = uri.removeprefix("file://")
+    return urlsplit(uri).scheme in ("", "file") and not path.startswith(("/", "~"))
+
+
+def _shipped_path(key: str, uri: str, working_dir: Path | None) -> str:
+    from cwerm.data.catalog import KNOWN_NAMES
+
+    named = key.startswith("data.") and key != "data.root"
+    if not is_relative(uri) or (named and uri in KNOWN_NAMES):
+        return uri
+    path = Path(os.path.normpath(Path(uri.removeprefix("file://")).absolute()))
+    if working_dir is None or not path.is_relative_to(working_dir.absolute()):
+        hint = did_you_mean(uri, KNOWN_NAMES) if named else ""
+        raise UserError(
+            f"{key}: '{uri}' is a path on this machine{hint}; use an s3:// URI or an absolute path that "
+            "all hosts share, or ship a folder that holds it with --working-dir"
+        )
+    if not path.exists():
+        raise UserError(f"{key}: '{uri}' does not exist; check the path")
+    # `./mnist` is a folder, `mnist` a known data set
+    return f"./{path.relative_to(working_dir.absolute())}"
+
+
+def pack(job: Job, working_dir: Path | None, folder: Path) -> Path:
+    """Write the job and the files of ``working_dir`` to an archive in ``folder``; its path.
+
+    Raises:
+        UserError: the files are more than Ray takes.
+    """
+    files = [] if working_dir is None else sorted(files_of(working_dir))
+    size = sum(path.stat().st_size for path in files)
+    if size > LARGEST:
+        raise UserError(
+            f"--working-dir: '{working_dir}' holds {size / 2**20:.0f} MiB and Ray takes at most "
+            f"{LARGEST / 2**20:.0f}; put the data on s3:// or a file system that all hosts share"
+        )
+    target = folder / "package.zip"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as package:
+        # A fixed date, as the same content should give the same archive
+        package.writestr(zipfile.ZipInfo(JOB_FILE), job.to_yaml())
+        for path in files:
+            assert working_dir is not None
+            if path.relative_to(working_dir) != Path(JOB_FILE):
+                package.write(path, path.relative_to(working_dir))
+    return target
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    """The files below ``folder`` but hidden ones, virtual environments, caches and cwerm's stores."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        below = Path(place)
+        folders[:] = [name for name in folders if not _left_out(below / name)]
+        yield from (below / name for name in names if name[0] != "." and (below / name).is_file())
+
+
+def _left_out(folder: Path) -> bool:
+    return (
+        folder.name.startswith(".")
+        or folder.name == "__pycache__"
+        or (folder / "pyvenv.cfg").exists()
+        or ((folder / "artifacts").is_dir() and (folder / "runs").is_dir())
+    )
