@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from cluster.cluster_files_checks import ROOT
 
 HEAD_ID = "f" * 51 + "0" * 5  # the one that Ray's provider for its own tests takes for the head
@@ -85,7 +87,7 @@ class AutoscalingHead:
             stderr=subprocess.DEVNULL,
         )
 
-    def run(self, *command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a program that may use the cluster."""
         return subprocess.run(
             command,
@@ -106,7 +108,7 @@ def autoscaling_head(folder: Path) -> Iterator[AutoscalingHead]:
     """A head that is up; it and its nodes have ended afterwards."""
     head = AutoscalingHead(folder)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         check = (
             sys.executable,
             "-m",
@@ -122,4 +124,12 @@ def autoscaling_head(folder: Path) -> Iterator[AutoscalingHead]:
         yield head
     finally:
         head.process.send_signal(signal.SIGTERM)
-        head.process.wait(30)
+        head.process.wait(60)
+        _end_rest(folder)
+
+
+def _end_rest(folder: Path) -> None:
+    """The nodes' log monitors outlive them; their command lines name the cluster's own folder."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(f"{folder}/ray" in part for part in process.info["cmdline"] or ()):
+            process.kill()
