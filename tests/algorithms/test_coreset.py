@@ -192,6 +192,7 @@ def test_unknown_names() -> None:
 def test_every_module_in_the_package_is_a_method() -> None:
     needs = {name: load_method(name).NEEDS for name in method_names()}
     assert needs == {
+        "all": "labels",
         "el2n": "outputs",
         "entropy": "outputs",
         "forgetting": "outputs",
@@ -250,3 +251,11 @@ def test_draw_balanced_errors() -> None:
         draw_balanced(labels, 12, 0, exclude=[10])
     with pytest.raises(ValueError, match="at least 1, got 0"):
         draw_balanced(labels, 0, 0)
+
+
+def test_all_takes_everything_or_refuses() -> None:
+    features = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    labels = np.arange(20) % 2
+    assert select_coreset(features, labels, 1.0, "all").tolist() == list(range(20))
+    with pytest.raises(ValueError, match="use ratio=1"):
+        select_coreset(features, labels, 0.5, "all")

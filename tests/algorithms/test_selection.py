@@ -193,7 +193,7 @@ def test_highest_breaks_ties_at_random() -> None:
 
 
 @pytest.mark.parametrize("scope", ["class", "global"])
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", sorted({*method_names()} - {"all"}))
 def test_every_method_selects_from_arrays(name: str, scope: str) -> None:
     features, labels = make_data()
     ids = select_coreset(features, labels, 0.1, name, scope, seed=5)

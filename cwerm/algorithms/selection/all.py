@@ -13,6 +13,7 @@ NEEDS: Needs = "labels"
 def choose(
     count: int, values: Integer[np.ndarray, "group"], generator: np.random.Generator
 ) -> Int[np.ndarray, "{count}"]:
-    """Every sample of the group; `count` must be their number."""
-    assert count == len(values), f"{count} of {len(values)} samples asked of the method `all`"
+    """Every sample of the group; ValueError if `count` is not their number."""
+    if count != len(values):
+        raise ValueError(f"method 'all' takes all {len(values)} samples, not {count}: use ratio=1")
     return np.arange(len(values))
