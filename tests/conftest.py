@@ -41,7 +41,8 @@ def job_tree(small_data: Path, tmp_path: Path) -> dict[str, Any]:
         "data": {"source": str(small_data), "rows_per_part": 100},
         "features": {"weights": LITE0, "image_size": 32, "batch_size": 50},
         "coreset": {"ratio": 0.1, "meta_per_class": 2},
-        "reweight": {"epochs": 4},
+        "reweight": {"method": "metaweightnet", "epochs": 4},
+        "broadcast": {"method": "nearest"},
         "train": {"model": "resnet20", "epochs": 2, "batch_size": 50},
         "resources": {"workers": 2},
     }
