@@ -100,6 +100,7 @@ def test_detached_and_no_longer_followed(head: Head, token: None, tmp_path: Path
     assert head.jobs(f"{identifier}/stop", "POST")["stopped"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["fedcba9876543210" * 4, None])
 def test_a_wrong_token(
     head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: str | None
