@@ -88,7 +88,7 @@ def run_cell(job: Job) -> None:
     images = made["ingest"]
     started = time.perf_counter()
     config = train.loop_inputs(job, store, images)
-    worker = train_loop._Worker(config, torch.device("cpu"), 1, 0)
+    worker = train_loop.Worker(config, torch.device("cpu"), 1, 0)
     for epoch in range(job.train.epochs):
         worker.train_epoch(epoch)
     last = worker.history[-1]

@@ -128,12 +128,12 @@ def _stage(job: Job, store: ArtifactStore, folder: Path) -> Times:
                 with starts.open("a") as file:
                     file.write(f"{time.time()} {time.process_time()}\n")
 
-        class TimedWorker(train_loop._Worker):
+        class TimedWorker(train_loop.Worker):
             def train_epoch(self, epoch: int) -> dict[str, Any]:
                 note()
                 return super().train_epoch(epoch)
 
-        train_loop._Worker = TimedWorker  # type: ignore[misc]
+        train_loop.Worker = TimedWorker  # type: ignore[misc]
         train_loop.train_worker(config)  # in a worker's process, which is not patched
         note()
 

@@ -23,9 +23,8 @@ from cwerm.storage import open_storage
 
 ATTEMPT = re.compile(r"[0-9a-f]{12}")
 MARKER = re.compile(r"parts/[^/.][^/]*\.json")
-PARTIAL = re.compile(
-    r"\..+\.[0-9a-f]{32}"
-)  # the name of a write to a local folder until it is whole
+# The name of a write to a local folder until it is whole.
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")
 CHECKPOINTS = re.compile(r"runs/[^/]+/checkpoints/(?P<reweight>reweight-)?(?P<key>[0-9a-f]+)")
 WHOLE_FOLDERS = ("lost attempt", "intermediate results", "checkpoints")
 

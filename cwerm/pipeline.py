@@ -31,9 +31,8 @@ METHODS: dict[str, tuple[ModuleType, ...]] = {
     "c-random-erm": (ingest, extract, select, train),  # S* at random, trained on alone
     "c-moderate-erm": (ingest, extract, select, train),  # S* = ModerateCoreset(S, z), likewise
 }
-METHODS["w-erm"] = METHODS[
-    "cw-erm"
-]  # S* = S: reweighted on every worker, each keeps its own weight
+# S* = S: reweighted on every worker, and each sample keeps its own weight
+METHODS["w-erm"] = METHODS["cw-erm"]
 STAGES = {stage.NAME: stage for stage in METHODS["cw-erm"]}
 
 

@@ -64,9 +64,7 @@ def check_memory(key: str, bytes_a_sample: int, batch_size: int, workers_a_node:
 
 def workers_sharing_memory(workers: int) -> int:
     """How many of the workers use the same memory: one on a GPU of its own, all of a node on CPUs."""
-    import ray
-
-    return 1 if num_gpus() else -(-workers // len(ray.nodes()))
+    return 1 if num_gpus() else -(-workers // len(cluster.worker_nodes()))
 
 
 def _free_memory() -> int:

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from cwerm import console
@@ -66,6 +67,13 @@ def check_gpus(workers: int | str, gpus: int) -> None:
         )
 
 
+def worker_nodes() -> list[dict[str, Any]]:
+    """Ray's records of the nodes that live and have a CPU to give away; the head may have none."""
+    import ray
+
+    return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
+
+
 def check_nodes(job: Job) -> None:
     """Compare every node that takes work with this process: its versions, and the files it sees.
 
@@ -95,11 +103,7 @@ def check_nodes(job: Job) -> None:
         unseen = [key for key, path in paths.items() if not os.path.exists(path)]
         return {**found, "unseen": unseen[0]} if unseen else found
 
-    nodes = {
-        node["NodeID"]: node["NodeManagerAddress"]
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("CPU", 0) > 0
-    }
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in worker_nodes()}
     task = ray.remote(num_cpus=0, max_retries=0)(report)
     with _local_paths(job) as paths:
         answers = {

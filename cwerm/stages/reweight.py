@@ -17,7 +17,7 @@ from cwerm import console, schema
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import capacity, common, ingest, pixels, reweight_fit, select, session
+from cwerm.stages import capacity, cluster, common, ingest, pixels, reweight_fit, select, session
 from cwerm.stages.board import progress_board
 from cwerm.stages.classifiers import batch_bytes
 from cwerm.stages.reweight_fit import Learned
@@ -114,7 +114,7 @@ def _learn(job: Job, store: ArtifactStore, writer: Writer, coreset_size: int) ->
 def _learn_in_actor(job: Job, store: ArtifactStore, writer: Writer, board: Any) -> Learned:
     import ray
 
-    cpus = min(MOST_CPUS, max(node["Resources"].get("CPU", 1) for node in ray.nodes()))
+    cpus = min(MOST_CPUS, max(node["Resources"]["CPU"] for node in cluster.worker_nodes()))
     actor = ray.remote(_Reweighter).options(
         num_cpus=cpus,
         num_gpus=1 if capacity.num_gpus() else 0,

@@ -12,18 +12,13 @@ from typing import Any
 from cwerm.artifacts import ArtifactStore, Writer
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import capacity, reweight_fit, session
+from cwerm.stages import capacity, reweight_fit
+from cwerm.stages.ranks import run_on_ranks
 from cwerm.stages.reweight_fit import Learned
-from cwerm.storage import filesystem
-
-MAX_FAILURES = 2
 
 
 def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any) -> Learned:
     """The result of rank 0, which is that of every rank."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     workers = capacity.num_workers(job)
     smallest = min(job.reweight.batch_size, job.reweight.meta_batch_size)
     if smallest < workers:
@@ -31,24 +26,8 @@ def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any
             f"reweight.batch_size: batches of {smallest} can't be shared by {workers} workers; use "
             f"at least {workers} for it and for reweight.meta_batch_size"
         )
-    resources = capacity.worker_resources(workers)
-    system, path = filesystem(store.storage.uri(f"runs/{job.name}/checkpoints"), job.s3)
     config = {"job": job, "store": store, "writer": writer, "board": board}
-    with session.interruptible():
-        TorchTrainer(
-            _rank,
-            train_loop_config={**config, "threads": max(1, int(resources["CPU"]))},
-            scaling_config=ScalingConfig(
-                num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
-            ),
-            torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
-            run_config=RunConfig(
-                name=f"reweight-{writer.key}",
-                storage_filesystem=system,
-                storage_path=path,
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            ),
-        ).fit()
+    run_on_ranks(_rank, config, job, store, name=f"reweight-{writer.key}")
     result = _result_path(writer)
     learned = _load(writer.storage.read_bytes(result))
     writer.storage.delete(result)

@@ -18,10 +18,9 @@ from cwerm.errors import UserError
 from cwerm.stages import broadcast, capacity, common, ingest, pixels, select, session
 from cwerm.stages.board import progress_board
 from cwerm.stages.classifiers import batch_bytes
-from cwerm.storage import filesystem
+from cwerm.stages.ranks import run_on_ranks
 
 NAME = "train"
-MAX_FAILURES = 2
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
 MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
 
@@ -39,40 +38,22 @@ def key(job: Job, store: ArtifactStore) -> str:
 
 def run(job: Job, store: ArtifactStore) -> Artifact:
     """Train the classifier on the method's samples, evaluate it on the test images."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     from cwerm.stages.train_loop import train_worker
 
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     images = common.require(ingest, job, store)
-    workers = capacity.num_workers(job)
     check_batch(job, images)
-    resources = capacity.worker_resources(workers)
-    config = {
-        **loop_inputs(job, store, images),
-        "threads": max(1, int(resources["CPU"])),
-        "events": f"runs/{job.name}/events/{writer.key}",
-    }
-    system, path = filesystem(store.storage.uri(f"runs/{job.name}/checkpoints"), job.s3)
-    board_of = progress_board(job.train.epochs, "train")
-    with session.interruptible(), board_of as board, session.user_errors():
-        trainer = TorchTrainer(
+    inputs = loop_inputs(job, store, images)
+    events = f"runs/{job.name}/events/{writer.key}"
+    with progress_board(job.train.epochs, "train") as board, session.user_errors():
+        result = run_on_ranks(
             train_worker,
-            train_loop_config={**config, "board": board},
-            scaling_config=ScalingConfig(
-                num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
-            ),
-            torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
-            run_config=RunConfig(
-                name=writer.key,
-                storage_filesystem=system,
-                storage_path=path,
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                checkpoint_config=CheckpointConfig(num_to_keep=job.train.keep_checkpoints),
-            ),
+            {**inputs, "events": events, "board": board},
+            job,
+            store,
+            name=writer.key,
+            keep_checkpoints=job.train.keep_checkpoints,
         )
-        result = trainer.fit()
     return _commit(job, writer, images, result)
 
 

@@ -30,7 +30,7 @@ def train_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     torch.backends.cudnn.benchmark = True
     context = ray.train.get_context()
-    worker = _Worker(config, get_device(), context.get_world_size(), context.get_world_rank())
+    worker = Worker(config, get_device(), context.get_world_size(), context.get_world_rank())
     checkpoint = ray.train.get_checkpoint()
     if checkpoint:
         with checkpoint.as_directory() as folder:
@@ -52,7 +52,7 @@ def train_worker(config: dict[str, Any]) -> None:
         config["board"].post.remote(epoch + 1, remark)
 
 
-class _Worker:
+class Worker:
     """One rank: its copy of the data, the model and the optimizer."""
 
     def __init__(self, config: dict[str, Any], device: Any, world_size: int, rank: int) -> None:
@@ -231,7 +231,7 @@ class _Events:
         self._storage = config["store"].storage
         self._target = config["events"]
 
-    def write(self, worker: _Worker, epoch: int, metrics: dict[str, Any]) -> None:
+    def write(self, worker: Worker, epoch: int, metrics: dict[str, Any]) -> None:
         """Add one epoch's scalars, and at the first the histogram of weights."""
         scalars = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
         for name, value in scalars.items():

@@ -148,7 +148,7 @@ def trained_tensors(chain: Chain) -> dict[str, np.ndarray]:
 
 def _worker(chain: Chain, weights: np.ndarray) -> Any:
     """One rank of the training, in this process, for a model without batch statistics."""
-    from cwerm.stages.train_loop import _Worker
+    from cwerm.stages.train_loop import Worker
 
     config = {
         "job": chain.job,
@@ -159,7 +159,7 @@ def _worker(chain: Chain, weights: np.ndarray) -> Any:
         "samples_per_epoch": 400,
         "size": 32,
     }
-    return _Worker(config, torch.device("cpu"), 1, 0)
+    return Worker(config, torch.device("cpu"), 1, 0)
 
 
 def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:

@@ -1,0 +1,51 @@
+"""One function on every rank of a process group: Ray Train as the stages use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cwerm.artifacts import ArtifactStore
+from cwerm.config import Job
+from cwerm.stages import capacity, session
+from cwerm.storage import filesystem
+
+MAX_FAILURES = 2
+
+
+def run_on_ranks(
+    function: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    job: Job,
+    store: ArtifactStore,
+    *,
+    name: str,
+    keep_checkpoints: int | None = None,
+) -> Any:
+    """Run ``function`` on the job's workers, a GPU each where there are any; Ray Train's result.
+
+    It is called with ``config`` and the number of ``threads`` that a rank may use. After the loss of a
+    worker all start again, from the last checkpoint of the run ``name`` if they report any.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    workers = capacity.num_workers(job)
+    resources = capacity.worker_resources(workers)
+    system, path = filesystem(store.storage.uri(f"runs/{job.name}/checkpoints"), job.s3)
+    with session.interruptible():
+        return TorchTrainer(
+            function,
+            train_loop_config={**config, "threads": max(1, int(resources["CPU"]))},
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
+            ),
+            torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
+            run_config=RunConfig(
+                name=name,
+                storage_filesystem=system,
+                storage_path=path,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=CheckpointConfig(num_to_keep=keep_checkpoints),
+            ),
+        ).fit()
