@@ -113,3 +113,33 @@ def fork(chain: Chain, tmp_path: Path) -> Fork:
         return Chain(job, store, {s.NAME: chain.made[s.NAME] for s in earlier})
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def noisy(ray_session: None, parted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """Ingest, extract and select with 40 % of the labels wrong, a quarter of the images as coreset."""
+    tree = chain_tree(parted_data, tmp_path_factory.mktemp("noisy"))
+    tree["data"] |= {"noise": "symmetric", "noise_rate": 0.4}
+    tree["coreset"] |= {"method": "random", "ratio": 0.25, "meta_per_class": 5}
+    return run_stages(parse_job(tree), (ingest, extract, select))
+
+
+Vary = Callable[..., Chain]
+
+
+@pytest.fixture
+def vary(noisy: Chain) -> Vary:
+    """The noisy chain with other settings, run up to a stage; keys keep artifacts apart."""
+
+    def run(last: ModuleType | None, **changes: Any) -> Chain:
+        tree = noisy.job.model_dump()
+        for key, value in changes.items():
+            *sections, name = key.split("__")
+            section = tree
+            for part in sections:
+                section = section[part]
+            section[name] = value
+        stages = CHAIN[: CHAIN.index(last) + 1] if last else ()
+        return run_stages(parse_job(tree), stages)
+
+    return run
