@@ -196,9 +196,14 @@ class Writer:
             self.storage.write_bytes(self._marker(table, index), marker)
         return file
 
-    def write_unpublished(self, table: str, index: int, rows: pa.Table) -> File:
-        """Write one part of an intermediate result, which no other attempt will use."""
-        return self._put_table(f"unpublished/{table}-{index:05d}.parquet", table, rows)
+    def write_unpublished(
+        self, table: str, index: int, rows: pa.Table, *, name: str | None = None
+    ) -> File:
+        """Write one part of an intermediate result, which no other attempt will use.
+
+        ``name`` tells apart several results of one table's schema.
+        """
+        return self._put_table(f"unpublished/{name or table}-{index:05d}.parquet", table, rows)
 
     def read_unpublished(self, file: File) -> pa.Table:
         """What `write_unpublished` wrote."""

@@ -107,6 +107,13 @@ class Job(Section):
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
 
 
+def _section(key: str, value: Any) -> Any:
+    """A section without a value, and ``resources: auto``, have their defaults."""
+    if key in SECTIONS and (value is None or (key, value) == ("resources", "auto")):
+        return {}
+    return value
+
+
 SECTIONS = tuple(
     name
     for name, field in Job.model_fields.items()
@@ -133,14 +140,13 @@ def load_job(
 def parse_job(tree: Mapping[str, Any]) -> Job:
     """Check a tree of plain values and turn it into a `Job`.
 
-    A section without a value, as in a file where all its keys are commented out, has its defaults.
+    A section without a value, as in a file where all its keys are commented out, has its defaults, and
+    so has ``resources: auto``.
 
     Raises:
         UserError: the first wrong key or value, in one line.
     """
     try:
-        return Job.model_validate(
-            {k: {} if v is None and k in SECTIONS else v for k, v in tree.items()}
-        )
+        return Job.model_validate({k: _section(k, v) for k, v in tree.items()})
     except ValidationError as error:
         raise UserError(explain(error.errors()[0], Job.model_json_schema())) from None

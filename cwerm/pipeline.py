@@ -9,10 +9,12 @@ from typing import Any
 
 from cwerm import console
 from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.claims import claimed
 from cwerm.config import Job
 from cwerm.preflight import check, check_images
 from cwerm.runs import RunFolder, RunResult
 from cwerm.stages import broadcast, extract, ingest, reweight, select, train
+from cwerm.stages.board import watched_nodes
 from cwerm.storage import open_storage
 
 METHODS: dict[str, tuple[ModuleType, ...]] = {
@@ -55,10 +57,11 @@ def run(job: Job) -> RunResult:
     check(job, store)
     folder = RunFolder(job, store)
     results = {}
-    for stage in METHODS[job.method]:
-        results[stage.NAME] = run_stage(stage, job, store)
-        if stage is ingest:
-            check_images(job, store, results[stage.NAME].artifact)
+    with watched_nodes():
+        for stage in METHODS[job.method]:
+            results[stage.NAME] = run_stage(stage, job, store)
+            if stage is ingest:
+                check_images(job, store, results[stage.NAME].artifact)
     return folder.finish(results)
 
 
@@ -76,10 +79,13 @@ def run_one(name: str, job: Job) -> str:
 def run_stage(stage: ModuleType, job: Job, store: ArtifactStore) -> StageResult:
     """One stage: its artifact from the store, or else computed and committed."""
     started = time.perf_counter()
-    artifact: Artifact | None = store.find(stage.NAME, stage.key(job, store))
+    key = stage.key(job, store)
+    artifact: Artifact | None = store.find(stage.NAME, key)
     reused = artifact is not None
     if artifact is None:
-        artifact = stage.run(job, store)
+        with claimed(store, stage.NAME, key) as made_by_another:
+            reused = made_by_another is not None
+            artifact = made_by_another or stage.run(job, store)
     seconds = time.perf_counter() - started
     console.stage_line(stage.NAME, _describe(artifact, reused), seconds)
     return StageResult(artifact, seconds, reused)

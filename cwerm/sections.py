@@ -167,6 +167,8 @@ class Broadcast(Section):
     """Coreset samples asked for; where not given, 10 for ``vote`` and ``agreement`` and else 1."""
     power: Rate = 1.0
     """Exponent of the vote."""
+    max_index_bytes: Count = 2**31
+    """Memory for the coreset's index in each worker; a larger index is searched in shards."""
     balance: Literal["auto", "none", "class"] = "auto"
     """``class``: weights have mean 1 within each given class, so that no class fades; ``none``: over the
     whole data set. ``auto``: ``class`` for ``reweight.method: posterior``."""
@@ -231,5 +233,8 @@ class Resources(Section):
 
     workers: Count | Literal["auto"] = "auto"
     """Parallel workers of every distributed stage: the GPUs there are, or else up to 8 CPUs."""
+    min_workers: Count | None = None
+    """Training begins, and goes on after a loss, with so few, and takes up more as they come; where not
+    given, it waits for all."""
     address: Text | None = None
     """Ray cluster to join; a local one is started where neither this nor RAY_ADDRESS is set."""

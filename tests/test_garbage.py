@@ -39,6 +39,8 @@ class Planted:
             self._attempts("select", key)
         self._put("artifacts/select/" + OPEN + "/state.pt")
         self._garbage("artifacts/select/" + DONE + "/state.pt")
+        self._put("artifacts/select/" + OPEN + "/claims/000001.json")
+        self._garbage("artifacts/select/" + DONE + "/claims/000001.json")
         Writer(self.store, "train", TRAINED, {}).commit({}, {"test_accuracy": 1})
         for name, stage_key in (("train", TRAINED), ("reweight", f"reweight-{DONE}")):
             for file in ("checkpoint_manager_snapshot.json", "checkpoint_1/state.pt"):
@@ -108,6 +110,7 @@ def test_all_garbage_goes_and_all_else_stays(
     told = capsys.readouterr().out
     assert planted.paths() == before
     kinds = ["lost attempt", "lost files", "intermediate results", "part markers", "saved state"]
+    kinds += ["claims"]
     kinds += ["checkpoints"]
     if isinstance(planted.storage, LocalStorage):
         kinds.append("interrupted write")

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int, Int64, Integer
 
 from cwerm.algorithms.neighbors import NeighborIndex
 
-__all__ = ["consistent_samples", "label_agreement", "search_others"]
+__all__ = ["consistent_samples", "label_agreement", "search_others", "without_own"]
 
 META_NEIGHBORS = 10
 
@@ -23,7 +23,15 @@ def search_others(
     neighbors: int,
 ) -> tuple[Float32[np.ndarray, "b k"], Int64[np.ndarray, "b k"]]:
     """Distances and ids of the nearest samples in the index with another id than the query's own."""
-    distances, found = index.search(features, neighbors + 1)
+    return without_own(*index.search(features, neighbors + 1), ids)
+
+
+def without_own(
+    distances: Float32[np.ndarray, "b found"],
+    found: Int64[np.ndarray, "b found"],
+    ids: Integer[np.ndarray, " b"],
+) -> tuple[Float32[np.ndarray, "b k"], Int64[np.ndarray, "b k"]]:
+    """The neighbours but the query itself, or but the farthest where the query is none of them."""
     own = found == ids[:, None]
     own[~own.any(axis=1), -1] = True  # not in the index: the farthest is one too many
     rest = (len(ids), found.shape[1] - 1)

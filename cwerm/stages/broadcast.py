@@ -1,14 +1,15 @@
 """Broadcast: what was learned on the coreset -> ``weights`` of every sample (paper, Eq. 3).
 
-The coreset's index is replicated to every worker and the parts of the features are the queries. The
-first pass writes unscaled weights and adds them up; the second scales them to mean 1, over the data
-set or within each given class.
+The parts of the features are the queries; `coreset_neighbors` says where the index lies. The first pass
+writes unscaled weights and adds them up; the second scales them to mean 1, over the data set or within
+each given class.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ import pyarrow as pa
 
 from cwerm import schema
 from cwerm.algorithms import broadcast as broadcasts
-from cwerm.algorithms.agreement import label_agreement
-from cwerm.algorithms.neighbors import NeighborIndex
+from cwerm.algorithms.agreement import label_agreement, without_own
 from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.stages import common, extract, ingest, reweight, select
+from cwerm.stages.coreset_neighbors import Find, make_find
 from cwerm.stages.learned_function import LearnedFunction
 from cwerm.stages.parallel import worker_pool
 
@@ -38,25 +39,29 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     features = common.require(extract, job, store)
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     coreset = store.read(common.require(select, job, store), "coreset")
-    learned = store.read(common.require(reweight, job, store), "coreset_weights")
-    ids = common.column(coreset, "id")
-    assert np.array_equal(ids, common.column(learned, "id"))
-    labels, weights = common.column(coreset, "label"), common.column(learned, "weight")
+    weighted = store.read(common.require(reweight, job, store), "coreset_weights")
+    ids, labels = common.column(coreset, "id"), common.column(coreset, "label")
+    assert np.array_equal(ids, common.column(weighted, "id"))
+    weights = common.column(weighted, "weight")
     parts = list(range(len(features.tables["features"])))
-    search: Any
-    if job.broadcast_method == "identity":
-        search = functools.partial(_Identity, store, features, writer, ids, weights)
-    else:
+    identity = job.broadcast_method == "identity"
+    if not identity:
         check_neighbors(job, len(ids))
-        vectors = np.stack(common.take_rows(store, features, "features", "feature", ids))
-        search = functools.partial(
-            _Search, job, store, features, writer, (vectors, ids, labels, weights)
-        )
+    weigh: Any
     sums: dict[int, np.ndarray] = {}
     raw: dict[int, File] = {}
     names = common.require(ingest, job, store).info["class_names"]
     with worker_pool(job, len(parts), gpu=True) as pool:
-        for index, (file, part_sums) in pool.map(search, parts, "broadcast: search"):
+        if identity:
+            weigh = functools.partial(_Identity, store, features, writer, ids, weights)
+        else:
+            asked = job.neighbors + _leaves_one_out(job)
+            most = job.broadcast.max_index_bytes
+            find = make_find(pool, store, features, writer, ids, asked, most)
+            weigh = functools.partial(
+                _Weigh, job, store, features, writer, find, (ids, labels, weights)
+            )
+        for index, (file, part_sums) in pool.map(weigh, parts, "broadcast: weights"):
             raw[index], sums[index] = file, part_sums
         means = _means(job, names, [sums[index] for index in parts])
         work = [(index, raw[index]) for index in parts]
@@ -95,12 +100,16 @@ def check_neighbors(job: Job, coreset_size: int) -> None:
     Raises:
         UserError: naming the key to change.
     """
-    most = coreset_size - (job.broadcast_method in broadcasts.LEAVE_ONE_OUT)
+    most = coreset_size - _leaves_one_out(job)
     if job.neighbors > most:
         raise UserError(
             f"broadcast.neighbors: {job.neighbors} asked of a coreset of {coreset_size}; "
             "ask for fewer, or raise coreset.ratio"
         )
+
+
+def _leaves_one_out(job: Job) -> bool:
+    return job.broadcast_method in broadcasts.LEAVE_ONE_OUT
 
 
 def _parameters(job: Job) -> dict[str, Any]:
@@ -112,8 +121,8 @@ def _parameters(job: Job) -> dict[str, Any]:
     return {"method": method, "neighbors": job.neighbors, **power, **balance}
 
 
-class _Search:
-    """Holds the coreset's index; finds the neighbours of one part and writes its unscaled weights."""
+class _Weigh:
+    """Finds the neighbours of one part and writes its unscaled weights."""
 
     def __init__(
         self,
@@ -121,23 +130,26 @@ class _Search:
         store: ArtifactStore,
         features: Artifact,
         writer: Writer,
-        coreset: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+        make_find: Callable[[], Find],
+        coreset: tuple[np.ndarray, np.ndarray, np.ndarray],
     ) -> None:
-        vectors, self.ids, self.labels, self.weights = coreset
+        self.ids, self.labels, self.weights = coreset
         self.job, self.store, self.features, self.writer = job, store, features, writer
-        self.index = NeighborIndex(vectors, self.ids)
+        self.find = make_find()
         self.function = None
         if job.broadcast_method in ("function", "agreement"):
             learned, images = (common.require(stage, job, store) for stage in (reweight, ingest))
-            self.function = LearnedFunction(job, store, learned, images, vectors.shape[1])
+            self.function = LearnedFunction(
+                job, store, learned, images, common.dimensions(store, features)
+            )
 
     def __call__(self, part: int) -> tuple[File, np.ndarray]:
         rows = self.store.read_part(self.features, "features", part)
         ids, labels = common.column(rows, "id"), common.column(rows, "label")
         vectors, method = common.column(rows, "feature"), self.job.broadcast_method
-        distances, neighbor_ids = broadcasts.search(
-            method, self.index, vectors, ids, self.job.neighbors
-        )
+        distances, neighbor_ids = self.find(part, vectors)
+        if _leaves_one_out(self.job):
+            distances, neighbor_ids = without_own(distances, neighbor_ids, ids)
         positions = np.searchsorted(self.ids, neighbor_ids)  # coreset ids are sorted
         neighbor_labels = self.labels[positions]
         if self.function:

@@ -24,11 +24,29 @@ def num_workers(job: Job) -> int:
     import ray
 
     ensure_ray(job)
-    gpus = num_gpus()
-    if job.resources.workers == "auto":
+    gpus, wanted = num_gpus(), job.resources.workers
+    if wanted == "auto":
         return gpus or min(AUTO_CPU_WORKERS, int(ray.cluster_resources()["CPU"]))
-    cluster.check_gpus(job.resources.workers, gpus)
-    return job.resources.workers
+    cluster.check_gpus(job.resources.min_workers or wanted, gpus)
+    return min(wanted, gpus) if gpus else wanted
+
+
+def elastic_workers(job: Job) -> tuple[int, int]:
+    """The fewest and the most workers that training runs on; alike where the job asks for no fewer.
+
+    Raises:
+        UserError: the fewest are more than the most.
+    """
+    workers = num_workers(job)
+    fewest, wanted = job.resources.min_workers, job.resources.workers
+    if fewest is None:
+        return workers, workers
+    most = workers if wanted == "auto" else wanted
+    if fewest > most:
+        raise UserError(
+            f"resources.min_workers: {fewest} of {most} workers; ask for at most {most}"
+        )
+    return fewest, most
 
 
 def worker_resources(workers: int, *, share: float = 1.0) -> dict[str, float]:

@@ -48,7 +48,7 @@ def check_resources(job: Job) -> None:
             "resources: the cluster has no worker with a CPU; start one with `ray start`, or get some "
             f"from its autoscaler: `python cluster/gpus.py {count}`"
         )
-    check_gpus(wanted, gpus)
+    check_gpus(job.resources.min_workers or wanted, gpus)
     key = "GPU" if gpus else "CPU"
     if free.get(key, 0) < 1:
         console.note(f"other work holds all {there[key]:.0f} {key}s; this run waits for them")

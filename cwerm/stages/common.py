@@ -60,6 +60,13 @@ def take_rows(
     return values
 
 
+def dimensions(store: ArtifactStore, features: Artifact) -> int:
+    """Length of a feature vector."""
+    field = store.read_part(features, "features", 0, ["feature"]).schema.field("feature")
+    (length,) = field.type.shape
+    return int(length)
+
+
 def images_of(table: Any) -> list[bytes] | np.ndarray:
     """The image column: encoded bytes, or an array of uint8 pixels for each row."""
     values = table.column("image").combine_chunks()

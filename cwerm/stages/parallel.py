@@ -23,6 +23,7 @@ class _PartWorker:
 
     def apply(self, name: str, make: Make, part: Any) -> Any:
         if name != self._name:
+            self._name, self._function = "", lambda part: part  # frees the last one's memory first
             self._name, self._function = name, make()
         return self._function(part)
 

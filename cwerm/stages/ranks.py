@@ -21,16 +21,19 @@ def run_on_ranks(
     *,
     name: str,
     keep_checkpoints: int | None = None,
+    elastic: bool = False,
 ) -> Any:
     """Run ``function`` on the job's workers, a GPU each where there are any; Ray Train's result.
 
     It is called with ``config`` and the number of ``threads`` that a rank may use. After the loss of a
-    worker all start again, from the last checkpoint of the run ``name`` if they report any.
+    worker all start again, from the last checkpoint of the run ``name`` if they report any; ``elastic``
+    ones, whose result does not depend on their number, with as few as the job allows.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     workers = capacity.num_workers(job)
+    fewest, most = capacity.elastic_workers(job) if elastic else (workers, workers)
     resources = capacity.worker_resources(workers)
     system, path = filesystem(store.storage.uri(f"runs/{job.name}/checkpoints"), job.s3)
     with session.interruptible():
@@ -38,7 +41,9 @@ def run_on_ranks(
             function,
             train_loop_config={**config, "threads": max(1, int(resources["CPU"]))},
             scaling_config=ScalingConfig(
-                num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
+                num_workers=most if fewest == most else (fewest, most),
+                use_gpu="GPU" in resources,
+                resources_per_worker=resources,
             ),
             torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
             run_config=RunConfig(

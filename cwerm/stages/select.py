@@ -163,12 +163,10 @@ def _distances(
 ) -> np.ndarray:
     """Distance of every sample to the median of its class over the candidates, float32 [n]."""
     parts = list(range(len(features.tables["features"])))
-    is_candidate = np.zeros(len(labels), dtype=bool)
-    is_candidate[candidates] = True
+    others = np.setdiff1d(np.arange(len(labels)), candidates)
     num_classes = int(labels.max()) + 1
     counts = np.bincount(labels[candidates], minlength=num_classes)
-    kind = store.read_part(features, "features", 0).schema.field("feature").type
-    (dimensions,) = kind.shape
+    dimensions = common.dimensions(store, features)
     medians = np.empty((num_classes, dimensions), dtype=np.float32)
     distances = np.empty(len(labels), dtype=np.float32)
     with worker_pool(job, len(parts)) as pool:
@@ -176,7 +174,7 @@ def _distances(
             width = block.stop - block.start
             state = MedianState.start(num_classes, width, job.features.dtype, counts)
             while not state.done:
-                count = functools.partial(_Counter, store, features, is_candidate, block, state)
+                count = functools.partial(_Counter, store, features, others, block, state)
                 total: Any = 0
                 for _, counted in pool.map(count, parts, "select: medians"):
                     total = total + counted
@@ -195,16 +193,16 @@ class _Counter:
         self,
         store: ArtifactStore,
         features: Artifact,
-        is_candidate: np.ndarray,
+        others: np.ndarray,
         block: slice,
         state: MedianState,
     ) -> None:
-        self.store, self.features, self.is_candidate = store, features, is_candidate
+        self.store, self.features, self.others = store, features, others
         self.block, self.state = block, state
 
     def __call__(self, part: int) -> Any:
         rows = self.store.read_part(self.features, "features", part)
-        kept = self.is_candidate[common.column(rows, "id")]
+        kept = ~np.isin(common.column(rows, "id"), self.others)
         vectors = common.column(rows, "feature")[kept][:, self.block]
         return self.state.count(vectors, common.column(rows, "label")[kept])
 

@@ -53,6 +53,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
             store,
             name=writer.key,
             keep_checkpoints=job.train.keep_checkpoints,
+            elastic=True,
         )
     return _commit(job, writer, images, result)
 

@@ -35,6 +35,9 @@ def train_worker(config: dict[str, Any]) -> None:
     if checkpoint:
         with checkpoint.as_directory() as folder:
             worker.restore(Path(folder) / "state.pt")
+        if worker.rank == 0:
+            where = f"epoch {len(worker.history)} on {worker.world_size} worker(s)"
+            config["board"].note.remote(f"goes on after {where}")
     events = _Events(config) if worker.rank == 0 else None
     for epoch in range(len(worker.history), worker.job.train.epochs):
         metrics = worker.train_epoch(epoch)
@@ -170,6 +173,7 @@ class Worker:
         self._average_running_statistics()
         metrics = {
             "epoch": epoch,
+            "workers": self.world_size,
             "train_loss": loss_sum / seen,
             "train_accuracy": correct_sum / seen,
             "lr": lr,

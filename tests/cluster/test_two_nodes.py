@@ -1,25 +1,28 @@
-"""Two Ray nodes give the weights of one, also where one of the two is lost during extract."""
+"""Two Ray nodes give the weights of one, also where one of the two is lost midway."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from stages.conftest import CHAIN, Chain, chain, chain_tree, parted_data, run_stages
+from stages.conftest import Chain, chain, chain_tree, parted_data, run_stages
 
 from cwerm.config import parse_job
+from cwerm.pipeline import METHODS
 from cwerm.stages import common
 
 __all__ = ["chain", "parted_data"]  # fixtures
 ROOT = Path(__file__).parents[2]
 
 
-def run_on_two_nodes(data: Path, folder: Path, *options: str) -> tuple[Chain, str]:
-    job = parse_job(chain_tree(data, folder / "store"))
+def run_on_two_nodes(tree: dict[str, Any], folder: Path, *options: str) -> tuple[Chain, str]:
+    job = parse_job(tree)
     (folder / "job.yaml").write_text(job.to_yaml())
     environment = {
         **os.environ,
@@ -36,8 +39,9 @@ def run_on_two_nodes(data: Path, folder: Path, *options: str) -> tuple[Chain, st
         timeout=500,
     )
     assert done.returncode == 0, done.stderr
-    made = run_stages(job, CHAIN)
-    return made, done.stdout
+    names = [stage.NAME for stage in METHODS[job.method]]
+    stages = METHODS[job.method][: names.index(options[0]) + 1]
+    return run_stages(job, stages), done.stdout
 
 
 def assert_same_rows(found: Chain, expected: Chain) -> None:
@@ -54,16 +58,41 @@ def assert_same_rows(found: Chain, expected: Chain) -> None:
 
 @pytest.mark.slow
 def test_two_nodes_give_the_weights_of_one(chain: Chain, parted_data: Path, tmp_path: Path) -> None:
-    made, output = run_on_two_nodes(parted_data, tmp_path)
+    made, output = run_on_two_nodes(
+        chain_tree(parted_data, tmp_path / "store"), tmp_path, "broadcast"
+    )
     assert "nodes at the end: 2" in output
     assert_same_rows(made, chain)
 
 
 @pytest.mark.slow
-def test_a_lost_node_loses_and_repeats_no_row(
+def test_a_node_lost_during_extract_loses_and_repeats_no_row(
     chain: Chain, parted_data: Path, tmp_path: Path
 ) -> None:
-    made, output = run_on_two_nodes(parted_data, tmp_path, "--lose")
-    assert "lost a node after" in output
+    pattern = "artifacts/extract/*/parts/*.json"
+    tree = chain_tree(parted_data, tmp_path / "store")
+    made, output = run_on_two_nodes(tree, tmp_path, "broadcast", pattern)
+    assert "struck after" in output
+    assert "lost node" in output
     assert "nodes at the end: 1" in output
     assert_same_rows(made, chain)
+
+
+@pytest.mark.slow
+def test_elastic_training_goes_on_with_the_workers_that_are_left(
+    parted_data: Path, tmp_path: Path
+) -> None:
+    """Four workers of one CPU each on two nodes of two; two are left, and no epoch is lost."""
+    tree = chain_tree(parted_data, tmp_path / "store")
+    tree["method"] = "erm"
+    tree["train"] |= {"epochs": 8}
+    tree["resources"] = {"workers": 4, "min_workers": 1}
+    made, output = run_on_two_nodes(tree, tmp_path, "train", "runs/*/checkpoints/*/*/state.pt")
+    assert "nodes at the end: 1" in output
+    assert "goes on after epoch" in output
+    history = json.loads(made.store.read_file(made.made["train"], "history.json"))
+    assert [epoch["epoch"] for epoch in history] == [*range(8)]
+    workers = [epoch["workers"] for epoch in history]
+    assert (workers[0], workers[-1]) == (4, 2)
+    assert workers == sorted(workers, reverse=True)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]

@@ -1,6 +1,7 @@
-"""Run the chain up to the weights on a Ray cluster of two nodes, one of which may be lost midway.
+"""Run a job on a Ray cluster of two nodes, one of which may be lost midway.
 
-``python two_nodes.py JOB [--lose]``. A program of its own, as a process can hold one Ray session.
+``python two_nodes.py JOB STAGE [PATTERN]``: up to the stage; the second node is lost once a file of the
+storage matches the pattern. A program of its own, as a process can hold one Ray session.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from cwerm.artifacts import ArtifactStore  # noqa: E402
 from cwerm.config import load_job  # noqa: E402
-from cwerm.stages import broadcast, extract, ingest, reweight, select  # noqa: E402
+from cwerm.pipeline import METHODS, run_stage  # noqa: E402
+from cwerm.stages.board import watched_nodes  # noqa: E402
 from cwerm.storage import open_storage  # noqa: E402
 
 NODE = {"num_cpus": 2, "object_store_memory": 150_000_000}
 
 
-def main(job_file: str, lose: bool) -> None:
+def main(job_file: str, last: str, pattern: str = "") -> None:
     job = load_job(job_file)
     store = ArtifactStore(open_storage(job.storage))
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
@@ -33,23 +35,23 @@ def main(job_file: str, lose: bool) -> None:
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     assert len(ray.nodes()) == 2
-    ingest.run(job, store)
-    if lose:
-        parts = Path(job.storage, "artifacts/extract", extract.key(job, store), "parts")
 
-        def strike() -> None:
-            while not list(parts.glob("*.json")):
-                time.sleep(0.01)
-            cluster.remove_node(second, allow_graceful=False)
-            sys.stdout.write(f"lost a node after {len(list(parts.glob('*.json')))} parts\n")
+    def strike() -> None:
+        while not (found := len(list(Path(job.storage).glob(pattern)))):
+            time.sleep(0.01)
+        cluster.remove_node(second, allow_graceful=False)
+        sys.stdout.write(f"struck after {found} file(s)\n")
 
-        striker = threading.Thread(target=strike)
+    striker = threading.Thread(target=strike)
+    if pattern:
         striker.start()
-    extract.run(job, store)
-    if lose:
+    with watched_nodes():
+        for stage in METHODS[job.method]:
+            run_stage(stage, job, store)
+            if last == stage.NAME:
+                break
+    if pattern:
         striker.join()
-    for stage in (select, reweight, broadcast):
-        stage.run(job, store)
     nodes = sum(node["Alive"] for node in ray.nodes())
     ray.shutdown()
     cluster.shutdown()
@@ -57,4 +59,4 @@ def main(job_file: str, lose: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--lose" in sys.argv[2:])
+    main(*sys.argv[1:])

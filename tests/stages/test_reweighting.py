@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from cwerm.algorithms.weight_net import WeightNet
 from cwerm.errors import UserError
 from cwerm.runs import weight_scores
 from cwerm.stages import broadcast, common, reweight
-from stages.conftest import Vary
+from stages.conftest import Fork, Vary
 from stages.noisy import Arrays, learned_weights, scaled, weights_of
 
 # --- ways to reweight ------------------------------------------------------------------------------
@@ -125,3 +126,18 @@ def test_what_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         reweight.check(vary(None, **changes).job)
+
+
+@pytest.mark.parametrize("method", ["nearest", "vote"])
+def test_an_index_in_shards_finds_what_the_whole_one_does(fork: Fork, method: str) -> None:
+    changes = {"broadcast__method": method, "broadcast__neighbors": 3}
+    tables = []
+    for most in (2**31, 100_000):  # bytes; 40 vectors of 1280 dimensions take 411,200
+        mine = fork(broadcast, broadcast__max_index_bytes=most, **changes)
+        made = broadcast.run(mine.job, mine.store)
+        tables.append(mine.store.read(made, "weights"))
+        folder = Path(mine.job.storage, made.folder)
+        shards = {path.name.split("-")[1] for path in folder.rglob("neighbors-*.parquet")}
+        assert len(shards) == (0 if most == 2**31 else 5)
+    whole, sharded = tables
+    assert sharded.equals(whole)

@@ -1,0 +1,323 @@
+"""Runs on three hosts with a bucket: as submitted from a laptop, and with a host lost midway."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import secrets
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from cli.commands import process
+from object_store import ACCESS_KEY, BUCKET, SECRET_KEY, Server, _program
+
+from cluster.cluster_files_checks import ROOT
+from cluster.hosts import Host, hosts, obstacle, wait_for
+from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.config import load_job
+from cwerm.runs import load_summary, load_weights
+from cwerm.stages import common, extract, train
+from cwerm.storage import fetch, open_storage
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(obstacle() is not None, reason=str(obstacle())),
+]
+
+IMAGES, EPOCHS = 2000, 6
+CHANGES = (
+    f"data.limit={IMAGES}",
+    "data.rows_per_part=100",
+    "coreset.ratio=0.1",
+    "reweight.epochs=10",
+    f"train.epochs={EPOCHS}",
+)
+START_SECONDS, RUN_SECONDS = 120, 400
+
+
+class BridgeServer(Server):
+    """The S3 server at an address that the hosts reach."""
+
+    def __init__(self, program: str, address: str) -> None:
+        self._reached_at = address
+        super().__init__(program)
+
+    def start(self) -> None:
+        self._command = [word.replace("127.0.0.1", self._reached_at) for word in self._command]
+        self.address = f"http://{self._reached_at}:{self.port}"
+        super().start()
+
+
+@dataclass
+class Cluster:
+    """A head that computes nothing, two workers of two CPUs, and who submits."""
+
+    laptop: Host
+    head: Host
+    workers: list[Host]
+    token: str
+    server: BridgeServer
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{self.head.address}:8265"
+
+    def script(self, command: str) -> str:
+        """The command in the environment that cluster/README.md asks for."""
+        return (
+            f"source {ROOT}/cluster/env.sh; export AWS_ENDPOINT_URL_S3={self.server.address} "
+            f"AWS_REGION=us-east-1; {command}"
+        )
+
+    def start(self, host: Host, options: str) -> None:
+        host.shell(
+            self.script(
+                f"ray start --node-ip-address={host.address} --object-store-memory=300000000 {options}"
+            )
+        )
+
+    def start_worker(self, host: Host) -> None:
+        self.start(host, f"--address={self.head.address}:6379 --num-cpus=2 --num-gpus=0")
+
+    def alive(self) -> set[str]:
+        """The names of the hosts that the head counts on."""
+        request = Request(
+            f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        with urlopen(request, timeout=30) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+        names = {host.address: host.name for host in (self.head, *self.workers)}
+        return {names[node["node_ip"]] for node in nodes if node["state"] == "ALIVE"}
+
+    def wait_until_whole(self) -> None:
+        wait_for(lambda: self.alive() == {"head", "first", "second"}, START_SECONDS)
+
+    def submit(self, name: str, storage: str) -> subprocess.Popen[str]:
+        """``cwerm submit jobs/quickstart.yaml`` on the laptop."""
+        words = [
+            *("cwerm", "submit", str(ROOT / "jobs/quickstart.yaml"), f"name={name}", *CHANGES),
+            *("--address", self.dashboard, "--storage", storage),
+        ]
+        return subprocess.Popen(
+            self.laptop.command("bash", "-c", self.script(f"exec {shlex.join(words)}")),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def objects(self, storage: str, pattern: str) -> list[str]:
+        """Keys below the storage that match."""
+        prefix = storage.removeprefix(f"s3://{BUCKET}/") + "/"
+        pages = self.server.client().get_paginator("list_objects_v2")
+        keys = [
+            entry["Key"].removeprefix(prefix)
+            for page in pages.paginate(Bucket=BUCKET, Prefix=prefix)
+            for entry in page.get("Contents", ())
+        ]
+        return fnmatch.filter(keys, pattern)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    program = _program()
+    with (
+        hosts("laptop", "head", "first", "second") as (made, own),
+        pytest.MonkeyPatch.context() as env,
+    ):
+        laptop, head, *workers = made
+        server = BridgeServer(program, own)
+        try:
+            for name, value in (
+                ("AWS_ENDPOINT_URL_S3", server.address),
+                ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+                ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+                ("AWS_REGION", "us-east-1"),
+            ):
+                env.setenv(name, value)
+            cluster = Cluster(laptop, head, workers, secrets.token_hex(32), server)
+            for host in made:
+                (host.home / ".ray").mkdir()
+                (host.home / ".ray/auth_token").write_text(cluster.token)
+                (host.home / ".aws").mkdir()
+                (host.home / ".aws/credentials").write_text(
+                    f"[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"
+                )
+            cluster.start(
+                head,
+                f"--head --port=6379 --num-cpus=0 --num-gpus=0 --dashboard-host={head.address}",
+            )
+            for worker in workers:
+                cluster.start_worker(worker)
+            cluster.wait_until_whole()
+            yield cluster
+        finally:
+            server.remove()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run, in a bucket or a folder."""
+
+    storage: str
+    name: str
+    seconds: float
+
+    @property
+    def folder(self) -> str:
+        return f"{self.storage}/runs/{self.name}"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return load_summary(self.folder)
+
+    def artifact(self, stage: Any, folder: Path) -> tuple[ArtifactStore, Artifact]:
+        job = load_job(str(fetch(f"{self.folder}/job.yaml", folder)))
+        store = ArtifactStore(open_storage(self.storage))
+        return store, common.require(stage, job, store)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The same job with Ray on this machine alone, and its storage a folder."""
+    storage = tmp_path_factory.mktemp("local") / "store"
+    started = time.monotonic()
+    answer = process(
+        "run", ROOT / "jobs/quickstart.yaml", "name=local", *CHANGES, "--storage", storage
+    )
+    answer.succeeded()
+    return Finished(str(storage), "local", time.monotonic() - started)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster) -> Finished:
+    """The job on the cluster, with the whole cluster there all the time."""
+    storage = f"s3://{BUCKET}/undisturbed"
+    started = time.monotonic()
+    with cluster.submit("undisturbed", storage) as running:
+        out, _ = running.communicate(timeout=RUN_SECONDS)
+    assert running.returncode == 0, out
+    assert "test accuracy" in out
+    return Finished(storage, "undisturbed", time.monotonic() - started)
+
+
+def assert_same(found: Finished, expected: Finished, folder: Path) -> None:
+    """No row lost, none twice, and all that is learned equal to the last bit."""
+    assert found.summary["num_samples"] == IMAGES
+    store, features = found.artifact(extract, folder)
+    ids = common.column(store.read(features, "features", ["id"]), "id")
+    assert np.array_equal(ids, np.arange(IMAGES))
+    mine, other = (load_weights(run.folder).sort_by("id") for run in (found, expected))
+    assert mine.num_rows == other.num_rows
+    for name in other.column_names:
+        values, wanted = (common.column(table, name) for table in (mine, other))
+        assert np.array_equal(values, wanted), name
+    models = [train.load_model(*run.artifact(train, folder)) for run in (found, expected)]
+    for name, value in models[1].items():
+        assert np.array_equal(models[0][name], value), name
+
+
+def test_a_submitted_job_gives_what_one_machine_gives(
+    cluster: Cluster, undisturbed: Finished, local: Finished, tmp_path: Path
+) -> None:
+    assert_same(undisturbed, local, tmp_path)
+    tell(f"on one machine {local.seconds:.1f} s, on hosts {undisturbed.seconds:.1f} s")
+
+
+def test_events_and_checkpoints_are_in_the_bucket(
+    cluster: Cluster, undisturbed: Finished, tmp_path: Path
+) -> None:
+    import torch
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = cluster.objects(undisturbed.storage, "runs/undisturbed/events/*/events.*")
+    path = fetch(f"{undisturbed.storage}/{events}", tmp_path)
+    board = EventAccumulator(str(path))
+    board.Reload()
+    accuracies = [event.value for event in board.Scalars("test/accuracy")]
+    assert len(accuracies) == EPOCHS
+    assert accuracies[-1] == pytest.approx(undisturbed.summary["test_accuracy"])
+
+    found = cluster.objects(undisturbed.storage, "runs/undisturbed/checkpoints/*/state.pt")
+    assert len(found) == 2  # train.keep_checkpoints
+    lengths = []
+    for key in found:
+        state = torch.load(fetch(f"{undisturbed.storage}/{key}", tmp_path), weights_only=True)
+        lengths.append(len(state["history"]))
+    assert sorted(lengths) == [EPOCHS - 1, EPOCHS]
+
+
+@contextmanager
+def rejoined(cluster: Cluster, host: Host) -> Iterator[None]:
+    """Afterwards the host is back, as one that was switched off and on."""
+    try:
+        yield
+    finally:
+        host.join()
+        host.shell("ray stop --force")
+        cluster.start_worker(host)
+        cluster.wait_until_whole()
+
+
+def run_with_a_cut(cluster: Cluster, name: str, pattern: str, title: str) -> Finished:
+    """Cut off a host that does the work, once the first object of that pattern is in the bucket."""
+    storage = f"s3://{BUCKET}/{name}"
+    started = time.monotonic()
+    with cluster.submit(name, storage) as running:
+        there = wait_for(lambda: cluster.objects(storage, pattern), RUN_SECONDS)
+        struck = [h for h in cluster.workers if any(title in p for p in h.processes().values())]
+        tell(f"{len(there)} there; {title} on {[host.name for host in struck]}")
+        lost = struck[-1]
+        with rejoined(cluster, lost):
+            lost.cut()
+            moment = time.monotonic()
+            wait_for(lambda: lost.name not in cluster.alive(), 60)
+            tell(f"{lost.name} cut off, noticed after {time.monotonic() - moment:.1f} s")
+            out, _ = running.communicate(timeout=RUN_SECONDS)
+            assert running.returncode == 0, out
+            finished = Finished(storage, name, time.monotonic() - started)
+            assert lost.name not in cluster.alive()
+    return finished
+
+
+def tell_loss(found: Finished, expected: Finished, stage: str) -> None:
+    lost = found.summary["seconds"][stage] - expected.summary["seconds"][stage]
+    tell(
+        f"{stage}: {lost:.1f} s lost of {found.summary['seconds'][stage]:.1f} s; the whole job "
+        f"{found.seconds:.1f} s instead of {expected.seconds:.1f} s"
+    )
+
+
+def test_a_host_cut_off_during_extract(
+    cluster: Cluster, undisturbed: Finished, tmp_path: Path
+) -> None:
+    finished = run_with_a_cut(cluster, "extract", "artifacts/extract/*/parts/*.json", "_Embedder")
+    assert_same(finished, undisturbed, tmp_path)
+    tell_loss(finished, undisturbed, "extract")
+
+
+def test_a_host_cut_off_during_train(
+    cluster: Cluster, undisturbed: Finished, tmp_path: Path
+) -> None:
+    finished = run_with_a_cut(
+        cluster, "train", "runs/train/checkpoints/*/state.pt", "RayTrainWorker"
+    )
+    assert_same(finished, undisturbed, tmp_path)
+    store, artifact = finished.artifact(train, tmp_path)
+    history = json.loads(store.read_file(artifact, "history.json"))
+    assert [row["epoch"] for row in history] == [*range(EPOCHS)]
+    tell_loss(finished, undisturbed, "train")
+
+
+def tell(line: str) -> None:
+    """Shown by `pytest -s`."""
+    sys.stdout.write(f"\n{line}\n")
