@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cwerm.errors import UserError
+
+FULL = "storage: no space is left at '{}'; free some, and run again to go on from here"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk or its quota is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -118,9 +127,7 @@ class LocalStorage(Storage):
 
     def write_bytes(self, path: str, data: bytes, *, if_absent: bool = False) -> bool:
         target = self._path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
+        with self._partial(target) as partial:
             with partial.open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -133,15 +140,25 @@ class LocalStorage(Storage):
             except FileExistsError:
                 return False
             return True
-        finally:
-            partial.unlink(missing_ok=True)
 
     def upload(self, source: Path, path: str) -> None:
-        target = self._path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._partial(self._path(path)) as partial:
+            shutil.copyfile(source, partial)
+            partial.replace(self._path(path))
+
+    @contextmanager
+    def _partial(self, target: Path) -> Iterator[Path]:
+        """A name beside the target for the time of the write; nothing of that name is left."""
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+        except OSError as error:
+            if is_full(error):
+                raise UserError(FULL.format(self.root)) from None
+            raise
+        finally:
+            partial.unlink(missing_ok=True)
 
     def stat(self, path: str) -> Entry | None:
         try:

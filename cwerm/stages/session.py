@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from cwerm.config import Job
 from cwerm.errors import UserError
+from cwerm.objects import FULL, is_full
 from cwerm.stages import cluster
 
 _QUIET = {
@@ -207,6 +208,8 @@ def find_user_error(error: BaseException | Any) -> UserError | None:
         seen.add(id(current))
         if isinstance(current, UserError):
             return UserError(str(getattr(current, "cause", current)))
+        if is_full(current):
+            return UserError(FULL.format(getattr(current, "filename", None) or "a disk"))
         pending += [getattr(current, "cause", None), current.__cause__, current.__context__]
         pending += list((getattr(current, "worker_failures", None) or {}).values())
     # Ray Data keeps of what a function raised the text alone.

@@ -95,8 +95,8 @@ def fork(chain: Chain, tmp_path: Path) -> Fork:
     ``fork(select, workers=4)`` has all that select needs and runs on 4 workers.
     """
 
-    def copy(stage: ModuleType, **changes: Any) -> Chain:
-        folder = tmp_path / f"store-{len(os.listdir(tmp_path))}"
+    def copy(stage: ModuleType, folder: Path | None = None, **changes: Any) -> Chain:
+        folder = folder or tmp_path / f"store-{len(os.listdir(tmp_path))}"
         tree = {**chain.job.model_dump(), "storage": str(folder)}
         for key, value in changes.items():
             *sections, last = key.split("__")
