@@ -11,5 +11,9 @@ export RAY_USAGE_STATS_ENABLED=0 RAY_DATA_USAGE_DISABLED=1 RAY_ENABLE_UV_RUN_RUN
 export RAY_health_check_initial_delay_ms=1000 RAY_health_check_period_ms=1000
 export RAY_health_check_timeout_ms=1000 RAY_health_check_failure_threshold=3
 
+# What was asked of a lost node is given up after at most 15 s and asked of another, by default after seven
+# minutes. All nodes and drivers need the same numbers: a server ends connections that ask it more often.
+export RAY_grpc_client_keepalive_time_ms=5000 RAY_grpc_client_keepalive_timeout_ms=10000
+
 # A bucket that is not on AWS: uncomment and set your endpoint; put the keys in each node's ~/.aws/credentials.
 # export AWS_ENDPOINT_URL_S3=https://CHANGE-ME-s3.example.com

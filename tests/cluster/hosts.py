@@ -14,12 +14,13 @@ import pwd
 import random
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,13 @@ class Host:
             except (psutil.Error, OSError):  # it has ended
                 continue
         return found
+
+    def end(self, title: str, how: int = signal.SIGKILL) -> None:
+        """Signal all that runs there with this in its command line."""
+        for identifier, command in self.processes().items():
+            if title in command:
+                with suppress(ProcessLookupError):
+                    os.kill(identifier, how)
 
 
 @contextmanager
@@ -225,7 +233,7 @@ def _bridge(name: str, address: str) -> Iterator[None]:
 def _free_network() -> ipaddress.IPv4Network:
     """A network of 254 addresses that nobody here knows."""
     taken = [
-        ipaddress.ip_network(route["dst"], strict=False)
+        ipaddress.IPv4Network(route["dst"], strict=False)
         for route in json.loads(_ip("-4 -json route show"))
         if route["dst"] != "default"
     ]
@@ -233,7 +241,7 @@ def _free_network() -> ipaddress.IPv4Network:
         chosen = ipaddress.IPv4Network(
             (f"10.{random.randint(64, 254)}.{random.randint(0, 255)}.0", 24)
         )
-        if not any(chosen.overlaps(other) for other in taken):  # type: ignore[arg-type]
+        if not any(chosen.overlaps(other) for other in taken):
             return chosen
 
 

@@ -102,18 +102,24 @@ class Cluster:
     def wait_until_whole(self) -> None:
         wait_for(lambda: self.alive() == {"head", "first", "second"}, START_SECONDS)
 
-    def submit(self, name: str, storage: str) -> subprocess.Popen[str]:
-        """``cwerm submit jobs/quickstart.yaml`` on the laptop."""
+    @contextmanager
+    def submit(self, name: str, storage: str) -> Iterator[subprocess.Popen[str]]:
+        """``cwerm submit jobs/quickstart.yaml`` on the laptop; afterwards nothing of it runs."""
         words = [
             *("cwerm", "submit", str(ROOT / "jobs/quickstart.yaml"), f"name={name}", *CHANGES),
             *("--address", self.dashboard, "--storage", storage),
         ]
-        return subprocess.Popen(
+        with subprocess.Popen(
             self.laptop.command("bash", "-c", self.script(f"exec {shlex.join(words)}")),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
+        ) as running:
+            try:
+                yield running
+            finally:
+                self.laptop.end("cwerm submit")
+                self.head.end("cwerm.cli run")
 
     def objects(self, storage: str, pattern: str) -> list[str]:
         """Keys below the storage that match."""
@@ -289,12 +295,14 @@ def run_with_a_cut(cluster: Cluster, name: str, pattern: str, title: str) -> Fin
     return finished
 
 
-def tell_loss(found: Finished, expected: Finished, stage: str) -> None:
-    lost = found.summary["seconds"][stage] - expected.summary["seconds"][stage]
+def check_loss(found: Finished, expected: Finished, stage: str) -> None:
+    """The stage took little longer, even where Ray had given a task to the host just before the cut."""
+    took, takes = (run.summary["seconds"][stage] for run in (found, expected))
     tell(
-        f"{stage}: {lost:.1f} s lost of {found.summary['seconds'][stage]:.1f} s; the whole job "
-        f"{found.seconds:.1f} s instead of {expected.seconds:.1f} s"
+        f"{stage}: {took - takes:.1f} s lost of {took:.1f} s; the whole job {found.seconds:.1f} s "
+        f"instead of {expected.seconds:.1f} s"
     )
+    assert took - takes < 100  # with Ray's defaults for lost connections 120 to 420
 
 
 def test_a_host_cut_off_during_extract(
@@ -302,7 +310,7 @@ def test_a_host_cut_off_during_extract(
 ) -> None:
     finished = run_with_a_cut(cluster, "extract", "artifacts/extract/*/parts/*.json", "_Embedder")
     assert_same(finished, undisturbed, tmp_path)
-    tell_loss(finished, undisturbed, "extract")
+    check_loss(finished, undisturbed, "extract")
 
 
 def test_a_host_cut_off_during_train(
@@ -315,7 +323,7 @@ def test_a_host_cut_off_during_train(
     store, artifact = finished.artifact(train, tmp_path)
     history = json.loads(store.read_file(artifact, "history.json"))
     assert [row["epoch"] for row in history] == [*range(EPOCHS)]
-    tell_loss(finished, undisturbed, "train")
+    check_loss(finished, undisturbed, "train")
 
 
 def tell(line: str) -> None:

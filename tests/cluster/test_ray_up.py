@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
-import os
 import re
-import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -82,16 +80,16 @@ def tunnel(laptop: Host, configuration: Path) -> Iterator[str]:
     try:
         probe = "exec 3<>/dev/tcp/127.0.0.1/8265"
         wait_for(
-            lambda: not subprocess.run(
-                laptop.command("bash", "-c", probe), capture_output=True
-            ).returncode,
+            lambda: (
+                not subprocess.run(
+                    laptop.command("bash", "-c", probe), capture_output=True
+                ).returncode
+            ),
             60,
         )
         yield "http://127.0.0.1:8265"
     finally:
-        for identifier, command in laptop.processes().items():
-            if "dashboard" in command:
-                os.kill(identifier, signal.SIGINT)
+        laptop.end("ray dashboard", signal.SIGINT)
         process.wait(60)
 
 
@@ -100,23 +98,53 @@ def strangers(host: Host) -> list[str]:
     return [command for command in host.processes().values() if not command.startswith("ssh")]
 
 
+def tiny(folder: Path) -> Path:
+    """A job of a minute, whose storage all hosts see."""
+    tree = {
+        "name": "tiny",
+        "method": "erm",
+        "storage": str(folder / "store"),
+        "data": {"source": "sample", "limit": 400, "rows_per_part": 200},
+        "coreset": {"meta_per_class": 2},
+        "train": {"model": "resnet20", "epochs": 1, "batch_size": 50},
+        "resources": {"workers": 2},
+    }
+    return write_job(folder, tree)
+
+
 def test_from_ray_up_to_nothing_left(tmp_path: Path) -> None:
     with hosts("laptop", "head", *GPU_HOSTS) as (made, _):
-        laptop, *others = made
-        make_login(laptop, others)
+        laptop, head, *workers = made
+        make_login(laptop, [head, *workers])
         configuration = filled_in(tmp_path)
 
         def typed(command: str, seconds: float = 300) -> str:
-            """What is typed in the root of the checkout on the laptop."""
+            """What a command says that is given in the root of the checkout on the laptop."""
             return laptop.shell(f"cd {ROOT}; export RAY_AUTH_MODE=token; {command}", seconds)
+
+        def nodes() -> int:
+            """How many `ray status` counts, the head among them."""
+            status = typed(f"ray exec {configuration} 'ray status'")
+            found = re.search(r"(\d+) local.cluster.node", status)
+            return int(found[1]) if found else 0
 
         typed("ray get-auth-token --generate")
         typed(f"ray up --yes {configuration}")
-        status = ""
+        wait_for(lambda: nodes() == 3, 120)
+        for host in (head, *workers):
+            same = filecmp.dircmp(ROOT / "jobs", host.home / "cwerm/jobs")
+            assert not same.left_only + same.right_only + same.diff_files
+            assert (host.home / "cwerm/cwerm/cli.py").exists()
 
-        def whole() -> bool:
-            nonlocal status
-            status = typed(f"ray exec {configuration} 'ray status'")
-            return "2 local.cluster.node" in status
-        wait_for(whole, 120)
-        print(status)
+        with tunnel(laptop, configuration) as address:
+            said = typed(f"cwerm submit {tiny(tmp_path)} --address {address}")
+        assert "test accuracy" in said
+        summary = json.loads((tmp_path / "store/runs/tiny/summary.json").read_text())
+        assert summary["num_samples"] == 400
+
+        typed(f"ray down --yes {configuration}")
+        wait_for(lambda: not strangers(head), 30)
+        assert all(strangers(worker) for worker in workers), "README: it stops the head alone"
+        for name in GPU_HOSTS:
+            typed(f"ssh root@{name} '~/cwerm-venv/bin/ray stop'")
+        wait_for(lambda: not any(strangers(host) for host in made), 30)
