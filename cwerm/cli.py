@@ -100,6 +100,36 @@ def stage(
 
 
 @app.command()
+def sweep(
+    tune: Annotated[Path, typer.Argument(metavar="TUNE.yaml", help="The sweep; see tune/.")],
+    job: JobFile,
+    overrides: Overrides = None,
+    storage: StorageOption = None,
+    address: AddressOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted sweep.")
+    ] = False,
+) -> None:
+    """Run a job over a search space, and compare the points."""
+    from cwerm.sweep import sweep
+
+    sweep(tune, job, overrides or [], _options(storage, address), resume=resume)
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The folder of a run or a sweep: path or URI.")
+    ],
+    to: Annotated[Path | None, typer.Option(help="Local folder for the files.")] = None,
+) -> None:
+    """Make figures, tables and a page of a finished run or sweep."""
+    from cwerm.report import report
+
+    report(folder, to)
+
+
+@app.command()
 def submit(
     job: JobFile,
     address: Annotated[
@@ -113,13 +143,27 @@ def submit(
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the id and return at once.")
     ] = False,
+    tune: Annotated[
+        Path | None,
+        typer.Option("--sweep", metavar="TUNE.yaml", help="Run this sweep of the job there."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted sweep.")
+    ] = False,
 ) -> None:
     """Run a job on a Ray cluster, and follow it: exit code and logs are the job's."""
-    loaded = _load(job, overrides, storage, None)
-
     from cwerm.submit import submit
 
-    sys.exit(submit(loaded, address, working_dir, detach))
+    options = _options(storage, None)
+    if tune is None:
+        loaded, settings = _load(job, overrides, storage, None), None
+        if resume:
+            raise UserError("--resume: this is for a sweep; a job goes on by itself, leave it out")
+    else:
+        from cwerm.sweep_space import load_both
+
+        settings, loaded = load_both(tune, job, overrides or [], options)
+    sys.exit(submit(loaded, address, working_dir, detach, sweep=settings, resume=resume))
 
 
 @app.command()
@@ -185,9 +229,12 @@ def schema() -> None:
 def _load(job: Path, overrides: list[str] | None, storage: str | None, address: str | None) -> Job:
     from cwerm.config import load_job
 
+    return load_job(job, overrides or [], _options(storage, address))
+
+
+def _options(storage: str | None, address: str | None) -> dict[str, str]:
     options = {"storage": storage, "resources.address": address}
-    given = {key: value for key, value in options.items() if value is not None}
-    return load_job(job, overrides or [], given)
+    return {key: value for key, value in options.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 out = Console(highlight=False)
 
 T = TypeVar("T")
+_listener: Callable[[str], None] | None = None
 
 
 def stage_line(stage: str, text: str, seconds: float | None = None) -> None:
     """Print what a stage did, and how long it took."""
     time = f"{seconds:7.1f} s" if seconds is not None else " " * 9
+    if _listener:
+        _listener(Text.from_markup(f"{stage:<10}{time}  {text}").plain)
     out.print(f"[bold]{stage:<10}[/bold]{time}  {text}", soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print a remark below the current stage."""
+    if _listener:
+        _listener(text)
     out.print(f"{'':19}  {text}", style="dim", soft_wrap=True)
+
+
+@contextmanager
+def told_to(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give the lines of stages, and remarks, to a function instead of the terminal."""
+    global _listener, out
+    before = out
+    _listener, out = listener, Console(quiet=True)
+    try:
+        yield
+    finally:
+        _listener, out = None, before
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:

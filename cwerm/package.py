@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from cwerm.config import Job, parse_job
 from cwerm.errors import UserError, did_you_mean
+from cwerm.sweep_file import Sweep
 
-JOB_FILE = "cwerm-job.yaml"
+JOB_FILE, SWEEP_FILE = "cwerm-job.yaml", "cwerm-sweep.yaml"
 LARGEST = 500 * 2**20  # Ray's own limit
 DATA_KEYS = ("source", "root", "test", "trusted")
 
@@ -65,8 +66,8 @@ def _shipped_path(key: str, uri: str, working_dir: Path | None) -> str:
     return f"./{path.relative_to(working_dir.absolute())}"
 
 
-def pack(job: Job, working_dir: Path | None, folder: Path) -> Path:
-    """Write the job and the files of ``working_dir`` to an archive in ``folder``; its path.
+def pack(job: Job, working_dir: Path | None, folder: Path, sweep: Sweep | None = None) -> Path:
+    """Write the job, a sweep of it, and the files of ``working_dir`` to an archive in ``folder``; its path.
 
     Raises:
         UserError: the files are more than Ray takes.
@@ -82,9 +83,11 @@ def pack(job: Job, working_dir: Path | None, folder: Path) -> Path:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as package:
         # A fixed date, as the same content should give the same archive
         package.writestr(zipfile.ZipInfo(JOB_FILE), job.to_yaml())
+        if sweep is not None:
+            package.writestr(zipfile.ZipInfo(SWEEP_FILE), sweep.to_yaml())
         for path in files:
             assert working_dir is not None
-            if path.relative_to(working_dir) != Path(JOB_FILE):
+            if str(path.relative_to(working_dir)) not in (JOB_FILE, SWEEP_FILE):
                 package.write(path, path.relative_to(working_dir))
     return target
 

@@ -69,6 +69,7 @@ class RunFolder:
             "test_accuracy": trained["test_accuracy"],
             "test_accuracy_top5": trained.get("test_accuracy_top5"),
             "train_accuracy": trained["train_accuracy"],
+            "train_loss": trained["train_loss"],
             "test_expected_calibration_error": trained["test_expected_calibration_error"],
             "test_per_class_accuracy": trained["test_per_class_accuracy"],
             "class_names": ingested.info["class_names"],

@@ -18,24 +18,36 @@ from urllib.request import urlopen
 from cwerm import console
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.package import JOB_FILE, pack, shipped_job
+from cwerm.package import JOB_FILE, SWEEP_FILE, pack, shipped_job
 from cwerm.stages.session import TOKEN_REMEDY, quiet_ray
+from cwerm.sweep_file import Sweep
 
 # Ray Jobs runs it on the head with RAY_ADDRESS set. As a module it needs no script on the PATH, and a
 # cwerm in the working directory comes before the installed one.
-ENTRYPOINT = f"python -m cwerm.cli run {JOB_FILE}"
+RUN = f"python -m cwerm.cli run {JOB_FILE}"
+SWEEP = f"python -m cwerm.cli sweep {SWEEP_FILE} {JOB_FILE}"
 CONNECT_SECONDS = 5.0
 INTERRUPTED = 130
 
 
-def submit(job: Job, address: str, working_dir: Path | None = None, detach: bool = False) -> int:
-    """Run the job on the cluster whose dashboard is at ``address``; its exit code.
+def submit(
+    job: Job,
+    address: str,
+    working_dir: Path | None = None,
+    detach: bool = False,
+    *,
+    sweep: Sweep | None = None,
+    resume: bool = False,
+) -> int:
+    """Run the job, or a sweep of it, on the cluster whose dashboard is at ``address``; its exit code.
 
     Args:
         job: the resolved job. Relative paths in it must lie in ``working_dir``.
         address: ``http://HOST:8265``.
         working_dir: a folder shipped with the job; nothing but the job by default.
         detach: print the id of the Ray job and return at once, instead of following its logs.
+        sweep: the space to run the job over.
+        resume: go on with an interrupted sweep.
 
     Raises:
         UserError: a path that the cluster can't have, no cluster there, or it refuses the token.
@@ -44,12 +56,13 @@ def submit(job: Job, address: str, working_dir: Path | None = None, detach: bool
     shipped = shipped_job(job, working_dir)
     client = connect(address)
     with tempfile.TemporaryDirectory() as folder:
-        package = pack(shipped, working_dir, Path(folder))
+        package = pack(shipped, working_dir, Path(folder), sweep)
+        entrypoint = RUN if sweep is None else SWEEP + (" --resume" if resume else "")
         try:
             identifier = client.submit_job(
-                entrypoint=ENTRYPOINT,
+                entrypoint=entrypoint,
                 runtime_env={"working_dir": str(package)},
-                metadata={"name": job.name},
+                metadata={"name": sweep.name if sweep else job.name},
             )
         except (RuntimeError, OSError) as error:
             raise UserError(f"--address: '{address}' did not take the job: {error}") from error

@@ -10,6 +10,8 @@ from cwerm.stages import cluster
 from cwerm.stages.session import ensure_ray, user_errors
 
 AUTO_CPU_WORKERS = 8
+# A trial of a sweep holds a small reservation, in which Ray would put all that the trial starts.
+ANYWHERE = {"scheduling_strategy": "DEFAULT"}
 
 
 def num_gpus() -> int:
@@ -98,6 +100,8 @@ def _free_memory() -> int:
         return psutil.virtual_memory().available
 
     gpu = bool(num_gpus())
-    probe = ray.remote(num_cpus=0.1, num_gpus=1 if gpu else 0)(on_gpu if gpu else on_cpu)
+    probe = ray.remote(num_cpus=0.1, num_gpus=1 if gpu else 0, **ANYWHERE)(
+        on_gpu if gpu else on_cpu
+    )
     with user_errors():
         return ray.get(probe.remote())

@@ -29,7 +29,7 @@ from cwerm.storage import fetch
 NAME = "extract"
 DECODE_CPUS = 0.5  # leaves room for two such tasks beside the actors on two CPUs
 POOL_SHARE = 0.5  # of the CPUs, held by the embedding actors
-NO_PROGRESS_SECONDS = 600
+NO_PROGRESS_SECONDS = 6 * 3600  # the training of another run may hold the CPUs for long
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,9 @@ class _PartWorker:
     def __init__(self) -> None:
         self._name, self._function = "", lambda part: part
 
+    def ready(self) -> None:
+        """Returns once it has its place in the cluster."""
+
     def apply(self, name: str, make: Make, part: Any) -> Any:
         if name != self._name:
             self._name, self._function = "", lambda part: part  # frees the last one's memory first
@@ -34,30 +38,42 @@ class Pool:
     def __init__(self, actors: list[Any]) -> None:
         self._actors = actors
 
+    @property
+    def size(self) -> int:
+        """The number of workers."""
+        return len(self._actors)
+
     def map(self, make: Make, parts: Sequence[Any], label: str) -> Iterator[tuple[int, Any]]:
         """Yield ``(index, function(parts[index]))`` as they finish; each worker calls ``make()`` once.
 
         A worker that dies is started again and its part is done again, up to three times; the
-        function must therefore be idempotent.
+        function must therefore be idempotent. Parts go to workers that run: of two pools that wait for
+        each other's CPUs, each gets on with those it has.
         """
         import ray
 
         shared = ray.put(make)
         name = shared.hex()
-        todo = iter(range(len(parts)))
+        todo = deque(range(len(parts)))
         running: dict[Any, tuple[int, Any]] = {}
+        starting = {actor.ready.remote(): actor for actor in self._actors}
 
         def submit(actor: Any) -> None:
-            index = next(todo, None)
-            if index is not None:
+            if todo:
+                index = todo.popleft()
                 running[actor.apply.remote(name, shared, parts[index])] = (index, actor)
 
         with console.progress(len(parts), label) as advance, session.user_errors():
-            for actor in [*self._actors, *self._actors]:  # one part in hand, one waiting
-                submit(actor)
-            while running:
-                done, _ = ray.wait(list(running))
+            while running or todo:
+                done, _ = ray.wait([*running, *starting])
                 for reference in done:
+                    if reference in starting:
+                        ray.get(reference)
+                        actor = starting.pop(reference)
+                        submit(actor)
+                        if len(todo) > len(starting):
+                            submit(actor)  # waits there while the first is in hand
+                        continue
                     index, actor = running.pop(reference)
                     submit(actor)
                     yield index, ray.get(reference)
@@ -76,6 +92,7 @@ def worker_pool(job: Job, parts: int, *, gpu: bool = False) -> Iterator[Pool]:
         num_gpus=resources.get("GPU", 0) if gpu else 0,
         max_restarts=RESTARTS,
         max_task_retries=RESTARTS,
+        **capacity.ANYWHERE,
     )
     actors = [actor.remote() for _ in range(workers)]
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cwerm.artifacts import ArtifactStore
@@ -11,6 +12,18 @@ from cwerm.stages import capacity, session
 from cwerm.storage import filesystem
 
 MAX_FAILURES = 2
+_make_callback: Callable[[], Any] | None = None
+
+
+@contextmanager
+def reports_to(make_callback: Callable[[], Any] | None) -> Iterator[None]:
+    """Have a callback of Ray Train see every report of the ranks that start meanwhile."""
+    global _make_callback
+    _make_callback = make_callback
+    try:
+        yield
+    finally:
+        _make_callback = None
 
 
 def run_on_ranks(
@@ -52,5 +65,6 @@ def run_on_ranks(
                 storage_path=path,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=keep_checkpoints),
+                callbacks=[_make_callback()] if _make_callback else None,
             ),
         ).fit()

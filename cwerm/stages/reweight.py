@@ -120,6 +120,7 @@ def _learn_in_actor(job: Job, store: ArtifactStore, writer: Writer, board: Any) 
         num_gpus=1 if capacity.num_gpus() else 0,
         max_restarts=2,
         max_task_retries=2,
+        **capacity.ANYWHERE,
     )
     return ray.get(actor.remote().fit.remote(job, store, writer, int(cpus), board))
 

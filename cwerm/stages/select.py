@@ -21,6 +21,7 @@ from cwerm.stages.parallel import worker_pool
 
 NAME = "select"
 MEDIAN_COUNT_BYTES = 2**30  # of one pass's counts, all classes
+GROUPS_A_WORKER = 4  # of parts: counts come back once a group, as those of many classes are large
 
 
 def key(job: Job, store: ArtifactStore) -> str:
@@ -170,14 +171,15 @@ def _distances(
     medians = np.empty((num_classes, dimensions), dtype=np.float32)
     distances = np.empty(len(labels), dtype=np.float32)
     with worker_pool(job, len(parts)) as pool:
+        groups = np.array_split(parts, min(len(parts), GROUPS_A_WORKER * pool.size))
         for block in dimension_blocks(num_classes, dimensions, MEDIAN_COUNT_BYTES):
             width = block.stop - block.start
             state = MedianState.start(num_classes, width, job.features.dtype, counts)
             while not state.done:
                 count = functools.partial(_Counter, store, features, others, block, state)
                 total: Any = 0
-                for _, counted in pool.map(count, parts, "select: medians"):
-                    total = total + counted
+                for _, counted in pool.map(count, groups, "select: medians"):
+                    total += counted
                 state = state.advance(total)
             medians[:, block] = state.medians()
         measure = functools.partial(_Distances, store, features, medians)
@@ -187,7 +189,7 @@ def _distances(
 
 
 class _Counter:
-    """One part's share of the counts that the class medians need."""
+    """What some parts add to the counts that the class medians need."""
 
     def __init__(
         self,
@@ -200,7 +202,13 @@ class _Counter:
         self.store, self.features, self.others = store, features, others
         self.block, self.state = block, state
 
-    def __call__(self, part: int) -> Any:
+    def __call__(self, parts: np.ndarray) -> Any:
+        total = self._count(int(parts[0]))
+        for part in parts[1:]:
+            total += self._count(int(part))
+        return total
+
+    def _count(self, part: int) -> Any:
         rows = self.store.read_part(self.features, "features", part)
         kept = ~np.isin(common.column(rows, "id"), self.others)
         vectors = common.column(rows, "feature")[kept][:, self.block]

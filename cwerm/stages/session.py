@@ -116,7 +116,7 @@ def _not_joined(address: str, error: Exception) -> UserError:
     return _no_cluster(address, error)
 
 
-def ensure_ray(job: Job) -> None:
+def ensure_ray(job: Job, *, dashboard: bool = False) -> None:
     """Connect to the job's cluster, or start Ray on this machine, unless that is done already.
 
     Raises:
@@ -147,7 +147,7 @@ def ensure_ray(job: Job) -> None:
         ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 2),
-            include_dashboard=False,
+            include_dashboard=dashboard,
             logging_level="ERROR",
             log_to_driver=False,
             _node_ip_address="127.0.0.1",

@@ -1,0 +1,185 @@
+"""Memory and seconds of select and broadcast by the number of rows: `python benchmarks/scale.py --help`.
+
+Features are drawn part by part and put into a storage as the extract stage would put them; then the
+stages themselves run on them, at each number of rows in a fresh process with a fresh Ray. Memory is
+what a process holds beside the pages it shares, looked at ten times a second: the most of the driver,
+and the most of any worker. For some classes the medians are compared with NumPy's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+from _report import surroundings
+
+from cwerm import schema
+from cwerm.artifacts import ArtifactStore, File, Writer
+from cwerm.config import Job, parse_job
+from cwerm.stages import broadcast, common, extract, ingest, reweight, select, session
+from cwerm.storage import open_storage
+
+ROWS_A_PART = 50_000
+CORESET = 10_000
+COMPARED_CLASSES = 5
+
+
+def main() -> None:
+    """Run every size and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 2_000_000, 5_000_000])
+    parser.add_argument("--dimensions", type=int, default=64)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--method", default="nearest", choices=["nearest", "vote"])
+    parser.add_argument("--max-index-bytes", type=int, default=2**31)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.folder:
+        _measure(options)
+        return
+    print(surroundings())
+    print(
+        "| rows | stage | seconds | driver, MiB | worker, MiB | medians |\n|---|---|---|---|---|---|"
+    )
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            given = [*sys.argv[1:], "--rows", str(rows), "--folder", folder]
+            subprocess.run([sys.executable, __file__, *given], check=True)
+
+
+def _measure(options: argparse.Namespace) -> None:
+    (rows,) = options.rows
+    tree = {
+        "storage": options.folder,
+        "data": {"source": "sample"},  # gives keys alone: the artifacts are made here
+        "features": {"weights": "random"},
+        "coreset": {"ratio": CORESET / rows, "meta_per_class": 10},
+        "reweight": {"method": "uniform"},
+        "broadcast": {"method": options.method, "max_index_bytes": options.max_index_bytes},
+    }
+    job = parse_job(tree)
+    store = ArtifactStore(open_storage(options.folder))
+    _make_inputs(job, store, rows, options.dimensions, options.classes)
+    session.ensure_ray(job)
+    with _peaks() as peaks:
+        started = time.perf_counter()
+        select.run(job, store)
+        seconds = time.perf_counter() - started
+    worst = _compare_medians(job, store, options.classes)
+    _print(rows, "select", seconds, peaks, f"{worst:.1e}")
+    _make_weights(job, store)
+    with _peaks() as peaks:
+        started = time.perf_counter()
+        made = broadcast.run(job, store)
+        seconds = time.perf_counter() - started
+    assert made.rows("weights") == rows
+    _print(rows, "broadcast", seconds, peaks, "-")
+
+
+def _print(rows: int, stage: str, seconds: float, peaks: dict[str, float], medians: str) -> None:
+    driver, worker = (peaks[name] / 2**20 for name in ("driver", "worker"))
+    print(
+        f"| {rows:,} | {stage} | {seconds:.0f} | {driver:.0f} | {worker:.0f} | {medians} |",
+        flush=True,
+    )
+
+
+def _make_inputs(job: Job, store: ArtifactStore, rows: int, dimensions: int, classes: int) -> None:
+    """The artifacts of ingest, labels alone, and of extract: float16 features around class centres."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, classes, rows, dtype=np.int32)
+    fields = schema.table_schema("labels")
+    table = pa.table([np.arange(rows), labels, pa.nulls(rows, pa.int32())], schema=fields)
+    writer = Writer(store, "ingest", ingest.key(job, store), {})
+    names = [f"class {number}" for number in range(classes)]
+    writer.commit({"labels": [writer.write_part("labels", 0, table)]}, {"class_names": names})
+
+    centers = draw.normal(size=(classes, dimensions)).astype(np.float32)
+    writer = Writer(store, "extract", extract.key(job, store), {})
+    parts: list[File] = []
+    for start in range(0, rows, ROWS_A_PART):
+        mine = labels[start : start + ROWS_A_PART]
+        noise = draw.standard_normal((len(mine), dimensions), dtype=np.float32)
+        features = (centers[mine] + noise).astype(np.float16)
+        values: Any = pa.FixedShapeTensorArray.from_numpy_ndarray(features)
+        fields = schema.table_schema("features", value_type=values.type)
+        ids = np.arange(start, start + len(mine))
+        part = pa.table([ids, mine, values], schema=fields)
+        parts.append(writer.write_part("features", len(parts), part))
+    writer.commit({"features": parts})
+
+
+def _make_weights(job: Job, store: ArtifactStore) -> None:
+    """The artifact of reweight: weights drawn by chance."""
+    ids = common.column(store.read(common.require(select, job, store), "coreset"), "id")
+    weights = np.random.default_rng(1).random(len(ids), dtype=np.float32)
+    fields = schema.table_schema("coreset_weights")
+    writer = Writer(store, "reweight", reweight.key(job, store), {})
+    table = pa.table([ids, weights, np.zeros_like(weights)], schema=fields)
+    writer.commit({"coreset_weights": [writer.write_part("coreset_weights", 0, table)]})
+
+
+def _compare_medians(job: Job, store: ArtifactStore, classes: int) -> float:
+    """The largest difference of a coreset sample's distance to that from NumPy's median of its class."""
+    features = common.require(extract, job, store)
+    made = common.require(select, job, store)
+    coreset, meta = store.read(made, "coreset"), store.read(made, "meta")
+    compared = np.random.default_rng(2).choice(classes, COMPARED_CLASSES, replace=False)
+    members: dict[int, list[np.ndarray]] = {int(label): [] for label in compared}
+    for part in range(len(features.tables["features"])):
+        rows = store.read_part(features, "features", part)
+        labels, ids = common.column(rows, "label"), common.column(rows, "id")
+        vectors = common.column(rows, "feature")
+        candidates = ~np.isin(ids, common.column(meta, "id"))
+        for label, found in members.items():
+            found.append(vectors[candidates & (labels == label)])
+    labels, distances = common.column(coreset, "label"), common.column(coreset, "distance")
+    ids = common.column(coreset, "id")
+    worst = 0.0
+    for label, found in members.items():
+        median = np.median(np.concatenate(found).astype(np.float32), axis=0)
+        chosen = ids[labels == label]
+        vectors = np.stack(common.take_rows(store, features, "features", "feature", chosen))
+        expected = np.linalg.norm(vectors.astype(np.float64) - median, axis=1)
+        worst = max(worst, float(np.abs(expected - distances[labels == label]).max()))
+    return worst
+
+
+@contextmanager
+def _peaks() -> Iterator[dict[str, float]]:
+    """The most bytes, beside shared pages, that the driver and any worker hold meanwhile."""
+    peaks = {"driver": 0.0, "worker": 0.0}
+    driver = psutil.Process()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.1):
+            for process in [driver, *driver.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    role = "driver" if process == driver else "worker"
+                    if role == "worker" and "_PartWorker" not in " ".join(process.cmdline()):
+                        continue
+                    memory = process.memory_info()
+                    peaks[role] = max(peaks[role], memory.rss - memory.shared)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        stop.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What a sweep leaves: ``results.parquet``, TensorBoard's HParams, and the best job, ready to run."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from cwerm.comparison import read_sweep, setting
+from cwerm.config import parse_job
+from cwerm.storage import Storage
+from cwerm.sweep_file import EPOCH_METRICS, Sweep
+from cwerm.sweep_trial import Records, Trials
+
+STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")
+SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("seed", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("epochs", pa.int64()),
+        *((name, pa.float64()) for name in EPOCH_METRICS),
+        ("seconds_total", pa.float64()),
+        *((f"seconds_{stage}", pa.float64()) for stage in STAGES),
+        ("auroc", pa.float64()),
+        ("effective_sample_size", pa.float64()),
+        ("reused", pa.list_(pa.string())),
+        ("folder", pa.string()),
+        ("job", pa.string()),
+    ]
+)
+
+
+def write_results(
+    storage: Storage, folder: str, settings: Sweep, trials: Trials, results: Any
+) -> bool:
+    """Write all of it; whether any trial ended well.
+
+    ``results`` are Ray Tune's, for the trials that left no record of their own.
+    """
+    records = Records(parse_job(trials.base), trials.name)
+    rows = [row for result in results for row in _rows(result, trials, records)]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage.write_bytes(f"{folder}/results.parquet", buffer.getvalue())
+    done = [row for row in rows if row["status"] == "done"]
+    _write_hparams(storage, folder, settings, done)
+    description = json.loads(storage.read_bytes(f"{folder}/sweep.json"))
+    best = read_sweep(description, table).best
+    if best is not None:
+        job = {**best.job, "name": f"{trials.name}-best"}
+        text = yaml.safe_dump(job, sort_keys=False)
+        storage.write_bytes(f"{folder}/best.yaml", text.encode())
+    return bool(done)
+
+
+def _rows(result: Any, trials: Trials, records: Records) -> list[dict[str, Any]]:
+    """A row for each seed of one of Tune's trials."""
+    config = result.config or {}
+    rows = []
+    for job in trials.jobs(config.get("point", config)):
+        record = records.read(job.name)
+        if record is None or (record["status"] == "failed" and not result.error):
+            metrics = result.metrics or {}
+            lost = " ".join(str(result.error).split())[-300:] if result.error else None
+            record = {
+                "trial": job.name,
+                "seed": job.seed,
+                "status": "failed" if result.error else "stopped",
+                "error": lost,
+                "job": json.dumps(job.model_dump()),
+                **{name: metrics.get(name) for name in ("epochs", *EPOCH_METRICS)},
+            }
+        rows.append({field.name: record.get(field.name) for field in SCHEMA})
+    return rows
+
+
+def _write_hparams(
+    storage: Storage, folder: str, settings: Sweep, rows: list[dict[str, Any]]
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    for row in rows:
+        job = json.loads(row["job"])
+        chosen = {key: setting(job, key) for key in [*settings.keys, "seed"]}
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in chosen.items()
+        }
+        numbers = {name: row[name] for name in settings.metrics if row[name] is not None}
+        with tempfile.TemporaryDirectory() as place:
+            with SummaryWriter(place) as writer:
+                metrics = {f"result/{name}": value for name, value in numbers.items()}
+                writer.add_hparams(plain, metrics, run_name=".")
+            for file in Path(place).iterdir():
+                storage.upload(file, f"{folder}/events/{row['trial']}/{file.name}")

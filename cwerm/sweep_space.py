@@ -1,0 +1,105 @@
+"""The points of a sweep's space, and the jobs they stand for."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cwerm.config import SECTIONS, Job, parse_job
+from cwerm.errors import UserError
+from cwerm.job_file import apply_override, read_tree, set_key
+from cwerm.sweep_file import Point, Sweep, check_keys, flat, is_range, load_sweep
+
+
+def load_both(
+    sweep_file: str | Path,
+    job_file: str | Path,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+) -> tuple[Sweep, Job]:
+    """A sweep, and the job that every trial starts from: the file's, changed by the sweep and overrides.
+
+    Raises:
+        UserError: a mistake in a file or an override, or a key in the sweep that no job has.
+    """
+    sweep = load_sweep(sweep_file)
+    job = parse_job(base_tree(job_file, sweep, overrides, options or {}))
+    check_keys(sweep, job.model_dump())
+    return sweep, job
+
+
+def points(sweep: Sweep, seed: int) -> list[Point]:
+    """The points of a grid, or those that ``random`` draws with this seed, without repeats."""
+    found: list[Point] = []
+    for number, space in enumerate(sweep.spaces):
+        drawn = _grid(space) if sweep.search == "grid" else _drawn(sweep, space, [seed, number])
+        found += [point for point in drawn if point not in found]
+    return found
+
+
+def domain(value: Any) -> Any:
+    """Ray Tune's form of a range; other values as they are."""
+    from ray import tune
+
+    if not is_range(value):
+        return value
+    ((kind, given),) = value.items()
+    if kind in ("grid", "choice"):
+        return tune.choice(given)
+    if kind == "integer":
+        return tune.randint(given[0], given[1] + 1)
+    return (tune.uniform if kind == "uniform" else tune.loguniform)(*given)
+
+
+def trial_job(base: Mapping[str, Any], point: Point, seed: int) -> Job:
+    """The job of one point and seed; its name is that of the base.
+
+    Raises:
+        UserError: a key or value that no job has.
+    """
+    tree = copy.deepcopy(dict(base))
+    for key, value in {"seed": seed, **point}.items():
+        set_key(tree, key, value, SECTIONS)
+    return parse_job(tree)
+
+
+def base_tree(
+    path: str | Path, sweep: Sweep, overrides: Sequence[str], options: Mapping[str, str]
+) -> dict[str, Any]:
+    """The job file with the sweep's own settings, then the command line's.
+
+    Raises:
+        UserError: the file or an override is wrong, or an override sets what the sweep varies.
+    """
+    tree = read_tree(path)
+    for key, value in dict(flat(sweep.job)).items():
+        set_key(tree, key, value, SECTIONS)
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in sweep.keys:
+            raise UserError(f"{key}: the sweep varies this key; set it in the sweep's file")
+        apply_override(tree, override, SECTIONS)
+    for key, value in options.items():
+        set_key(tree, key, value, SECTIONS)
+    return tree
+
+
+def _grid(space: Point) -> list[Point]:
+    values = [next(iter(v.values())) if is_range(v) else [v] for v in space.values()]
+    return [dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def _drawn(sweep: Sweep, space: Point, seed: list[int]) -> list[Point]:
+    import numpy as np
+
+    state = np.random.RandomState(np.random.SeedSequence(seed).generate_state(4))
+
+    def draw(value: Any) -> Any:
+        if not is_range(value):
+            return value
+        return domain(value).sample(random_state=state)
+
+    return [{key: draw(value) for key, value in space.items()} for _ in range(sweep.num_samples)]
