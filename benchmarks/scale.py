@@ -1,7 +1,7 @@
 """Memory and seconds of select and broadcast by the number of rows: `python benchmarks/scale.py --help`.
 
 Features are drawn part by part and put into a storage as the extract stage would put them; then the
-stages themselves run on them, at each number of rows in a fresh process with a fresh Ray. Memory is
+stages themselves run on them, each in a fresh process with a fresh Ray. Memory is
 what a process holds beside the pages it shares, looked at ten times a second: the most of the driver,
 and the most of any worker. For some classes the medians are compared with NumPy's.
 """
@@ -43,9 +43,10 @@ def main() -> None:
     parser.add_argument("--method", default="nearest", choices=["nearest", "vote"])
     parser.add_argument("--max-index-bytes", type=int, default=2**31)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=["inputs", "select", "broadcast"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder:
-        _measure(options)
+        _take_step(options)
         return
     print(surroundings())
     print(
@@ -53,11 +54,12 @@ def main() -> None:
     )
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            given = [*sys.argv[1:], "--rows", str(rows), "--folder", folder]
-            subprocess.run([sys.executable, __file__, *given], check=True)
+            for step in ("inputs", "select", "broadcast"):
+                given = [*sys.argv[1:], "--rows", str(rows), "--folder", folder, "--step", step]
+                subprocess.run([sys.executable, __file__, *given], check=True)
 
 
-def _measure(options: argparse.Namespace) -> None:
+def _take_step(options: argparse.Namespace) -> None:
     (rows,) = options.rows
     tree = {
         "storage": options.folder,
@@ -69,29 +71,25 @@ def _measure(options: argparse.Namespace) -> None:
     }
     job = parse_job(tree)
     store = ArtifactStore(open_storage(options.folder))
-    _make_inputs(job, store, rows, options.dimensions, options.classes)
+    if options.step == "inputs":
+        _make_inputs(job, store, rows, options.dimensions, options.classes)
+        return
+    if options.step == "broadcast":
+        _make_weights(job, store)
+    stage = select if options.step == "select" else broadcast
     session.ensure_ray(job)
     with _peaks() as peaks:
         started = time.perf_counter()
-        select.run(job, store)
+        made = stage.run(job, store)
         seconds = time.perf_counter() - started
-    worst = _compare_medians(job, store, options.classes)
-    _print(rows, "select", seconds, peaks, f"{worst:.1e}")
-    _make_weights(job, store)
-    with _peaks() as peaks:
-        started = time.perf_counter()
-        made = broadcast.run(job, store)
-        seconds = time.perf_counter() - started
-    assert made.rows("weights") == rows
-    _print(rows, "broadcast", seconds, peaks, "-")
-
-
-def _print(rows: int, stage: str, seconds: float, peaks: dict[str, float], medians: str) -> None:
+    if options.step == "select":
+        medians = f"{_compare_medians(job, store, options.classes):.1e}"
+    else:
+        assert made.rows("weights") == rows
+        medians = ""
     driver, worker = (peaks[name] / 2**20 for name in ("driver", "worker"))
-    print(
-        f"| {rows:,} | {stage} | {seconds:.0f} | {driver:.0f} | {worker:.0f} | {medians} |",
-        flush=True,
-    )
+    figures = f"{seconds:.0f} | {driver:.0f} | {worker:.0f} | {medians}"
+    print(f"| {rows:,} | {options.step} | {figures} |", flush=True)
 
 
 def _make_inputs(job: Job, store: ArtifactStore, rows: int, dimensions: int, classes: int) -> None:

@@ -97,6 +97,8 @@ def _describe(field: Schema, given: Any) -> str:
         "number": "a number",
         "boolean": "true or false",
         "null": "null",
+        "array": "a list",
+        "object": "keys with values",
     }
     return words[kind] + _range(field)
 

@@ -114,7 +114,9 @@ def parse_sweep(tree: Mapping[str, Any]) -> Sweep:
     try:
         sweep = Sweep.model_validate(tree)
     except ValidationError as error:
-        raise UserError(explain(error.errors()[0], Sweep.model_json_schema())) from None
+        # a misspelt key comes before the one that is missing for it
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise UserError(explain(first, Sweep.model_json_schema())) from None
     for space in sweep.spaces:
         for key, value in space.items():
             if is_range(value):

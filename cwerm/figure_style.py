@@ -1,0 +1,77 @@
+"""How figures look: colours, markers, line styles and hatches that also differ in grey."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, in an order in which neighbours differ in luminance, too
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (2, 1)))
+INK, FAINT = "#222222", "#8a8a8a"
+DPI = 150
+WORD = 0.075  # inches a letter takes
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.edgecolor": INK,
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "cwerm",
+}
+
+
+def images(figure: Figure) -> dict[str, bytes]:
+    """The figure as ``png`` (150 dpi) and ``svg``."""
+    found = {}
+    for kind, metadata in (("png", {}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(
+                buffer, format=kind, dpi=DPI, bbox_inches="tight", pad_inches=0.1, metadata=metadata
+            )
+        found[kind] = buffer.getvalue()
+    return found
+
+
+def scale(metric: str) -> tuple[float, str]:
+    """The factor and the name with which a metric is shown: accuracies in percent."""
+    name = metric.replace("_", " ").replace("auroc", "AUROC")
+    return (100, f"{name}, %") if "accuracy" in metric else (1, name)
+
+
+def style(position: int) -> dict[str, Any]:
+    """Colour, marker and line style of the series at a position."""
+    return {
+        "color": COLORS[position % len(COLORS)],
+        "marker": MARKERS[position % len(MARKERS)],
+        "linestyle": LINES[position % len(LINES)],
+    }
+
+
+def grid(
+    count: int, columns: int, width: float, height: float, widest: int = 0
+) -> tuple[Figure, list[Any]]:
+    """A figure of so many panels with a shared axis, inches each, and ``widest`` letters beside them."""
+    rows = -(-count // columns)
+    size = columns * width + WORD * widest, rows * height
+    figure = Figure(figsize=size, layout="constrained")
+    axes = [*figure.subplots(rows, columns, squeeze=False, sharey=True).flat]
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def legend(figure: Figure, axis: Any, renamed: Any = str) -> None:
+    """One legend above all panels, of what the first of them shows."""
+    handles, names = axis.get_legend_handles_labels()
+    columns = min(len(names), 4)
+    figure.legend(
+        handles, [*map(renamed, names)], loc="outside upper center", ncols=columns,
+        frameon=False, handlelength=3.2, handleheight=1.4,
+    )  # fmt: skip

@@ -1,0 +1,287 @@
+"""Points, means and paired differences of sweeps, against NumPy and SciPy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from cwerm.comparison import (
+    Point,
+    Sweep,
+    Trial,
+    best_point,
+    matters,
+    paired_difference,
+    read_sweep,
+    setting,
+)
+from cwerm.config import parse_job
+from cwerm.job_file import set_key
+from cwerm.panels import describe, panels, varying
+
+STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")
+SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("seed", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("epochs", pa.int64()),
+        *((name, pa.float64()) for name in ("test_accuracy", "test_accuracy_top5")),
+        *((f"seconds_{stage}", pa.float64()) for stage in ("total", *STAGES)),
+        *((name, pa.float64()) for name in ("auroc", "effective_sample_size")),
+        ("reused", pa.list_(pa.string())),
+        ("folder", pa.string()),
+        ("job", pa.string()),
+    ]
+)
+SECTIONS = ("data", "features", "coreset", "reweight", "broadcast", "train", "resources")
+
+
+def a_job(settings: dict[str, Any]) -> dict[str, Any]:
+    """A whole resolved job."""
+    tree: dict[str, Any] = {"data": {"source": "fashion_mnist"}}
+    for key, value in settings.items():
+        set_key(tree, key, value, SECTIONS)
+    return parse_job(tree).model_dump()
+
+
+def a_row(
+    settings: dict[str, Any],
+    seed: int,
+    accuracy: float | None,
+    seconds: Sequence[float | None] = (4.0, None, None, None, None, 30.0),
+    status: str = "done",
+    error: str | None = None,
+) -> dict[str, Any]:
+    """A row of results.parquet."""
+    name = f"{'-'.join(str(v) for v in settings.values())}-{seed}".replace("/", "-")
+    job = a_job(settings) | {"seed": seed, "name": name, "storage": f"store-{seed}"}
+    done = status == "done"
+    return {
+        "trial": name,
+        "seed": seed,
+        "status": status,
+        "error": error,
+        "epochs": 10 if done else None,
+        "test_accuracy": accuracy,
+        "test_accuracy_top5": None,
+        "seconds_total": sum(s for s in seconds if s is not None) if done else None,
+        **{f"seconds_{k}": s for k, s in zip(STAGES, seconds, strict=True)},
+        "auroc": None,
+        "effective_sample_size": None,
+        "reused": [],
+        "folder": f"store/runs/{name}",
+        "job": json.dumps(job),
+    }
+
+
+def a_description(keys: Sequence[str], report: str | None = None, **changes: Any) -> dict[str, Any]:
+    """A sweep.json."""
+    return {
+        "name": "study",
+        "report": report,
+        "metric": "test_accuracy",
+        "mode": "max",
+        "baseline": {"method": "erm"},
+        "keys": [*keys],
+    } | changes
+
+
+def a_sweep(rows: list[dict[str, Any]], *keys: str, **changes: Any) -> Sweep:
+    return read_sweep(a_description(keys, **changes), pa.Table.from_pylist(rows, SCHEMA))
+
+
+def point_of(scores: Sequence[float | None]) -> Point:
+    trials = [
+        Trial(str(i), i, "failed" if s is None else "done", None, s, {}, {"method": "cw-erm"})
+        for i, s in enumerate(scores)
+    ]
+    return Point({}, tuple(trials), False)
+
+
+accuracies = st.floats(0, 1)
+by_seed = st.dictionaries(st.integers(0, 6), accuracies, max_size=6)
+
+
+@given(by_seed, by_seed)
+def test_the_paired_difference_is_that_of_the_t_test(
+    scores: dict[int, float], baseline: dict[int, float]
+) -> None:
+    seeds = scores.keys() & baseline.keys()
+    found = paired_difference(scores, baseline)
+    if not seeds:
+        assert found is None
+        return
+    assert found is not None
+    differences = np.array([scores[seed] - baseline[seed] for seed in seeds])
+    assert found.n == len(seeds)
+    assert found.mean == pytest.approx(np.mean(differences), abs=1e-12)
+    if len(seeds) == 1:
+        assert found.low is None
+        assert found.high is None
+        return
+    error = np.std(differences, ddof=1) / np.sqrt(len(seeds))
+    half = stats.t(df=len(seeds) - 1).ppf(0.975) * error
+    assert found.low == pytest.approx(found.mean - half, abs=1e-12)
+    assert found.high == pytest.approx(found.mean + half, abs=1e-12)
+
+
+def test_the_interval_equals_scipys_own() -> None:
+    ours, theirs = [0.81, 0.84, 0.79, 0.86], [0.80, 0.80, 0.80, 0.81]
+    found = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)))
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+@given(st.lists(accuracies, min_size=1, max_size=6))
+def test_mean_and_sample_deviation(scores: list[float]) -> None:
+    point = point_of(scores)
+    assert point.mean == pytest.approx(np.mean(scores))
+    if len(scores) == 1:
+        assert point.deviation is None
+    else:
+        assert point.deviation == pytest.approx(np.std(scores, ddof=1), abs=1e-12)
+
+
+points = st.lists(
+    st.lists(st.none() | accuracies, min_size=1, max_size=3).map(point_of), max_size=6
+)
+
+
+@given(points, st.sampled_from(["max", "min"]))
+def test_the_best_point_has_the_best_mean_of_the_complete_ones(
+    given_points: list[Point], mode: str
+) -> None:
+    means = [
+        float(np.mean([trial.score for trial in point.trials]))  # type: ignore[misc]
+        for point in given_points
+        if all(trial.status == "done" for trial in point.trials)
+    ]
+    best = best_point(given_points, mode)
+    if not means:
+        assert best is None
+        return
+    assert best is not None
+    assert best.mean == (max if mode == "max" else min)(means)
+
+
+def test_the_best_seed_does_not_make_the_best_point() -> None:
+    steady, lucky = point_of([0.8, 0.8]), point_of([0.9, 0.6])
+    unfinished = point_of([0.99, None])
+    assert best_point([lucky, unfinished, steady], "max") is steady
+    assert best_point([lucky, unfinished, steady], "min") is lucky
+
+
+def test_trials_that_differ_in_seed_and_place_alone_are_one_point() -> None:
+    rows = [
+        a_row({"method": "cw-erm", "coreset.ratio": ratio, "data.split_seed": seed}, seed, 0.8)
+        for seed in range(3)
+        for ratio in (0.01, 0.1)
+    ]
+    rows.append(a_row({"method": "cw-erm", "coreset.ratio": 0.1}, 3, None, status="failed"))
+    sweep = a_sweep(rows, "method", "coreset.ratio")
+    assert [point.settings for point in sweep.points] == [
+        {"method": "cw-erm", "coreset.ratio": 0.01},
+        {"method": "cw-erm", "coreset.ratio": 0.1},
+    ]
+    assert [[*point.scores] for point in sweep.points] == [[0, 1, 2], [0, 1, 2]]
+    assert [point.complete for point in sweep.points] == [True, False]
+    apart = a_sweep(rows, "method", "coreset.ratio", "data.split_seed")
+    assert len(apart.points) == 6
+
+
+def test_each_point_has_the_baseline_of_its_own_data() -> None:
+    rows = [
+        a_row({"method": method, "data.noise": noise, "coreset.ratio": ratio}, 0, 0.8)
+        for noise in ("none", "flip")
+        for method, ratios in (("erm", [0.01]), ("cw-erm", [0.01, 0.1]))
+        for ratio in ratios
+    ]
+    sweep = a_sweep(rows, "method", "data.noise", "coreset.ratio")
+    for point in sweep.points:
+        baseline = sweep.baseline_of(point)
+        assert baseline is not None
+        assert baseline.is_baseline
+        assert baseline.settings["data.noise"] == point.settings["data.noise"]
+        assert (sweep.difference(point) is None) == (point.settings["method"] == "erm")
+
+
+def test_a_baseline_that_uses_a_key_must_agree_in_it() -> None:
+    rows = [
+        a_row({"coreset.method": method, "coreset.ratio": ratio}, 0, 0.8)
+        for method, ratio in (("random", 0.01), ("random", 0.1), ("moderate", 0.1), ("moderate", 1))
+    ]
+    sweep = a_sweep(
+        rows, "coreset.method", "coreset.ratio", baseline={"coreset.method": "random"}
+    )  # fmt: skip
+    found = [sweep.baseline_of(point) for point in sweep.points]
+    first, second, _, _ = sweep.points
+    assert found == [first, second, second, None]
+
+
+def test_no_baseline_no_difference() -> None:
+    sweep = a_sweep([a_row({"method": "erm"}, 0, 0.8)], "method", baseline={})
+    assert not sweep.points[0].is_baseline
+    assert sweep.difference(sweep.points[0]) is None
+
+
+def test_seconds_are_means_over_what_is_done_and_has_the_stage() -> None:
+    rows = [
+        a_row({}, 0, 0.8, (4.0, 20.0, 5.0, 10.0, 2.0, 30.0)),
+        a_row({}, 1, 0.8, (6.0, 20.0, None, 20.0, 2.0, 50.0)),
+        a_row({}, 2, None, (6.0, 20.0, 900.0, None, None, None), "failed"),
+    ]
+    (point,) = a_sweep(rows, "method").points
+    assert [point.seconds(stage) for stage in STAGES] == [5.0, 20.0, 5.0, 15.0, 2.0, 40.0]
+    assert point.seconds("total") == np.mean([71, 98])
+    assert point.average("auroc") is None
+
+
+def test_which_keys_make_a_difference() -> None:
+    erm, coreset, ours = (a_job({"method": m}) for m in ("erm", "c-random-erm", "cw-erm"))
+    assert not matters(erm, "coreset.ratio")
+    assert matters(erm, "coreset.meta_per_class")  # nobody trains on the meta set
+    assert not matters(erm, "control")
+    assert matters(coreset, "coreset.ratio")
+    assert not matters(coreset, "coreset.method")
+    assert matters(ours, "broadcast.neighbors")
+    assert not matters(ours, "data.noise_rate")
+    assert matters(ours | {"data": {"noise": "flip", "noise_rate": 0.4}}, "data.noise_rate")
+    assert not matters({"method": "cw-erm"}, "coreset.ratio")
+    assert setting(ours, "coreset.ratio") == 0.01
+    assert setting(erm, "no.such", 3) == 3
+
+
+def test_names_tell_what_matters() -> None:
+    keys = ["method", "control", "coreset.ratio", "data.noise", "data.imbalance", "train.flip"]
+    job = a_job({"control": "permuted", "coreset.ratio": 0.005, "data.noise": "flip"})
+    assert describe(job, keys) == "CW-ERM, permuted, ratio 0.5 %, flip on, 40 % flip"
+    erm = a_job({"method": "erm", "data.imbalance": 50.0})
+    assert describe(erm, keys) == "ERM, flip on, long tail 1/50"
+    assert describe(erm, ["data.noise"]) == "long tail 1/50"
+    assert describe(a_job({}), ["data.imbalance", "coreset.method"]) == "coreset moderate, clean"
+
+
+def test_plain_training_stands_beside_every_backbone() -> None:
+    rows = [a_row({"method": "erm"}, 0, 0.8)]
+    rows += [
+        a_row({"method": method, "features.backbone": backbone}, 0, 0.8)
+        for backbone in ("resnet50", "resnet18")
+        for method in ("w-erm", "cw-erm")
+    ]
+    sweep = a_sweep(rows, "method", "features.backbone", "train.epochs")
+    assert varying(sweep) == ["method", "features.backbone"]
+    found = panels(sweep, ["features.backbone"])
+    assert [panel.title for panel in found] == ["resnet50", "resnet18"]
+    for panel in found:
+        assert [*panel.rows(["method"])] == ["ERM", "W-ERM", "CW-ERM"]
