@@ -215,21 +215,23 @@ def best_point(points: Sequence[Point], mode: str) -> Point | None:
 
 
 def read_sweep(description: Mapping[str, Any], results: pa.Table) -> Sweep:
-    """The sweep of a ``sweep.json`` and its ``results.parquet``."""
+    """The sweep of a ``sweep.json`` and its ``results.parquet``; of equal trials, one that is done."""
     metric, baseline = description["metric"], description["baseline"]
     keys = tuple(description["keys"])
-    groups: dict[str, list[Trial]] = {}
+    groups: dict[str, dict[int, Trial]] = {}
     numbers = [field.name for field in results.schema if pa.types.is_floating(field.type)]
     for row in results.to_pylist():
         trial = _trial(row, metric, numbers)
-        groups.setdefault(_identity(trial.job, keys), []).append(trial)
+        seeds = groups.setdefault(_identity(trial.job, keys), {})
+        if trial.seed not in seeds or seeds[trial.seed].status != "done":  # a search may come again
+            seeds[trial.seed] = trial
     points = []
-    for trials in groups.values():
-        assert len({trial.seed for trial in trials}) == len(trials), "one trial a seed and point"
+    for seeds in groups.values():
+        trials = tuple(seeds.values())
         job = trials[0].job
         is_baseline = bool(baseline) and all(setting(job, k) == v for k, v in baseline.items())
         settings = {key: setting(job, key) for key in keys}
-        points.append(Point(settings, tuple(trials), is_baseline))
+        points.append(Point(settings, trials, is_baseline))
     return Sweep(
         name=description["name"],
         report=description["report"],

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
 class UserError(ValueError):
     """A mistake in a job, a file or the surroundings: one line that names it and the remedy."""
+
+
+FULL = "storage: no space is left at '{}'; free some, and run again to go on from here"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk or its quota is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import uuid
@@ -12,14 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cwerm.errors import UserError
-
-FULL = "storage: no space is left at '{}'; free some, and run again to go on from here"
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether a disk or its quota is used up."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+from cwerm.errors import FULL, UserError, is_full
 
 
 @dataclass(frozen=True)

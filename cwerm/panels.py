@@ -17,6 +17,7 @@ METHODS = {
 }
 _NOISE = ("data.noise", "data.noise_rate", "data.imbalance")
 _PLAIN = ("features.backbone", "train.model", "data.source")  # their values need no word before
+_KEPT = {"method", *_PLAIN}  # named choices, which may settle other keys
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,29 @@ def panels(sweep: Sweep, keys: Iterable[str]) -> list[Panel]:
 
 
 def varying(sweep: Sweep) -> list[str]:
-    """The sweep's keys that have more than one value where they matter, in its order."""
-    values = {
-        key: {str(point.settings[key]) for point in sweep.points if point.relevant(key)}
-        for key in sweep.keys
-    }
-    return [key for key in sweep.keys if len(values[key]) > 1]
+    """The sweep's keys that have more than one value where they matter, in its order.
+
+    Without those whose value a named choice settles, as a backbone does its file of weights.
+    """
+    found = [key for key in sweep.keys if len(set(_values(sweep.points, key))) > 1]
+    return [
+        key
+        for key in found
+        if key in _KEPT or not any(_settles(sweep.points, other, key) for other in _KEPT & {*found})
+    ]
+
+
+def _values(points: Iterable[Point], *keys: str) -> list[Any]:
+    """The settings of the points to which all of these keys matter."""
+    relevant = [point for point in points if all(map(point.relevant, keys))]
+    return [str([point.settings[key] for key in keys]) for point in relevant]
+
+
+def _settles(points: Iterable[Point], choice: str, key: str) -> bool:
+    """Whether a key is text that is the same wherever the choice is the same."""
+    relevant = [point for point in points if point.relevant(choice) and point.relevant(key)]
+    text = all(isinstance(point.settings[key], str) for point in relevant)
+    return text and len({*_values(relevant, choice, key)}) == len({*_values(relevant, choice)})
 
 
 def describe(job: Mapping[str, Any], keys: Iterable[str]) -> str:

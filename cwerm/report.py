@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from cwerm import console, figure_style, figures
-from cwerm.comparison import Difference, Point, Sweep, read_sweep
+from cwerm.comparison import Difference, Point, Sweep, read_sweep, setting
 from cwerm.errors import UserError
 from cwerm.page import Table, markdown, page, print_table
 from cwerm.panels import describe, panels, shown, varying
@@ -179,14 +179,14 @@ def _pivot(
 
 def _points(sweep: Sweep) -> Table:
     """A row for each point."""
-    keys = varying(sweep) or [*sweep.keys]
+    keys = varying(sweep) or [*sweep.keys] or ["method"]
     _, label = figure_style.scale(sweep.metric)
     compared = any(point.is_baseline for point in sweep.points)
     header = [*keys, "n", label, *(["difference [95 %]"] if compared else []), "seconds"]
     rows = []
     for point in sweep.points:
         settings = [
-            shown(key, point.settings[key]) if point.relevant(key) else NONE for key in keys
+            shown(key, setting(point.job, key)) if point.relevant(key) else NONE for key in keys
         ]
         change = "baseline" if point.is_baseline else _change(sweep, sweep.difference(point))
         seconds = point.seconds("total")

@@ -14,8 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cwerm.config import Job
-from cwerm.errors import UserError
-from cwerm.objects import FULL, is_full
+from cwerm.errors import FULL, UserError, is_full
 from cwerm.stages import cluster
 
 _QUIET = {
