@@ -285,3 +285,22 @@ def test_plain_training_stands_beside_every_backbone() -> None:
     assert [panel.title for panel in found] == ["resnet50", "resnet18"]
     for panel in found:
         assert [*panel.rows(["method"])] == ["ERM", "W-ERM", "CW-ERM"]
+
+
+def test_a_backbones_own_file_of_weights_is_no_part_of_its_name() -> None:
+    rows = [
+        a_row({"features.backbone": b, "features.weights": w, "train.lr": lr}, 0, 0.8)
+        for b, w, lr in (("resnet50", "a.pth", 0.1), ("resnet18", "b.pth", 0.2))
+    ]
+    keys = ["features.weights", "features.backbone", "train.lr"]
+    assert varying(a_sweep(rows, *keys)) == ["features.backbone", "train.lr"]
+    rows.append(a_row({"features.backbone": "resnet18", "features.weights": "random"}, 0, 0.8))
+    assert varying(a_sweep(rows, *keys)) == keys
+
+
+def test_of_trials_that_came_twice_one_that_is_done_counts() -> None:
+    failed, done = a_row({}, 0, None, status="failed"), a_row({}, 0, 0.8)
+    for rows in ([failed, done], [done, failed], [done, done]):
+        (point,) = a_sweep(rows, "method").points
+        assert [trial.status for trial in point.trials] == ["done"]
+        assert point.scores == {0: 0.8}

@@ -288,6 +288,14 @@ def test_a_sweep_without_baseline_and_of_one_seed(report_kind: str | None, tmp_p
     check_picture(tmp_path / "report" / "accuracy.png")
 
 
+def test_a_sweep_over_seeds_alone(tmp_path: Path) -> None:
+    rows = [a_row({}, seed, accuracy) for seed, accuracy in enumerate((0.8, 0.81, 0.85))]
+    leave(open_storage(str(tmp_path)), rows, a_description([], baseline={}))
+    report(str(tmp_path))
+    _, _, *lines = cells((tmp_path / "report" / "table.md").read_text(), "All points of study")
+    assert lines == [["CW-ERM", "3", "82.00 ± 2.65", "34.0"]]
+
+
 def test_the_lines_of_figure_2_are_the_means() -> None:
     rows = KINDS["ratio"][0]
     (axis,) = figures.accuracy_by_ratio(sweep_of("ratio")).axes
@@ -351,7 +359,7 @@ def test_series_differ_without_colour() -> None:
 
 
 def texts(figure: Figure) -> list[Any]:
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     axes_texts = [text for axis in figure.axes for text in axis.texts]
     return [text for text in axes_texts if text.get_text()]
 

@@ -49,14 +49,12 @@ def take_rows(
         rows = store.read_part(artifact, table, int(index), [name])
         start = ends[index] - artifact.tables[table][index].rows
         wanted = np.flatnonzero(part_of == index)
-        if name == "image":
-            cells = images_of(rows)
-            for position in wanted:
-                values[position] = cells[ids[position] - start]
-        else:
-            block = column(rows, name)
-            for position in wanted:
-                values[position] = block[ids[position] - start]
+        cells = images_of(rows) if name == "image" else column(rows, name)
+        places = ids[wanted] - start
+        # taken as a copy: views of single rows would keep every part in memory
+        taken = cells[places] if isinstance(cells, np.ndarray) else [cells[i] for i in places]
+        for position, value in zip(wanted, taken, strict=True):
+            values[position] = value
     return values
 
 
