@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -55,23 +56,29 @@ def style(position: int) -> dict[str, Any]:
 
 
 def grid(
-    count: int, columns: int, width: float, height: float, widest: int = 0
+    count: int, columns: int, width: float, height: float, widest: int = 0, shared: bool = True
 ) -> tuple[Figure, list[Any]]:
-    """A figure of so many panels with a shared axis, inches each, and ``widest`` letters beside them."""
+    """A figure of so many panels, inches each, with ``widest`` letters beside them.
+
+    ``shared``: with one vertical axis.
+    """
     rows = -(-count // columns)
     size = columns * width + WORD * widest, rows * height
     figure = Figure(figsize=size, layout="constrained")
-    axes = [*figure.subplots(rows, columns, squeeze=False, sharey=True).flat]
+    axes = [*figure.subplots(rows, columns, squeeze=False, sharey=shared).flat]
     for axis in axes[count:]:
         axis.remove()
     return figure, axes[:count]
 
 
-def legend(figure: Figure, axis: Any, renamed: Any = str) -> None:
-    """One legend above all panels, of what the first of them shows."""
-    handles, names = axis.get_legend_handles_labels()
-    columns = min(len(names), 4)
+def legend(figure: Figure, renamed: Callable[[str], str] = str) -> None:
+    """One legend above all panels, of what any of them shows."""
+    found = {
+        name: handle
+        for axis in figure.axes
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(
-        handles, [*map(renamed, names)], loc="outside upper center", ncols=columns,
-        frameon=False, handlelength=3.2, handleheight=1.4,
+        [*found.values()], [*map(renamed, found)], loc="outside upper center",
+        ncols=min(len(found), 4), frameon=False, handlelength=3.2, handleheight=1.4,
     )  # fmt: skip

@@ -33,7 +33,7 @@ def accuracy_by_ratio(sweep: Sweep) -> Figure:
     keys = _others(sweep, [*_data_keys(sweep), "coreset.ratio"])
     styles = _styles(found, keys)
     beside = max(len(_uniform(name)) for name in styles) if len(found) == 1 else 0
-    figure, axes = grid(len(found), min(len(found), 3), 4.4, 3.2, beside)
+    figure, axes = grid(len(found), min(len(found), 3), 4.4, 3.2, beside, shared=False)
     for panel, axis in zip(found, axes, strict=False):
         ends: list[tuple[str, float]] = []
         ratios = set()
@@ -54,7 +54,7 @@ def accuracy_by_ratio(sweep: Sweep) -> Figure:
             _label_ends(axis, [(_uniform(name), y) for name, y in ends])
     axes[0].set_ylabel(label)
     if len(found) > 1:
-        legend(figure, axes[0], _uniform)
+        legend(figure, _uniform)
     return figure
 
 
@@ -85,7 +85,7 @@ def seconds_by_ratio(sweep: Sweep) -> Figure:
     every = panels(sweep, keys)
     found = [panel for panel in every if panel.point.relevant("coreset.ratio")]
     longest = max(point.seconds("total") or 0.0 for panel in found for point in panel.points)
-    divisor, unit = (60, "minutes") if longest > 600 else (1, "seconds")
+    divisor, unit, short = (60, "minutes", "min") if longest > 600 else (1, "seconds", "s")
     figure, axes = grid(len(found), min(len(found), 3), 4.6, 3.2)
     for panel, axis in zip(found, axes, strict=False):
         curve = [point for point in panel.points if point.relevant("coreset.ratio")]
@@ -107,13 +107,13 @@ def seconds_by_ratio(sweep: Sweep) -> Figure:
         axis.margins(y=0.1)
         axis.set(xlabel="coreset, % of the training images", title=panel.title)
     axes[0].set_ylabel(f"{unit}, mean over seeds")
-    legend(figure, axes[0])
+    legend(figure)
     extraction = [point.seconds("extract") for panel in found for point in panel.points]
     known = [seconds / divisor for seconds in extraction if seconds is not None]
     if known:
         figure.supxlabel(
-            f"Not shown: ingest, and the extraction of features, shared by all ratios "
-            f"({np.mean(known):.3g} {unit}).", fontsize=8, color="#555555",
+            "Not shown: ingest, and the extraction of features, shared by all ratios "
+            f"({np.mean(known):.3g} {short}).", fontsize=8, color="#555555",
         )  # fmt: skip
     return figure
 
@@ -147,7 +147,7 @@ def accuracy_by_backbone(sweep: Sweep) -> Figure:
         for place in range(1, len(backbones)):
             axis.axhline(place - 0.5, color=FAINT, lw=0.4)
         axis.set(xlabel=label, title=panel.title)
-    legend(figure, axes[0])
+    legend(figure)
     return figure
 
 

@@ -121,7 +121,7 @@ def _figures(sweep: Sweep) -> dict[str, tuple[str, Figure]]:
         f"{label[0].upper()}{label[1:]}: mean, one standard deviation, and each seed (small dots)"
     )
     if sweep.report == "ratio" and varies("coreset.ratio"):
-        times = "Mean seconds of each stage, by the size of the coreset."
+        times = "Mean time of each stage, by the size of the coreset."
         return {
             "accuracy_by_ratio": (
                 f"{spread}, by the size of the coreset.",

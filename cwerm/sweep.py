@@ -18,7 +18,7 @@ from cwerm import console
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.storage import filesystem, local_path, open_storage
-from cwerm.sweep_file import Sweep
+from cwerm.sweep_file import Sweep, flat
 from cwerm.sweep_results import write_results
 from cwerm.sweep_space import domain, load_both, points
 from cwerm.sweep_trial import Trials, run_trial
@@ -109,7 +109,7 @@ class _Folder:
             "report": settings.report,
             "metric": settings.metrics[0],
             "mode": settings.modes[0],
-            "baseline": settings.baseline,
+            "baseline": dict(flat(settings.baseline)),
             "keys": [key for key in settings.keys if key != "seed"],
             "experiment": self.experiment,
             "given": given,

@@ -378,6 +378,22 @@ def test_labels_of_lines_that_end_together_do_not_overlap() -> None:
         assert not one.overlaps(other)
 
 
+def test_the_legend_has_what_only_a_later_panel_shows() -> None:
+    rows = [
+        a_row({"method": "cw-erm", "data.source": source, "coreset.ratio": ratio}, 0, 0.9)
+        for source in ("cifar10", "cifar100")
+        for ratio in RATIOS
+    ]
+    rows.append(a_row({"method": "erm", "data.source": "cifar100"}, 0, 0.8))
+    keys = ["method", "data.source", "coreset.ratio"]
+    sweep = read_sweep(a_description(keys, "ratio"), pa.Table.from_pylist(rows, SCHEMA))
+    drawn = figures.accuracy_by_ratio(sweep)
+    (legend,) = drawn.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["CW-ERM", "ERM (uniform weights)"]
+    first, second = drawn.axes
+    assert first.get_ylim() != second.get_ylim()
+
+
 def test_plain_training_is_a_line_across_all_backbones() -> None:
     (axis,) = figures.accuracy_by_backbone(sweep_of("backbones")).axes
     names = [label.get_text() for label in axis.get_yticklabels()]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import secrets
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,15 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from cli.commands import process
-from object_store import ACCESS_KEY, BUCKET, SECRET_KEY, Server, _program
+from object_store import BUCKET
 
+from cluster.bucket_cluster import Cluster, three_hosts
 from cluster.cluster_files_checks import ROOT
-from cluster.hosts import Host, hosts, obstacle, wait_for
+from cluster.hosts import Host, obstacle, wait_for
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import load_job
 from cwerm.runs import load_summary, load_weights
@@ -42,132 +40,13 @@ CHANGES = (
     "reweight.epochs=10",
     f"train.epochs={EPOCHS}",
 )
-START_SECONDS, RUN_SECONDS = 120, 400
-
-
-class BridgeServer(Server):
-    """The S3 server at an address that the hosts reach."""
-
-    def __init__(self, program: str, address: str) -> None:
-        self._reached_at = address
-        super().__init__(program)
-
-    def start(self) -> None:
-        self._command = [word.replace("127.0.0.1", self._reached_at) for word in self._command]
-        self.address = f"http://{self._reached_at}:{self.port}"
-        super().start()
-
-
-@dataclass
-class Cluster:
-    """A head that computes nothing, two workers of two CPUs, and who submits."""
-
-    laptop: Host
-    head: Host
-    workers: list[Host]
-    token: str
-    server: BridgeServer
-
-    @property
-    def dashboard(self) -> str:
-        return f"http://{self.head.address}:8265"
-
-    def script(self, command: str) -> str:
-        """The command in the environment that cluster/README.md asks for."""
-        return (
-            f"source {ROOT}/cluster/env.sh; export AWS_ENDPOINT_URL_S3={self.server.address} "
-            f"AWS_REGION=us-east-1; {command}"
-        )
-
-    def start(self, host: Host, options: str) -> None:
-        host.shell(
-            self.script(
-                f"ray start --node-ip-address={host.address} --object-store-memory=300000000 {options}"
-            )
-        )
-
-    def start_worker(self, host: Host) -> None:
-        self.start(host, f"--address={self.head.address}:6379 --num-cpus=2 --num-gpus=0")
-
-    def alive(self) -> set[str]:
-        """The names of the hosts that the head counts on."""
-        request = Request(
-            f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {self.token}"}
-        )
-        with urlopen(request, timeout=30) as answer:
-            nodes = json.load(answer)["data"]["result"]["result"]
-        names = {host.address: host.name for host in (self.head, *self.workers)}
-        return {names[node["node_ip"]] for node in nodes if node["state"] == "ALIVE"}
-
-    def wait_until_whole(self) -> None:
-        wait_for(lambda: self.alive() == {"head", "first", "second"}, START_SECONDS)
-
-    @contextmanager
-    def submit(self, name: str, storage: str) -> Iterator[subprocess.Popen[str]]:
-        """``cwerm submit jobs/quickstart.yaml`` on the laptop; afterwards nothing of it runs."""
-        words = [
-            *("cwerm", "submit", str(ROOT / "jobs/quickstart.yaml"), f"name={name}", *CHANGES),
-            *("--address", self.dashboard, "--storage", storage),
-        ]
-        with subprocess.Popen(
-            self.laptop.command("bash", "-c", self.script(f"exec {shlex.join(words)}")),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as running:
-            try:
-                yield running
-            finally:
-                self.laptop.end("cwerm submit")
-                self.head.end("cwerm.cli run")
-
-    def objects(self, storage: str, pattern: str) -> list[str]:
-        """Keys below the storage that match."""
-        prefix = storage.removeprefix(f"s3://{BUCKET}/") + "/"
-        pages = self.server.client().get_paginator("list_objects_v2")
-        keys = [
-            entry["Key"].removeprefix(prefix)
-            for page in pages.paginate(Bucket=BUCKET, Prefix=prefix)
-            for entry in page.get("Contents", ())
-        ]
-        return fnmatch.filter(keys, pattern)
+RUN_SECONDS = 400
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    program = _program()
-    with (
-        hosts("laptop", "head", "first", "second") as (made, own),
-        pytest.MonkeyPatch.context() as env,
-    ):
-        laptop, head, *workers = made
-        server = BridgeServer(program, own)
-        try:
-            for name, value in (
-                ("AWS_ENDPOINT_URL_S3", server.address),
-                ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-                ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-                ("AWS_REGION", "us-east-1"),
-            ):
-                env.setenv(name, value)
-            cluster = Cluster(laptop, head, workers, secrets.token_hex(32), server)
-            for host in made:
-                (host.home / ".ray").mkdir()
-                (host.home / ".ray/auth_token").write_text(cluster.token)
-                (host.home / ".aws").mkdir()
-                (host.home / ".aws/credentials").write_text(
-                    f"[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"
-                )
-            cluster.start(
-                head,
-                f"--head --port=6379 --num-cpus=0 --num-gpus=0 --dashboard-host={head.address}",
-            )
-            for worker in workers:
-                cluster.start_worker(worker)
-            cluster.wait_until_whole()
-            yield cluster
-        finally:
-            server.remove()
+    with three_hosts() as started:
+        yield started
 
 
 @dataclass(frozen=True)
@@ -209,7 +88,7 @@ def undisturbed(cluster: Cluster) -> Finished:
     """The job on the cluster, with the whole cluster there all the time."""
     storage = f"s3://{BUCKET}/undisturbed"
     started = time.monotonic()
-    with cluster.submit("undisturbed", storage) as running:
+    with cluster.submit(storage, "name=undisturbed", *CHANGES) as running:
         out, _ = running.communicate(timeout=RUN_SECONDS)
     assert running.returncode == 0, out
     assert "test accuracy" in out
@@ -278,7 +157,7 @@ def run_with_a_cut(cluster: Cluster, name: str, pattern: str, title: str) -> Fin
     """Cut off a host that does the work, once the first object of that pattern is in the bucket."""
     storage = f"s3://{BUCKET}/{name}"
     started = time.monotonic()
-    with cluster.submit(name, storage) as running:
+    with cluster.submit(storage, f"name={name}", *CHANGES) as running:
         there = wait_for(lambda: cluster.objects(storage, pattern), RUN_SECONDS)
         struck = [h for h in cluster.workers if any(title in p for p in h.processes().values())]
         tell(f"{len(there)} there; {title} on {[host.name for host in struck]}")
@@ -303,6 +182,27 @@ def check_loss(found: Finished, expected: Finished, stage: str) -> None:
         f"instead of {expected.seconds:.1f} s"
     )
     assert took - takes < 100  # with Ray's defaults for lost connections 120 to 420
+
+
+def test_a_submitted_sweep_gives_what_the_runs_give(
+    cluster: Cluster, undisturbed: Finished, tmp_path: Path
+) -> None:
+    """On the storage of the first run: its trial of the same job is that run, to the last digit."""
+    space = [{"method": "erm"}, {"coreset.ratio": {"grid": [0.1, 0.05]}}]
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump({"name": "hosts", "space": space}))
+    options = (*CHANGES, "--sweep", str(tmp_path / "tune.yaml"))
+    changes = [option for option in options if not option.startswith("coreset.ratio")]
+    with cluster.submit(undisturbed.storage, *changes) as running:
+        out, _ = running.communicate(timeout=RUN_SECONDS)
+    assert running.returncode == 0, out
+    results = fetch(f"{undisturbed.storage}/sweeps/hosts/results.parquet", tmp_path)
+    rows = pq.read_table(results).to_pylist()
+    assert [row["status"] for row in rows] == ["done"] * 3
+    assert rows[1]["test_accuracy"] == undisturbed.summary["test_accuracy"]
+    assert set(rows[1]["reused"]) == set(undisturbed.summary["seconds"])
+    assert set(rows[2]["reused"]) == {"ingest", "extract"}
+    for name in ("sweeps/hosts/report/report.html", "sweeps/hosts/best.yaml"):
+        assert cluster.objects(undisturbed.storage, name)
 
 
 def test_a_host_cut_off_during_extract(

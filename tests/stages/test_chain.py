@@ -274,3 +274,12 @@ def test_small_coresets_get_enough_steps(chain: Chain, asked: Any, size: int, ep
     section = chain.job.reweight.model_copy(update={"epochs": asked})
     job = chain.job.model_copy(update={"reweight": section})
     assert reweight_fit.num_epochs(job, size) == epochs
+
+
+def test_taken_rows_do_not_keep_their_parts_in_memory(chain: Chain) -> None:
+    ids = np.array([3, 120, 121, 399])
+    rows = common.take_rows(chain.store, chain.made["extract"], "features", "feature", ids)
+    features = common.column(chain.table("extract", "features"), "feature")
+    assert np.array_equal(np.stack(rows), features[ids])
+    held = sum(row.nbytes if row.base is None else row.base.nbytes for row in rows)
+    assert held <= 2 * len(ids) * features[0].nbytes
