@@ -155,9 +155,13 @@ def _tune(
     session.ensure_ray(job, dashboard=settings.scheduler != "none")
     total = len(configs) or settings.num_samples
     console.stage_line("sweep", f"{total} trials of {settings.name}")
-    with progress_board(total, "sweep") as board, watched_nodes(), session.interruptible():
+    with (
+        progress_board(total, "sweep", trials.board),
+        watched_nodes(),
+        session.interruptible(),
+    ):
         trainable = tune.with_resources(
-            tune.with_parameters(run_trial, trials=trials, board=board, resumed=resume),
+            tune.with_parameters(run_trial, trials=trials, resumed=resume),
             TRIAL_RESOURCES,
         )
         if resume and _has_state(folder):
@@ -178,7 +182,7 @@ def _tune(
                 storage_path=folder.root,
                 storage_filesystem=folder.system,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=[_progress(board, total)],
+                callbacks=[_progress(trials.board, total)],
                 verbose=0,
             ),
         ).fit()
@@ -241,8 +245,9 @@ def _tune_config(settings: Sweep, job: Job) -> Any:
     )
 
 
-def _progress(board: Any, total: int) -> Any:
+def _progress(board: str, total: int) -> Any:
     """Moves the bar of all trials."""
+    import ray
     from ray.tune import Callback
 
     class Progress(Callback):
@@ -252,7 +257,7 @@ def _progress(board: Any, total: int) -> Any:
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             del iteration, trials, trial, info
             self.ended += 1
-            board.post.remote(self.ended, f"{self.ended} of {total}")
+            ray.get_actor(board).post.remote(self.ended, f"{self.ended} of {total}")
 
         on_trial_error = on_trial_complete
 

@@ -87,6 +87,7 @@ def _write_hparams(
     storage: Storage, folder: str, settings: Sweep, rows: list[dict[str, Any]]
 ) -> None:
     from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
 
     for row in rows:
         job = json.loads(row["job"])
@@ -97,8 +98,12 @@ def _write_hparams(
         }
         numbers = {name: row[name] for name in settings.metrics if row[name] is not None}
         with tempfile.TemporaryDirectory() as place:
-            with SummaryWriter(place) as writer:
-                metrics = {f"result/{name}": value for name, value in numbers.items()}
-                writer.add_hparams(plain, metrics, run_name=".")
-            for file in Path(place).iterdir():
-                storage.upload(file, f"{folder}/events/{row['trial']}/{file.name}")
+            metrics = {f"result/{name}": value for name, value in numbers.items()}
+            with SummaryWriter(place) as writer:  # its add_hparams would make a second file
+                for summary in hparams(plain, metrics):
+                    writer.file_writer.add_summary(summary)
+                for name, value in metrics.items():
+                    writer.add_scalar(name, value)
+            (file,) = Path(place).iterdir()
+            # of one name, so that a sweep run again replaces it
+            storage.upload(file, f"{folder}/events/{row['trial']}/events.out.tfevents.hparams")

@@ -27,6 +27,11 @@ class Trials:
     folder: str
     """Where the driver was started: relative paths of the job lie there."""
 
+    @property
+    def board(self) -> str:
+        """The name of the board: a handle would not outlive the driver, and Tune saves what it is given."""
+        return f"cwerm-sweep-{self.name}"
+
     def jobs(self, point: Point) -> list[Job]:
         """The jobs of a point, one a seed, each with a name of its own.
 
@@ -63,7 +68,7 @@ class Records:
         self.storage.write_bytes(f"{self.folder}/{name}.json", text)
 
 
-def run_trial(config: dict[str, Any], trials: Trials, board: Any, resumed: bool) -> dict[str, Any]:
+def run_trial(config: dict[str, Any], trials: Trials, resumed: bool) -> dict[str, Any]:
     """Run every seed of a point; gives the means of the metrics to Tune.
 
     A seed that an earlier attempt of the sweep finished counts as it is where ``resumed``.
@@ -74,14 +79,16 @@ def run_trial(config: dict[str, Any], trials: Trials, board: Any, resumed: bool)
     if os.path.isdir(trials.folder):
         os.chdir(trials.folder)
     point = config.get("point", config)
-    records = [_run_seed(job, trials, board, resumed) for job in trials.jobs(point)]
+    records = [_run_seed(job, trials, resumed) for job in trials.jobs(point)]
     means = {
         name: sum(record[name] for record in records) / len(records) for name in trials.metrics
     }
     return {**means, "epochs": min(record["epochs"] for record in records)}
 
 
-def _run_seed(job: Job, trials: Trials, board: Any, resumed: bool) -> dict[str, Any]:
+def _run_seed(job: Job, trials: Trials, resumed: bool) -> dict[str, Any]:
+    import ray
+
     from cwerm import console, pipeline
     from cwerm.stages import ranks
 
@@ -89,6 +96,8 @@ def _run_seed(job: Job, trials: Trials, board: Any, resumed: bool) -> dict[str, 
     earlier = records.read(job.name) if resumed else None
     if earlier and earlier["status"] == "done":
         return earlier
+
+    board = ray.get_actor(trials.board)
 
     def tell(text: str) -> None:
         board.note.remote(f"{job.name}  {text}")

@@ -45,6 +45,13 @@ def test_sections_without_a_value_have_their_defaults(tmp_path: Path) -> None:
     assert load_job(job, ["train.epochs=3"]).train.epochs == 3
 
 
+def test_resources_may_be_auto() -> None:
+    tree = {"data": {"source": "sample"}}
+    assert parse_job({**tree, "resources": "auto"}) == parse_job(tree)
+    with pytest.raises(UserError, match="resources: got 'all', should be a section of keys"):
+        parse_job({**tree, "resources": "all"})
+
+
 def test_overrides_in_order_then_options(tmp_path: Path) -> None:
     job = write(tmp_path, "storage: a\ndata: {source: sample}\n")
     loaded = load_job(

@@ -31,13 +31,16 @@ class _Board:
 
 
 @contextmanager
-def progress_board(total: int, label: str) -> Iterator[Any]:
-    """An actor handle: ``post.remote(done, remark)`` moves a progress bar, ``note.remote(text)`` prints."""
+def progress_board(total: int, label: str, name: str | None = None) -> Iterator[Any]:
+    """An actor handle: ``post.remote(done, remark)`` moves a progress bar, ``note.remote(text)`` prints.
+
+    With a ``name``, whoever can't be given the handle finds the actor by it.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here, name=name).remote()
     shown = 0.0
     with console.progress(total, label) as advance:
 

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -142,7 +142,7 @@ def ensure_ray(job: Job, *, dashboard: bool = False) -> None:
         return
     # A private session, reachable from this machine only, needs no token file in the user's home.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    with _no_stderr():
+    with _no_stderr(), _known_address() if dashboard else nullcontext():
         ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 2),
@@ -151,6 +151,30 @@ def ensure_ray(job: Job, *, dashboard: bool = False) -> None:
             log_to_driver=False,
             _node_ip_address="127.0.0.1",
         )
+
+
+@contextmanager
+def _known_address() -> Iterator[None]:
+    """Tell the processes of the session about to start where it is.
+
+    What clears up after a stopped trial asks the dashboard, and does not find it by itself where another
+    Ray runs on the machine.
+    """
+    from ray.util import get_node_ip_address
+
+    with socket.create_server(("", 0)) as free:
+        port = str(free.getsockname()[1])
+    names = {"RAY_GCS_SERVER_PORT": port, "RAY_ADDRESS": f"{get_node_ip_address()}:{port}"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

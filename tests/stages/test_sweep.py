@@ -78,6 +78,14 @@ def test_trials_share_what_they_have_in_common(finished: Study) -> None:
 
 
 @pytest.mark.slow
+def test_a_sweep_run_again_takes_up_what_is_there(finished: Study) -> None:
+    before = finished.scores()
+    finished.run()
+    assert finished.scores() == before
+    assert len(finished.attempts("train")) == 4
+
+
+@pytest.mark.slow
 def test_an_impossible_trial_fails_with_its_reason_and_the_rest_goes_on(finished: Study) -> None:
     rows = finished.rows()
     failed = [row for row in rows if row["status"] == "failed"]
@@ -119,9 +127,6 @@ def test_a_small_sweep_in_a_terminal(parted_data: Path, tmp_path: Path) -> None:
     assert answer.out.count("test accuracy") >= 2
     assert [row["status"] for row in study.rows()] == ["done", "done"]
     assert (study.folder / "report" / "table.csv").exists()
-    again = process("sweep", study.tune, study.job)
-    again.succeeded()
-    assert len(study.attempts("train")) == 2, "a sweep run again takes up what is there"
 
 
 @pytest.mark.slow
