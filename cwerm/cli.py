@@ -160,7 +160,7 @@ def submit(
         if resume:
             raise UserError("--resume: this is for a sweep; a job goes on by itself, leave it out")
     else:
-        from cwerm.sweep_space import load_both
+        from cwerm.sweeps.space import load_both
 
         settings, loaded = load_both(tune, job, overrides or [], options)
     sys.exit(submit(loaded, address, working_dir, detach, sweep=settings, resume=resume))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from cwerm.config import Job, parse_job
 from cwerm.errors import UserError, did_you_mean
-from cwerm.sweep_file import Sweep
+from cwerm.sweeps.file import Sweep
 
 JOB_FILE, SWEEP_FILE = "cwerm-job.yaml", "cwerm-sweep.yaml"
 LARGEST = 500 * 2**20  # Ray's own limit

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from cwerm import console, figure_style, figures
-from cwerm.comparison import Difference, Point, Sweep, read_sweep, setting
+from cwerm import console
 from cwerm.errors import UserError
-from cwerm.page import Table, markdown, page, print_table
-from cwerm.panels import describe, panels, shown, varying
-from cwerm.run_page import read_run
+from cwerm.reports import figure_style, figures
+from cwerm.reports.comparison import Difference, Point, Sweep, read_sweep, setting
+from cwerm.reports.page import Table, markdown, page, print_table
+from cwerm.reports.panels import describe, panels, shown, varying
+from cwerm.reports.run_page import read_run
 from cwerm.storage import Storage, open_storage
 
 if TYPE_CHECKING:

@@ -238,3 +238,11 @@ class Resources(Section):
     given, it waits for all."""
     address: Text | None = None
     """Ray cluster to join; a local one is started where neither this nor RAY_ADDRESS is set."""
+
+    @model_validator(mode="after")
+    def _fewest_are_no_more_than_all(self) -> Resources:
+        if self.min_workers and self.workers != "auto" and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers is {self.min_workers} and workers {self.workers}; ask for no more"
+            )
+        return self

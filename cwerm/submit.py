@@ -20,7 +20,7 @@ from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.package import JOB_FILE, SWEEP_FILE, pack, shipped_job
 from cwerm.stages.session import TOKEN_REMEDY, quiet_ray
-from cwerm.sweep_file import Sweep
+from cwerm.sweeps.file import Sweep
 
 # Ray Jobs runs it on the head with RAY_ADDRESS set. As a module it needs no script on the PATH, and a
 # cwerm in the working directory comes before the installed one.

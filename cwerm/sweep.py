@@ -18,10 +18,10 @@ from cwerm import console
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.storage import filesystem, local_path, open_storage
-from cwerm.sweep_file import Sweep, flat
-from cwerm.sweep_results import write_results
-from cwerm.sweep_space import domain, load_both, points
-from cwerm.sweep_trial import Trials, run_trial
+from cwerm.sweeps.file import Sweep, flat
+from cwerm.sweeps.results import write_results
+from cwerm.sweeps.space import domain, load_both, points
+from cwerm.sweeps.trial import Trials, run_trial
 
 # No CPU: a stage that takes all of them could never begin. A bundle must hold something.
 TRIAL_RESOURCES = {"CPU": 0, "memory": 2**28}

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cwerm.comparison import (
+from cwerm.config import parse_job
+from cwerm.job_file import set_key
+from cwerm.reports.comparison import (
     Point,
     Sweep,
     Trial,
@@ -23,9 +25,7 @@ from cwerm.comparison import (
     read_sweep,
     setting,
 )
-from cwerm.config import parse_job
-from cwerm.job_file import set_key
-from cwerm.panels import describe, panels, varying
+from cwerm.reports.panels import describe, panels, varying
 
 STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")
 SCHEMA = pa.schema(

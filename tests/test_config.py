@@ -45,6 +45,12 @@ def test_sections_without_a_value_have_their_defaults(tmp_path: Path) -> None:
     assert load_job(job, ["train.epochs=3"]).train.epochs == 3
 
 
+def test_fewer_workers_are_no_more_than_all() -> None:
+    tree = {"data": {"source": "sample"}, "resources": {"workers": 2, "min_workers": 3}}
+    with pytest.raises(UserError, match="resources: min_workers is 3 and workers 2; ask for no"):
+        parse_job(tree)
+
+
 def test_resources_may_be_auto() -> None:
     tree = {"data": {"source": "sample"}}
     assert parse_job({**tree, "resources": "auto"}) == parse_job(tree)

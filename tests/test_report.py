@@ -23,10 +23,10 @@ from object_store import s3_prefix  # noqa: F401
 from PIL import Image
 from test_comparison import SCHEMA, a_description, a_row
 
-from cwerm import figure_style, figures, run_page
-from cwerm.comparison import Sweep, read_sweep
 from cwerm.errors import UserError
 from cwerm.report import report
+from cwerm.reports import figure_style, figures, run_page
+from cwerm.reports.comparison import Sweep, read_sweep
 from cwerm.schema import table_schema
 from cwerm.storage import Storage, open_storage
 

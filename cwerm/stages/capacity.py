@@ -34,21 +34,13 @@ def num_workers(job: Job) -> int:
 
 
 def elastic_workers(job: Job) -> tuple[int, int]:
-    """The fewest and the most workers that training runs on; alike where the job asks for no fewer.
-
-    Raises:
-        UserError: the fewest are more than the most.
-    """
+    """The fewest and the most workers that training runs on; alike where the job asks for no fewer."""
     workers = num_workers(job)
     fewest, wanted = job.resources.min_workers, job.resources.workers
     if fewest is None:
         return workers, workers
     most = workers if wanted == "auto" else wanted
-    if fewest > most:
-        raise UserError(
-            f"resources.min_workers: {fewest} of {most} workers; ask for at most {most}"
-        )
-    return fewest, most
+    return min(fewest, most), most
 
 
 def worker_resources(workers: int, *, share: float = 1.0) -> dict[str, float]:

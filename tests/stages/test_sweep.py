@@ -17,8 +17,8 @@ import yaml
 from cli.commands import process, start
 
 from cwerm import pipeline
-from cwerm.comparison import read_sweep
 from cwerm.config import load_job, parse_job
+from cwerm.reports.comparison import read_sweep
 from cwerm.sweep import sweep
 from stages.conftest import LITE0, chain_tree
 

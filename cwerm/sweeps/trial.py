@@ -11,8 +11,8 @@ from typing import Any
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.storage import Storage, open_storage
-from cwerm.sweep_file import Point
-from cwerm.sweep_space import trial_job
+from cwerm.sweeps.file import Point
+from cwerm.sweeps.space import trial_job
 
 
 @dataclass(frozen=True)

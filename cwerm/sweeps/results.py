@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from cwerm.comparison import read_sweep, setting
 from cwerm.config import parse_job
+from cwerm.reports.comparison import read_sweep, setting
 from cwerm.storage import Storage
-from cwerm.sweep_file import EPOCH_METRICS, Sweep
-from cwerm.sweep_trial import Records, Trials
+from cwerm.sweeps.file import EPOCH_METRICS, Sweep
+from cwerm.sweeps.trial import Records, Trials
 
 STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")
 SCHEMA = pa.schema(

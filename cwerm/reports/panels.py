@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cwerm.comparison import Point, Sweep, matters, setting
+from cwerm.reports.comparison import Point, Sweep, matters, setting
 
 METHODS = {
     "erm": "ERM",

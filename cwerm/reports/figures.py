@@ -10,9 +10,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from cwerm.comparison import Point, Sweep
-from cwerm.figure_style import FAINT, INK, MARKERS, STYLE, grid, legend, scale, style
-from cwerm.panels import Panel, panels, varying
+from cwerm.reports.comparison import Point, Sweep
+from cwerm.reports.figure_style import FAINT, INK, MARKERS, STYLE, grid, legend, scale, style
+from cwerm.reports.panels import Panel, panels, varying
 
 STAGES = {  # of Fig. 3: colour and hatch
     "select": ("#56B4E9", "////"),

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from cwerm.config import parse_job
 from cwerm.errors import UserError
-from cwerm.sweep_file import parse_sweep
-from cwerm.sweep_space import domain, load_both, points
-from cwerm.sweep_trial import Trials
+from cwerm.sweeps.file import parse_sweep
+from cwerm.sweeps.space import domain, load_both, points
+from cwerm.sweeps.trial import Trials
 
 JOB = {"data": {"source": "sample"}, "seed": 3}
 STUDIES = sorted((Path(__file__).parents[1] / "tune").glob("*.yaml"))

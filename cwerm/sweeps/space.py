@@ -11,7 +11,7 @@ from typing import Any
 from cwerm.config import SECTIONS, Job, parse_job
 from cwerm.errors import UserError
 from cwerm.job_file import apply_override, read_tree, set_key
-from cwerm.sweep_file import Point, Sweep, check_keys, flat, is_range, load_sweep
+from cwerm.sweeps.file import Point, Sweep, check_keys, flat, is_range, load_sweep
 
 
 def load_both(

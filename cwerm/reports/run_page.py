@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cwerm.errors import UserError
-from cwerm.figure_style import COLORS, FAINT, INK, STYLE, WORD
-from cwerm.panels import METHODS
+from cwerm.reports.figure_style import COLORS, FAINT, INK, STYLE, WORD
+from cwerm.reports.panels import METHODS
 from cwerm.runs import load_summary, load_weights
 from cwerm.storage import open_storage
 
