@@ -46,7 +46,7 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
             yield store.find(stage, key)
             return
         if claim is None or watch.is_over(claim):
-            if claim is not None and not claim["released"]:
+            if claim is not None:
                 console.note(f"{stage}: takes over from {_owner(claim)}, which is gone")
             if claims.take(number + 1):
                 break
@@ -87,13 +87,12 @@ class _Claims:
         return True
 
     def release(self, committed: bool) -> None:
-        """Give our claim up; with the artifact there, all claims go."""
+        """Give our claim up, and with the artifact there those of the dead before us."""
         self.ended.set()
         self.thread.join()
-        if not committed:
-            self._write(self.number, released=True)
-            return
-        for number in range(self.number, 0, -1):
+        if self._read(self.number + 1) is not None:
+            return  # lost: without ours between them, the later claims could not be seen
+        for number in range(self.number, 0 if committed else self.number - 1, -1):
             self.storage.delete(self._path(number))
         self.storage.remove_empty_folders(self.folder)
 
@@ -103,9 +102,9 @@ class _Claims:
             with suppress(Exception):
                 self._write(self.number)
 
-    def _write(self, number: int, *, if_absent: bool = False, released: bool = False) -> bool:
+    def _write(self, number: int, *, if_absent: bool = False) -> bool:
         self.beats += 1
-        claim = {**self.me, "beat": self.beats, "released": released}
+        claim = {**self.me, "beat": self.beats}
         text = json.dumps(claim).encode()
         return self.storage.write_bytes(self._path(number), text, if_absent=if_absent)
 
@@ -135,10 +134,10 @@ class _Watch:
         return new
 
     def is_over(self, claim: dict[str, Any]) -> bool:
-        """Whether it was given up, or its owner has died: at once on this host, else by its silence."""
+        """Whether its owner has died: seen at once on this host, else by its silence."""
         now = time.monotonic()
         passed, self.looked = now - self.looked, now
-        if claim["released"] or _is_dead(claim):
+        if _is_dead(claim):
             return True
         if (claim["token"], claim["beat"]) != (self.token, self.beat):
             self.beat, self.silent = claim["beat"], 0.0
