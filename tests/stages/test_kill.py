@@ -146,6 +146,7 @@ def long_reweight(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Cha
     return run_stages(parse_job(tree), STAGES[:5])
 
 
+@pytest.mark.slow
 @WHO
 def test_killed_during_reweight(who: str, fork: Fork, long_reweight: Chain, tmp_path: Path) -> None:
     mine = fork(reweight, **LONG_REWEIGHT)
