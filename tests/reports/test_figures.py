@@ -11,7 +11,6 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from object_store import s3_prefix  # noqa: F401
 
 from cwerm.reports import figure_style, figures
 from cwerm.reports.comparison import read_sweep

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from object_store import s3_prefix  # noqa: F401
 
 from cwerm.errors import UserError
 from cwerm.report import report
