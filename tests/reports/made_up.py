@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,65 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cwerm.config import parse_job
+from cwerm.job_file import set_key
 from cwerm.reports.comparison import Sweep, read_sweep
 from cwerm.storage import Storage, open_storage
-from reports.test_comparison import SCHEMA, a_description, a_row
+from cwerm.sweeps.results import SCHEMA
+
+STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")
+SECTIONS = ("data", "features", "coreset", "reweight", "broadcast", "train", "resources")
+
+
+def a_job(settings: dict[str, Any]) -> dict[str, Any]:
+    """A whole resolved job."""
+    tree: dict[str, Any] = {"data": {"source": "fashion_mnist"}}
+    for key, value in settings.items():
+        set_key(tree, key, value, SECTIONS)
+    return parse_job(tree).model_dump()
+
+
+def a_row(
+    settings: dict[str, Any],
+    seed: int,
+    accuracy: float | None,
+    seconds: Sequence[float | None] = (4.0, None, None, None, None, 30.0),
+    status: str = "done",
+    error: str | None = None,
+) -> dict[str, Any]:
+    """A row of results.parquet."""
+    name = f"{'-'.join(str(v) for v in settings.values())}-{seed}".replace("/", "-")
+    job = a_job(settings) | {"seed": seed, "name": name, "storage": f"store-{seed}"}
+    done = status == "done"
+    return {
+        "trial": name,
+        "seed": seed,
+        "status": status,
+        "error": error,
+        "epochs": 10 if done else None,
+        "test_accuracy": accuracy,
+        "test_accuracy_top5": None,
+        "seconds_total": sum(s for s in seconds if s is not None) if done else None,
+        **{f"seconds_{k}": s for k, s in zip(STAGES, seconds, strict=True)},
+        "auroc": None,
+        "effective_sample_size": None,
+        "reused": [],
+        "folder": f"store/runs/{name}",
+        "job": json.dumps(job),
+    }
+
+
+def a_description(keys: Sequence[str], report: str | None = None, **changes: Any) -> dict[str, Any]:
+    """A sweep.json."""
+    return {
+        "name": "study",
+        "report": report,
+        "metric": "test_accuracy",
+        "mode": "max",
+        "baseline": {"method": "erm"},
+        "keys": [*keys],
+    } | changes
+
 
 Rows = list[dict[str, Any]]
 RATIOS = (0.001, 0.01, 0.1)

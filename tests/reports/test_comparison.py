@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cwerm.config import parse_job
-from cwerm.job_file import set_key
 from cwerm.reports.comparison import (
     Point,
     Sweep,
@@ -26,74 +23,8 @@ from cwerm.reports.comparison import (
     setting,
 )
 from cwerm.reports.panels import describe, panels, varying
-
-STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")
-SCHEMA = pa.schema(
-    [
-        ("trial", pa.string()),
-        ("seed", pa.int64()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("epochs", pa.int64()),
-        *((name, pa.float64()) for name in ("test_accuracy", "test_accuracy_top5")),
-        *((f"seconds_{stage}", pa.float64()) for stage in ("total", *STAGES)),
-        *((name, pa.float64()) for name in ("auroc", "effective_sample_size")),
-        ("reused", pa.list_(pa.string())),
-        ("folder", pa.string()),
-        ("job", pa.string()),
-    ]
-)
-SECTIONS = ("data", "features", "coreset", "reweight", "broadcast", "train", "resources")
-
-
-def a_job(settings: dict[str, Any]) -> dict[str, Any]:
-    """A whole resolved job."""
-    tree: dict[str, Any] = {"data": {"source": "fashion_mnist"}}
-    for key, value in settings.items():
-        set_key(tree, key, value, SECTIONS)
-    return parse_job(tree).model_dump()
-
-
-def a_row(
-    settings: dict[str, Any],
-    seed: int,
-    accuracy: float | None,
-    seconds: Sequence[float | None] = (4.0, None, None, None, None, 30.0),
-    status: str = "done",
-    error: str | None = None,
-) -> dict[str, Any]:
-    """A row of results.parquet."""
-    name = f"{'-'.join(str(v) for v in settings.values())}-{seed}".replace("/", "-")
-    job = a_job(settings) | {"seed": seed, "name": name, "storage": f"store-{seed}"}
-    done = status == "done"
-    return {
-        "trial": name,
-        "seed": seed,
-        "status": status,
-        "error": error,
-        "epochs": 10 if done else None,
-        "test_accuracy": accuracy,
-        "test_accuracy_top5": None,
-        "seconds_total": sum(s for s in seconds if s is not None) if done else None,
-        **{f"seconds_{k}": s for k, s in zip(STAGES, seconds, strict=True)},
-        "auroc": None,
-        "effective_sample_size": None,
-        "reused": [],
-        "folder": f"store/runs/{name}",
-        "job": json.dumps(job),
-    }
-
-
-def a_description(keys: Sequence[str], report: str | None = None, **changes: Any) -> dict[str, Any]:
-    """A sweep.json."""
-    return {
-        "name": "study",
-        "report": report,
-        "metric": "test_accuracy",
-        "mode": "max",
-        "baseline": {"method": "erm"},
-        "keys": [*keys],
-    } | changes
+from cwerm.sweeps.results import SCHEMA
+from reports.made_up import STAGES, a_description, a_job, a_row
 
 
 def a_sweep(rows: list[dict[str, Any]], *keys: str, **changes: Any) -> Sweep:

@@ -14,14 +14,16 @@ from matplotlib.text import Text
 
 from cwerm.reports import figure_style, figures
 from cwerm.reports.comparison import read_sweep
+from cwerm.sweeps.results import SCHEMA
 from reports.made_up import (
     KEYS,
     KINDS,
     RATIOS,
+    a_description,
+    a_row,
     scores_of,
     sweep_of,
 )
-from reports.test_comparison import SCHEMA, a_description, a_row
 
 
 def test_the_lines_of_figure_2_are_the_means() -> None:

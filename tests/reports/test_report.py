@@ -19,14 +19,15 @@ from reports.made_up import (
     KEYS,
     KINDS,
     RATIOS,
+    a_description,
     a_folder,
+    a_row,
     cells,
     check_picture,
     leave,
     scores_of,
     shown,
 )
-from reports.test_comparison import a_description, a_row
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,11 +17,12 @@ from cwerm.schema import table_schema
 from cwerm.storage import open_storage
 from reports.made_up import (
     REASON,
+    a_description,
     a_folder,
+    a_row,
     check_picture,
     leave,
 )
-from reports.test_comparison import a_description, a_row
 
 
 def a_run(store: Path, method: str = "cw-erm", classes: int = 12) -> tuple[str, np.ndarray]:
