@@ -23,6 +23,7 @@ import psutil
 
 from cwerm import console
 from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.errors import UserError
 from cwerm.storage import Storage
 
 BEAT_SECONDS = 4.0
@@ -56,8 +57,12 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
     try:
         # it may have been committed, and its claims removed, after the look above
         yield store.find(stage, key)
-    finally:
-        claims.release(committed=store.committed(stage, key))
+    except BaseException:
+        # what went wrong, such as an outage of the storage, is told, not that it lasts
+        with suppress(UserError, OSError):
+            claims.release(committed=False)
+        raise
+    claims.release(committed=store.committed(stage, key))
 
 
 class _Claims:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_store import s3_prefix, storage_uri  # noqa: F401
+from object_store import BUCKET, Server, mortal_server, s3_prefix, storage_uri  # noqa: F401
 
-from cwerm import claims
+from cwerm import claims, s3_client
 from cwerm.artifacts import Artifact, ArtifactStore, Writer
 from cwerm.claims import claimed
 from cwerm.storage import open_storage
@@ -142,3 +142,14 @@ def test_a_beat_keeps_it(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) 
         assert artifact
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_what_went_wrong_is_told_although_the_claim_can_not_be_given_up(
+    mortal_server: Server,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(s3_client, "PATIENCE_SECONDS", 0.5)
+    store = ArtifactStore(open_storage(f"s3://{BUCKET}/store"))
+    with pytest.raises(ZeroDivisionError), claimed(store, STAGE, KEY):
+        mortal_server.kill()
+        raise ZeroDivisionError

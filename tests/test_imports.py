@@ -27,7 +27,7 @@ ALLOWED = {
     "s3_files": {"sections", "objects", "s3"},
     "storage": BASE | {"objects", "s3", "s3_files"},
     "artifacts": BASE | {"storage"},
-    "claims": {"console", "storage", "artifacts"},
+    "claims": {"console", "errors", "storage", "artifacts"},
     "reports": {"console", "errors", "runs", "storage"},
     "sweeps": BASE | {"explain", "job_file", "storage", "reports", "stages", "pipeline"},
     "garbage": BASE | {"objects", "storage", "artifacts"},
