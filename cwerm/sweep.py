@@ -28,7 +28,6 @@ from cwerm.sweeps.trial import Trials, run_trial
 TRIAL_RESOURCES = {"CPU": 0, "memory": 2**28}
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }

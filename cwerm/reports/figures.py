@@ -71,11 +71,21 @@ def _draw_curve(
         axis.plot([ratio] * point.n, seeds, ".", color=look["color"], alpha=0.45, ms=4, mew=0)
 
 
-def _draw_level(axis: Any, name: str, point: Point, factor: float, look: dict[str, Any]) -> None:
+def _draw_level(
+    axis: Any,
+    name: str,
+    point: Point,
+    factor: float,
+    look: dict[str, Any],
+    *,
+    upright: bool = False,
+) -> None:
+    """A line across the axis at a point's mean, with a band of one standard deviation."""
     assert point.mean is not None
     mean, spread = factor * point.mean, factor * (point.deviation or 0.0)
-    axis.axhspan(mean - spread, mean + spread, color=look["color"], alpha=0.12, lw=0)
-    axis.axhline(mean, label=name, color=look["color"], linestyle=look["linestyle"], lw=1.4)
+    band, line = (axis.axvspan, axis.axvline) if upright else (axis.axhspan, axis.axhline)
+    band(mean - spread, mean + spread, color=look["color"], alpha=0.12, lw=0)
+    line(mean, label=name, color=look["color"], linestyle=look["linestyle"], lw=1.4)
 
 
 @matplotlib.rc_context(STYLE)
@@ -138,7 +148,7 @@ def accuracy_by_backbone(sweep: Sweep) -> Figure:
         for name, points in panel.series(keys).items():
             look = styles[name]
             if name not in offsets:
-                _draw_upright(axis, name, points[0], factor, look)
+                _draw_level(axis, name, points[0], factor, look, upright=True)
                 continue
             rows = [backbones.index(point.settings["features.backbone"]) for point in points]
             _draw_dots(axis, name, np.array(rows) + offsets[name], points, factor, look)
@@ -149,13 +159,6 @@ def accuracy_by_backbone(sweep: Sweep) -> Figure:
         axis.set(xlabel=label, title=panel.title)
     legend(figure)
     return figure
-
-
-def _draw_upright(axis: Any, name: str, point: Point, factor: float, look: dict[str, Any]) -> None:
-    assert point.mean is not None
-    mean, spread = factor * point.mean, factor * (point.deviation or 0.0)
-    axis.axvspan(mean - spread, mean + spread, color=look["color"], alpha=0.12, lw=0)
-    axis.axvline(mean, label=name, color=look["color"], linestyle=look["linestyle"], lw=1.4)
 
 
 @matplotlib.rc_context(STYLE)

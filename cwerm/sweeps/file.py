@@ -15,9 +15,8 @@ from cwerm.job_file import read_tree
 from cwerm.sections import Count, Section
 
 KINDS = ("grid", "choice", "uniform", "log_uniform", "integer")
-# What a finished trial can be judged by; the first four also after each epoch of training.
+# What each epoch of training gives; a finished trial can be judged by more, see `Metric`.
 EPOCH_METRICS = ("test_accuracy", "test_accuracy_top5", "train_accuracy", "train_loss")
-METRICS = (*EPOCH_METRICS, "seconds_total", "auroc", "effective_sample_size")
 Metric = Literal[
     "test_accuracy",
     "test_accuracy_top5",

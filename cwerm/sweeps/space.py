@@ -54,14 +54,14 @@ def domain(value: Any) -> Any:
     return (tune.uniform if kind == "uniform" else tune.loguniform)(*given)
 
 
-def trial_job(base: Mapping[str, Any], point: Point, seed: int) -> Job:
-    """The job of one point and seed; its name is that of the base.
+def trial_job(base: Mapping[str, Any], point: Point) -> Job:
+    """The job of one point; its name is that of the base.
 
     Raises:
         UserError: a key or value that no job has.
     """
     tree = copy.deepcopy(dict(base))
-    for key, value in {"seed": seed, **point}.items():
+    for key, value in point.items():
         set_key(tree, key, value, SECTIONS)
     return parse_job(tree)
 

@@ -41,7 +41,7 @@ class Trials:
         first = point.get("seed", self.base.get("seed", 0))
         named = []
         for seed in range(first, first + self.seeds):
-            job = trial_job(self.base, {**point, "seed": seed}, seed)
+            job = trial_job(self.base, {**point, "seed": seed})
             tree = job.model_dump(exclude={"name", "storage", "s3", "resources"})
             digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
             named.append(job.model_copy(update={"name": f"{self.name}-{digest}"}))
