@@ -150,6 +150,10 @@ def test_what_went_wrong_is_told_although_the_claim_can_not_be_given_up(
 ) -> None:
     monkeypatch.setattr(s3_client, "PATIENCE_SECONDS", 0.5)
     store = ArtifactStore(open_storage(f"s3://{BUCKET}/store"))
-    with pytest.raises(ZeroDivisionError), claimed(store, STAGE, KEY):
+
+    def fail() -> None:
         mortal_server.kill()
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), claimed(store, STAGE, KEY):
+        fail()
