@@ -137,7 +137,7 @@ def _figures(sweep: Sweep) -> dict[str, tuple[str, Figure]]:
 
 
 def _pivots(sweep: Sweep) -> list[Table]:
-    """Methods by settings: Table 1 of the paper with minutes, a table for each data set; or robustness."""
+    """Methods by settings: as the paper's Table 1 with minutes, a table for each data set; or robustness."""
     varied = varying(sweep)
     data = [key for key in varied if key.startswith("data.")]
     columns = [key for key in varied if key in ("features.backbone", "train.model")]

@@ -1,4 +1,4 @@
-"""The small-image networks of the paper's tables, and one for CPUs, registered with timm.
+"""The small-image networks of the paper and of its authors' code, and one for CPUs, registered with timm.
 
 `timm.create_model("resnet20" | "resnet32" | "preactresnet18" | "small_cnn", num_classes=...)` works as
 for any timm model, once this module is imported. Sources: He et al., "Deep residual learning", section 4.2

@@ -24,7 +24,7 @@ STAGES = {  # of Fig. 3: colour and hatch
 
 @matplotlib.rc_context(STYLE)
 def accuracy_by_ratio(sweep: Sweep) -> Figure:
-    """The paper's Fig. 2: mean over the coreset ratio, a band of one standard deviation, each seed.
+    """As the paper's Fig. 2: mean over the coreset ratio, a band of one standard deviation, each seed.
 
     What does not depend on the ratio, such as uniform weights (ERM), is a horizontal line.
     """
@@ -90,7 +90,10 @@ def _draw_level(
 
 @matplotlib.rc_context(STYLE)
 def seconds_by_ratio(sweep: Sweep) -> Figure:
-    """The paper's Fig. 3: mean seconds of selection, reweighting, broadcast and training by ratio."""
+    """Mean seconds of selection, reweighting, broadcast and training by ratio, as the paper's Fig. 3.
+
+    The paper's bars have no broadcast of their own.
+    """
     keys = _others(sweep, ["coreset.ratio"])
     every = panels(sweep, keys)
     found = [panel for panel in every if panel.point.relevant("coreset.ratio")]
