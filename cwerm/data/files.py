@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -15,12 +17,67 @@ from cwerm.sections import S3
 from cwerm.storage import filesystem, local_path
 
 SPLIT_NAMES = {
-    "train": "train",
-    "test": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
+    **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("eval", "evaluation"), "val"),
 }
+"""Words that name a split, in lower case."""
+_NO_NAMES = frozenset(
+    [
+        "set",
+        "sets",
+        "split",
+        "data",
+        "dataset",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "photos",
+        "pictures",
+        "samples",
+        "files",
+        "folder",
+        "dir",
+        "part",
+        "shard",
+        "of",
+    ]
+)  # words beside that of a split that say nothing more
+_ENDS = ("dataset", "images", "data", "imgs", "set")  # also written in one word, as in testset
+
+
+@dataclass(frozen=True)
+class SplitName:
+    """A split as a name tells it, with the name's words that say something else (``flowers-train``)."""
+
+    split: str
+    others: tuple[str, ...] = ()
+
+
+def split_in_name(name: str) -> SplitName | None:
+    """The split that the name of a folder, or of a file without its suffix, tells; None for none.
+
+    Whole words count, in any case, as ``Training``, ``val_set``, ``testImages``, ``train2017``,
+    ``flowers-train`` or ``train-00000-of-00001`` have them; ``trainer`` and ``contest`` have none.
+
+    Raises:
+        ValueError: the name tells two splits, such as ``train-test``.
+    """
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?i)\bh[eo]ld[-_ ]out", "holdout", text).lower())
+    splits, others = [], []
+    for word in words:
+        bare = next((word.removesuffix(end) for end in _ENDS if word.endswith(end)), word)
+        split = SPLIT_NAMES.get(word) or SPLIT_NAMES.get(bare)
+        if split:
+            splits.append(split)
+        elif word not in _NO_NAMES:
+            others.append(word)
+    if len(set(splits)) > 1:
+        raise ValueError(f"'{name}' names two splits, {splits[0]} and {splits[1]}")
+    return SplitName(splits[0], tuple(others)) if splits else None
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,14 @@ class Sample:
         label: the label in the source's own terms.
         path: names the sample for a person: a path below the source's root, or
             ``train-images[17]``.
+        problem: a short reason why there is no image, known from the content or the layout of the
+            source (a link to nothing, a cell without bytes); the sample is then a reject.
     """
 
     image: bytes | np.ndarray
     label: str | int
     path: str
+    problem: str = ""
 
 
 @dataclass(frozen=True)

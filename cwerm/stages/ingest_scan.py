@@ -38,6 +38,8 @@ class Scanner:
         for sample in self.sources[role].read(chunk):
             labels.append(sample.label)
             try:
+                if sample.problem:
+                    raise ValueError(sample.problem)
                 width, height = decode(sample.image).size
             except ValueError as error:
                 rejects.append((sample.path, str(error)))
