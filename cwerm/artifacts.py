@@ -12,48 +12,21 @@ import io
 import json
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cwerm import schema
 from cwerm.errors import UserError
-from cwerm.storage import Storage
+from cwerm.manifest import Artifact, File, folder_of, parse_manifest
+from cwerm.storage import Storage, parse_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Artifact", "ArtifactStore", "CorruptArtifactError", "File", "Writer", "artifact_key"]
+
 # Bytes hashed when an artifact is reused; each read checks its part anyway.
 VERIFY_AT_MOST = 4 * 2**30
-
-
-@dataclass(frozen=True)
-class File:
-    """One immutable file of an artifact; ``path`` is relative to the artifact's folder."""
-
-    path: str
-    bytes: int
-    sha256: str
-    rows: int = 0
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A committed result of a stage: a reference, small and picklable."""
-
-    stage: str
-    key: str
-    tables: dict[str, tuple[File, ...]]
-    files: dict[str, File]
-    info: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def folder(self) -> str:
-        """Where it lies, relative to the storage root."""
-        return _folder(self.stage, self.key)
-
-    def rows(self, table: str) -> int:
-        """The number of rows of one of its tables."""
-        return sum(part.rows for part in self.tables[table])
 
 
 class CorruptArtifactError(UserError):
@@ -85,39 +58,26 @@ class ArtifactStore:
 
     def load(self, stage: str, key: str) -> Artifact | None:
         """As `find`, without a look at the files that the manifest names."""
-        path = f"{_folder(stage, key)}/manifest.json"
+        path = f"{folder_of(stage, key)}/manifest.json"
         try:
             text = self.storage.read_bytes(path)
         except FileNotFoundError:
             return None
         try:
-            manifest = json.loads(text)
-            return Artifact(
-                stage=stage,
-                key=key,
-                tables={
-                    name: tuple(File(**part) for part in parts)
-                    for name, parts in manifest["tables"].items()
-                },
-                files={name: File(**entry) for name, entry in manifest["files"].items()},
-                info=manifest["info"],
-                seconds=manifest["seconds"],
-            )
+            return parse_manifest(stage, key, parse_mapping(text))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._corrupt(_folder(stage, key), "manifest.json can't be parsed") from error
+            raise self._corrupt(folder_of(stage, key), "manifest.json can't be parsed") from error
 
     def committed(self, stage: str, key: str) -> bool:
         """Whether there is such an artifact, without a look at its files."""
-        return self.storage.size(f"{_folder(stage, key)}/manifest.json") is not None
+        return self.storage.size(f"{folder_of(stage, key)}/manifest.json") is not None
 
     def read_part(
         self, artifact: Artifact, table: str, index: int, columns: list[str] | None = None
     ) -> pa.Table:
         """One part of a table, its checksum verified."""
-        import pyarrow.parquet as pq
-
-        data = self._read(artifact.folder, artifact.tables[table][index])
-        return pq.read_table(io.BytesIO(data), columns=columns)
+        file = artifact.tables[table][index]
+        return self._read_table(artifact.folder, file, columns, table)
 
     def read(self, artifact: Artifact, table: str, columns: list[str] | None = None) -> pa.Table:
         """A whole table, its parts in order."""
@@ -137,17 +97,29 @@ class ArtifactStore:
     def _read(self, folder: str, file: File) -> bytes:
         try:
             data = self.storage.read_bytes(f"{folder}/{file.path}")
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise self._corrupt(folder, f"{file.path} is missing") from error
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise self._corrupt(folder, f"{file.path} does not have its checksum")
         return data
 
+    def _read_table(
+        self, folder: str, file: File, columns: list[str] | None = None, table: str | None = None
+    ) -> pa.Table:
+        data = self._read(folder, file)
+        try:
+            parquet = schema.open_parquet(io.BytesIO(data), file.path)
+            if parquet.metadata.num_rows != file.rows:
+                raise ValueError(f"{parquet.metadata.num_rows} rows instead of {file.rows}")
+            if table is not None:
+                schema.check_stored(table, parquet.schema_arrow)
+            return parquet.read(columns)
+        except (ValueError, KeyError, OSError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; ")[0]
+            raise self._corrupt(folder, f"{file.path} can't be read ({reason})") from error
+
     def _verify(self, artifact: Artifact) -> None:
-        files = [
-            *artifact.files.values(),
-            *(f for parts in artifact.tables.values() for f in parts),
-        ]
+        files = artifact.all_files()
         hashed = sum(file.bytes for file in files) <= VERIFY_AT_MOST
         for file in files:
             if hashed:
@@ -182,7 +154,7 @@ class Writer:
             return None
         if file is None:
             return None
-        intact = self.storage.size(f"{_folder(self.stage, self.key)}/{file.path}") == file.bytes
+        intact = self.storage.size(f"{folder_of(self.stage, self.key)}/{file.path}") == file.bytes
         return file if intact else None
 
     def write_part(self, table: str, index: int, rows: pa.Table) -> File:
@@ -207,10 +179,7 @@ class Writer:
 
     def read_unpublished(self, file: File) -> pa.Table:
         """What `write_unpublished` wrote."""
-        import pyarrow.parquet as pq
-
-        data = ArtifactStore(self.storage)._read(_folder(self.stage, self.key), file)
-        return pq.read_table(io.BytesIO(data))
+        return ArtifactStore(self.storage)._read_table(folder_of(self.stage, self.key), file)
 
     def write_file(self, name: str, data: bytes) -> File:
         """Write one named file, to be published by `commit`."""
@@ -239,8 +208,6 @@ class Writer:
     def _put_table(self, name: str, table: str, rows: pa.Table) -> File:
         import pyarrow.parquet as pq
 
-        from cwerm import schema
-
         schema.check(table, rows)
         buffer = io.BytesIO()
         pq.write_table(rows, buffer, compression="zstd")
@@ -248,23 +215,19 @@ class Writer:
 
     def _put(self, name: str, data: bytes, rows: int = 0) -> File:
         path = f"{self.attempt}/{name}"
-        self.storage.write_bytes(f"{_folder(self.stage, self.key)}/{path}", data)
+        self.storage.write_bytes(f"{folder_of(self.stage, self.key)}/{path}", data)
         return File(path, len(data), hashlib.sha256(data).hexdigest(), rows)
 
     def _marker(self, table: str, index: int) -> str:
-        return f"{_folder(self.stage, self.key)}/parts/{table}-{index:05d}.json"
+        return f"{folder_of(self.stage, self.key)}/parts/{table}-{index:05d}.json"
 
 
 def parse_marker(data: bytes) -> File | None:
     """The part that a marker publishes; a damaged marker counts as none."""
     try:
-        return File(**json.loads(data))
-    except (ValueError, TypeError):
+        return File.parse(parse_mapping(data))
+    except ValueError:
         return None
-
-
-def _folder(stage: str, key: str) -> str:
-    return f"artifacts/{stage}/{key}"
 
 
 def _versions() -> dict[str, str]:

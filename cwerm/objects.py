@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cwerm.errors import FULL, UserError, is_full
 
@@ -29,6 +31,21 @@ class Upload:
 
     entry: Entry
     identity: str
+
+
+def parse_mapping(data: bytes) -> dict[str, Any]:
+    """The JSON object that ``data`` is, with values that nobody has checked.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        found = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__} instead of an object")
+    return found
 
 
 class Storage(ABC):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cwerm.errors import UserError
-from cwerm.objects import Entry, LocalStorage, Storage
+from cwerm.objects import Entry, LocalStorage, Storage, parse_mapping
 from cwerm.s3 import S3Storage
 from cwerm.sections import S3
 
@@ -23,6 +23,7 @@ __all__ = [
     "filesystem",
     "local_path",
     "open_storage",
+    "parse_mapping",
 ]
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cwerm.data.files import SPLIT_NAMES, FileSource, Listing, held_out_split
 from cwerm.data.source import Chunk, Sample
 from cwerm.errors import UserError
+from cwerm.schema import open_parquet
 from cwerm.storage import filesystem
 
 BATCH_ROWS = 128  # rows decoded at a time: bounds memory for large images
@@ -64,8 +65,8 @@ class Parquet(FileSource):
         where = f"{self.uri}/{path}"
         try:
             with system.open_input_file(f"{root}/{path}") as handle:
-                metadata = pq.read_metadata(handle)
-            schema = metadata.schema.to_arrow_schema()
+                file = open_parquet(handle, f"data.source: '{where}'")
+            metadata, schema = file.metadata, file.schema_arrow
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(
                 f"data.source: '{where}' is not a readable Parquet file "
@@ -131,7 +132,7 @@ class Parquet(FileSource):
         row, end = chunk.start, chunk.start + chunk.size
         try:
             with system.open_input_file(f"{root}/{path}") as handle:
-                file = pq.ParquetFile(handle)
+                file = open_parquet(handle, f"data.source: '{self.uri}/{path}'")
                 groups, first = _groups(file.metadata, chunk)
                 for whole in file.iter_batches(
                     batch_size=BATCH_ROWS,
