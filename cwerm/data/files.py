@@ -24,28 +24,9 @@ SPLIT_NAMES = {
 }
 """Words that name a split, in lower case."""
 _NO_NAMES = frozenset(
-    [
-        "set",
-        "sets",
-        "split",
-        "data",
-        "dataset",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "photos",
-        "pictures",
-        "samples",
-        "files",
-        "folder",
-        "dir",
-        "part",
-        "shard",
-        "of",
-    ]
-)  # words beside that of a split that say nothing more
-_ENDS = ("dataset", "images", "data", "imgs", "set")  # also written in one word, as in testset
+    ("set", "sets", "split", "data", "dataset", "image", "images", "img", "imgs", "photos", "of")
+) | {"pictures", "samples", "files", "folder", "dir", "part", "shard"}
+_ENDS = ("dataset", "images", "data", "imgs", "set")  # written in one word too, as in testset
 
 
 @dataclass(frozen=True)

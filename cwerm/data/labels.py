@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,13 +11,18 @@ import numpy as np
 Label = str | int
 
 
+def normal(label: Label) -> Label:
+    """The label with its letters composed (NFC): what macOS writes apart is the same name."""
+    return unicodedata.normalize("NFC", label) if isinstance(label, str) else label
+
+
 def sort_labels(labels: Iterable[Label]) -> list[Label]:
-    """Distinct labels in natural order: integers by value, text with its numbers by value.
+    """Distinct `normal` labels in natural order: integers by value, text with its numbers by value.
 
     Raises:
         ValueError: integers and text are mixed.
     """
-    distinct = set(labels)
+    distinct = {normal(label) for label in labels}
     kinds = {isinstance(label, str) for label in distinct}
     if len(kinds) > 1:
         raise ValueError("labels mix text and integers; write all of them as text")
@@ -34,7 +40,7 @@ def _natural_key(label: Label) -> tuple[list[int | str], str]:
 def class_mapping(
     labels: Iterable[Label], class_names: Sequence[str] | None = None
 ) -> tuple[list[str], dict[Label, int]]:
-    """Class names in order of their codes, and the code of each label.
+    """Class names in order of their codes, and the code of each label as `normal` gives it.
 
     Labels read in pieces are merged by passing the union of the pieces' labels.
 
@@ -51,7 +57,7 @@ def class_mapping(
         return [str(label) for label in ordered], {label: i for i, label in enumerate(ordered)}
     codes: dict[Label, int]
     if ordered and isinstance(ordered[0], str):
-        codes = {name: code for code, name in enumerate(class_names)}
+        codes = {normal(name): code for code, name in enumerate(class_names)}
     else:
         codes = {code: code for code in range(len(class_names))}
     for label in ordered:
@@ -60,7 +66,7 @@ def class_mapping(
                 f"label {label!r} is not among the source's {len(class_names)} classes; "
                 "drop such rows or correct the class names"
             )
-    return list(class_names), {label: codes[label] for label in ordered}
+    return [str(normal(name)) for name in class_names], {label: codes[label] for label in ordered}
 
 
 def encode_labels(
@@ -68,4 +74,4 @@ def encode_labels(
 ) -> tuple[list[str], np.ndarray]:
     """Class names and the int32 code of each value; see `class_mapping`."""
     names, mapping = class_mapping(values, class_names)
-    return names, np.array([mapping[value] for value in values], dtype=np.int32)
+    return names, np.array([mapping[normal(value)] for value in values], dtype=np.int32)

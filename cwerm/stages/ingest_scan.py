@@ -8,7 +8,7 @@ import numpy as np
 
 from cwerm.config import Job
 from cwerm.data.images import decode
-from cwerm.data.labels import class_mapping
+from cwerm.data.labels import class_mapping, normal
 from cwerm.data.source import Source
 from cwerm.errors import UserError, blame
 from cwerm.stages.ingest_sources import WorkItem
@@ -69,7 +69,7 @@ def encode(
     codes = []
     for (_, role, chunk), scan in zip(items, scans, strict=True):
         try:
-            chunk_codes = np.array([known[label] for label in scan.labels], dtype=np.int32)
+            chunk_codes = np.array([known[normal(label)] for label in scan.labels], dtype=np.int32)
         except KeyError as error:
             raise UserError(
                 f"data.{role}: {chunk.split} class {error} is not among the training classes "

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cwerm.data import class_mapping, encode_labels
+from cwerm.data.labels import normal
 
 
 def test_text_is_sorted_naturally() -> None:
@@ -36,6 +37,14 @@ def test_label_outside_the_sources_names(label: int | str) -> None:
         encode_labels([label], ["shirt", "bag", "coat"])
 
 
+def test_composed_and_decomposed_letters_are_one_name() -> None:
+    names, codes = encode_labels(["pa\u0302te\u0301", "soup", "p\xe2t\xe9"])
+    assert names == ["p\xe2t\xe9", "soup"]
+    assert codes.tolist() == [0, 1, 0]
+    own = ["soup", "pa\u0302te\u0301"]
+    assert encode_labels(["p\xe2t\xe9", "soup"], own)[1].tolist() == [1, 0]
+
+
 def test_mixed_labels() -> None:
     with pytest.raises(ValueError, match=r"^labels mix text and integers"):
         encode_labels([1, "1"])
@@ -49,6 +58,6 @@ def test_merged_pieces_equal_the_whole(labels: list[int] | list[str], pieces: in
     names, mapping = class_mapping(union)
     whole_names, codes = encode_labels(labels)
     assert names == whole_names
-    assert [mapping[label] for label in labels] == codes.tolist()
-    assert [names[code] for code in codes] == [str(label) for label in labels]
+    assert [mapping[normal(label)] for label in labels] == codes.tolist()
+    assert [names[code] for code in codes] == [str(normal(label)) for label in labels]
     assert sorted(mapping.values()) == list(range(len(names)))
