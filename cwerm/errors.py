@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
 class UserError(ValueError):
     """A mistake in a job, a file or the surroundings: one line that names it and the remedy."""
+
+
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(name: str) -> str:
+    """A file's name as it can be printed and stored: bytes that are no UTF-8, and what steers a
+    terminal or breaks the line, are written as escapes.
+    """
+    return _STEERING.sub(_escaped, name)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    letter = found.group()
+    is_byte = "\udc80" <= letter <= "\udcff"
+    return f"\\x{ord(letter) - 0xDC00:02x}" if is_byte else letter.encode("unicode_escape").decode()
 
 
 FULL = "storage: no space is left at '{}'; free some, and run again to go on from here"

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from cwerm.data.arrays import ArraySource
 from cwerm.data.cifar import Cifar10, Cifar100
 from cwerm.data.fashion_mnist import FashionMnist
-from cwerm.data.files import list_files
 from cwerm.data.image_folder import ImageFolder
+from cwerm.data.listing import list_files
 from cwerm.data.mnist import Mnist
 from cwerm.data.parquet import Parquet
 from cwerm.data.sample import SampleSource

@@ -7,14 +7,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from pyarrow import fs
-
+from cwerm.data.listing import File, Listing
 from cwerm.data.source import Source
-from cwerm.errors import UserError
-from cwerm.sections import S3
-from cwerm.storage import filesystem, local_path
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
@@ -61,61 +56,6 @@ def split_in_name(name: str) -> SplitName | None:
     return SplitName(splits[0], tuple(others)) if splits else None
 
 
-@dataclass(frozen=True)
-class File:
-    """A file by its path below the root; size in bytes, time of change in nanoseconds."""
-
-    path: str
-    size: int
-    modified: int
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All files and folders below a root, hidden ones left out, sorted by path."""
-
-    uri: str
-    files: tuple[File, ...]
-    folders: tuple[str, ...]
-    s3: S3 | None = None  # how it was reached
-
-
-def list_files(uri: str, s3: S3 | None = None) -> Listing:
-    """List everything below ``uri``; a single file is listed below its parent.
-
-    Raises:
-        UserError: nothing is there, or it can't be listed.
-    """
-    if urlsplit(uri).scheme in ("", "file"):
-        uri = str(local_path(uri))
-    uri = uri.rstrip("/")
-    system, root = filesystem(uri, s3)
-    try:
-        found = system.get_file_info(root)
-        if found.type == fs.FileType.NotFound:
-            raise UserError(f"data.source: '{uri}' does not exist; check the path")
-        if found.type == fs.FileType.File:
-            uri, _, name = uri.rpartition("/")
-            return Listing(uri, (File(name, found.size, found.mtime_ns),), (), s3)
-        entries = system.get_file_info(fs.FileSelector(root, recursive=True))
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"data.source: '{uri}' can't be listed ({reason}); check the path and your permissions"
-        ) from error
-    files, folders = [], []
-    for entry in entries:
-        path = entry.path[len(root.rstrip("/")) + 1 :]
-        if any(part.startswith(".") for part in path.split("/")):
-            continue
-        if entry.type == fs.FileType.File:
-            files.append(File(path, entry.size, entry.mtime_ns))
-        elif entry.type == fs.FileType.Directory:
-            folders.append(path)
-    by_path = sorted(files, key=lambda file: file.path)
-    return Listing(uri, tuple(by_path), tuple(sorted(folders)), s3)
-
-
 def held_out_split(splits: Iterable[str]) -> dict[str, str]:
     """Rename ``val`` to ``test`` where that is the only held-out split; other names stay."""
     names = set(splits)
@@ -142,5 +82,6 @@ class FileSource(Source):
         """A hash of every file's relative path, size and time of change."""
         digest = hashlib.sha256(type(self).__name__.encode())
         for file in self.files:
-            digest.update(f"{file.path}\0{file.size}\0{file.modified}\n".encode())
+            line = f"{file.path}\0{file.size}\0{file.modified}\0{file.problem}\n"
+            digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()

@@ -1,105 +1,133 @@
-"""Folders of images: one folder a class, possibly below one folder a split."""
+"""Folders of images: one folder a class, possibly below or above one folder a split."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
-from cwerm.data.files import SPLIT_NAMES, File, FileSource, Listing, held_out_split
-from cwerm.data.labels import sort_labels
+from cwerm.data.files import FileSource
+from cwerm.data.labels import alike, normal, sort_labels
+from cwerm.data.layout import is_split, understand
+from cwerm.data.listing import File, Listing
+from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, kind_of_name, suffix
 from cwerm.data.source import Chunk, Sample
-from cwerm.errors import UserError
+from cwerm.errors import UserError, shown
 from cwerm.storage import open_storage
-
-IMAGE_SUFFIXES = frozenset(
-    [
-        *(".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".gif", ".bmp"),
-        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
-    ]
-)
-
-
-def is_image(path: str) -> bool:
-    """Whether the file's suffix is that of an image."""
-    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 class ImageFolder(FileSource):
     """Images below class folders; class names are folder names.
 
-    ``train/`` with ``test/`` or ``val/`` above the class folders are splits, and ``val/`` is the
-    test split where there is no ``test/``; without such folders all images are the training split.
-    Other files and hidden files are ignored.
+    Folders named as splits (``train/`` and ``test/``, or as `split_in_name` knows them) above the
+    class folders, or in each of them, are splits, and a validation split is the test split where
+    there is no other; without such folders all images are the training split. Whatever lies in a
+    class folder is an image, whatever its suffix, apart from side files such as ``.txt``.
     """
 
     def __init__(self, listing: Listing) -> None:
-        images = tuple(file for file in listing.files if is_image(file.path))
-        super().__init__(listing, images)
-        if not images:
-            raise UserError(
-                f"data.source: no images below '{self.uri}'; expected one folder of images a class"
-            )
-        tops = {top for top, _, below in (f.path.partition("/") for f in images) if below}
-        deep = {file.path.partition("/")[0] for file in images if file.path.count("/") > 1}
-        split_folders = tops & SPLIT_NAMES.keys() & deep
-        self._depth = int(tops <= SPLIT_NAMES.keys() and bool(split_folders))
-        if not self._depth and "train" in split_folders and len(split_folders) > 1:
-            other = min(tops - SPLIT_NAMES.keys())
-            raise UserError(
-                f"data.source: '{self.uri}' has split folders and also images in '{other}/'; "
-                "point to a folder that holds only train/ and test/ (or val/)"
-            )
-        self._splits = self._group(images, tops)
-        self._check_classes(listing, tops)
-        self._classes = sort_labels({self._label(file.path) for file in images})
+        self.uri = listing.uri
+        possible = [file for file in listing.files if not is_side_file(file.path)]
+        named = [file.path for file in possible if suffix(file.path) in IMAGES]
+        if not possible:
+            raise self._no_images(listing)
+        self._folders = understand(
+            self.uri, [file.path for file in possible], named, listing.folders
+        )
+        self._splits: dict[str, list[File]] = defaultdict(list)
+        left_out = Counter(
+            kind_of_name(file.path) for file in listing.files if is_side_file(file.path)
+        )
+        for file in possible:
+            parts = file.path.split("/")
+            split = next((each.split for each in self._folders if each.holds(parts)), None)
+            if split:
+                self._splits[split].append(file)
+            elif file.problem or not named or suffix(file.path) in IMAGES:
+                raise UserError(
+                    f"data.source: '{self.uri}/{shown(file.path)}' lies in no class folder"
+                    + (f" ({file.problem})" if file.problem else "")
+                    + "; move it into one, or away"
+                )
+            else:
+                left_out[kind_of_name(file.path)] += 1
+        files = sorted((f for part in self._splits.values() for f in part), key=lambda f: f.path)
+        super().__init__(listing, tuple(files))
+        self._class_at = {each.split: each.class_at for each in self._folders}
+        self._remarks = _remarks(Counter(dict(listing.left_out)) + left_out, listing.repeated)
+        self._check_folders(listing)
+        self._check_classes()
+        self._classes = sort_labels(name for names in self._names().values() for name in names)
 
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_splits": {}}
 
-    def _group(self, images: tuple[File, ...], tops: set[str]) -> dict[str, list[str]]:
-        renamed = held_out_split(SPLIT_NAMES[top] for top in tops) if self._depth else {}
-        splits: dict[str, list[str]] = defaultdict(list)
-        for file in images:
-            parts = file.path.split("/")
-            if len(parts) < self._depth + 2:
-                raise UserError(
-                    f"data.source: '{self.uri}/{file.path}' lies in no class folder; "
-                    "move it into one, or away"
+    def _no_images(self, listing: Listing) -> UserError:
+        for file in listing.files:
+            if file.path.lower().endswith(ARCHIVES):
+                return UserError(
+                    f"data.source: '{self.uri}/{shown(file.path)}' is an archive; unpack it and give "
+                    "the folder"
                 )
-            splits[renamed[SPLIT_NAMES[parts[0]]] if self._depth else "train"].append(file.path)
-        return dict(splits)
+        return UserError(
+            f"data.source: no images below '{self.uri}'; expected one folder of images a class"
+        )
 
-    def _check_classes(self, listing: Listing, tops: set[str]) -> None:
-        with_images = {tuple(file.path.split("/")[: self._depth + 1]) for file in self.files}
+    def _names(self) -> dict[str, set[str]]:
+        """The classes of each split."""
+        return {
+            split: {self._label(file.path, split) for file in files}
+            for split, files in self._splits.items()
+        }
+
+    def _check_folders(self, listing: Listing) -> None:
+        """Raise `UserError` for a folder without images where a class or a split should be."""
+        filled = {part for file in self.files for part in _folders_above(file.path)}
         for folder in listing.folders:
-            parts = tuple(folder.split("/"))
-            is_class = len(parts) == self._depth + 1 and (not self._depth or parts[0] in tops)
-            if is_class and parts not in with_images:
+            *above, name = folder.split("/")
+            of_class = any(tuple(above) == each.folder for each in self._folders)
+            of_split = any(
+                tuple(above) == each.folder[:-1] for each in self._folders if each.folder
+            )
+            if folder not in filled and (of_class or (of_split and is_split(name))):
                 raise UserError(
-                    f"data.source: class folder '{self.uri}/{folder}' holds no image; "
-                    "fill it or remove it"
+                    f"data.source: {'class' if of_class else 'split'} folder "
+                    f"'{self.uri}/{shown(folder)}' holds no image; fill it or remove it"
                 )
-        trained = {self._label(path) for path in self._splits.get("train", [])}
-        for split, paths in self._splits.items():
-            unknown = {self._label(path) for path in paths} - trained
-            if trained and unknown:
+
+    def _check_classes(self) -> None:
+        names = self._names()
+        for split, classes in names.items():
+            twins = sorted(name for name in classes if alike(name) in classes - {name})
+            if twins:
+                raise UserError(
+                    f"data.source: classes '{alike(twins[0])}' and '{twins[0]}' of '{self.uri}' differ "
+                    "in blanks alone; join or rename them"
+                )
+            unknown = classes - names.get("train", classes)
+            if unknown:
+                name = min(unknown)
+                near = [n for n in names["train"] if alike(n).casefold() == alike(name).casefold()]
+                has = (
+                    f", but '{near[0]}'; name them alike" if near else "; add it there or remove it"
+                )
                 raise UserError(
                     f"data.source: the {split} split of '{self.uri}' has the class folder "
-                    f"'{min(unknown)}', which train/ has not; add it there or remove it"
+                    f"'{name}', which train/ has not{has}"
                 )
 
-    def _label(self, path: str) -> str:
-        return path.split("/")[self._depth]
+    def _label(self, path: str, split: str) -> str:
+        return str(normal(shown(path.split("/")[self._class_at[split]])))
 
     def chunks(self, split: str, rows: int) -> list[Chunk]:
         """Runs of up to ``rows`` images, sorted by path."""
-        paths = self._splits.get(split, [])
-        return [
-            Chunk(split, start, len(part), tuple(part))
-            for start in range(0, len(paths), rows)
-            for part in [paths[start : start + rows]]
-        ]
+        files = self._splits.get(split, [])
+        chunks = []
+        for start in range(0, len(files), rows):
+            part = files[start : start + rows]
+            problems = tuple(file.problem for file in part)
+            paths = tuple(file.path for file in part)
+            chunks.append(Chunk(split, start, len(part), paths, problems if any(problems) else ()))
+        return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The chunk's files; ``b""`` for one that can't be read.
@@ -108,13 +136,40 @@ class ImageFolder(FileSource):
             UserError: the bucket they lie in does not answer, which says nothing about the images.
         """
         storage = open_storage(self.uri, self.s3)
-        for path in chunk.files:
+        problems = chunk.problems or ("",) * len(chunk.files)
+        for path, problem in zip(chunk.files, problems, strict=True):
             try:
-                image = storage.read_bytes(path)
+                image = b"" if problem else storage.read_bytes(path)
             except OSError:
                 image = b""
-            yield Sample(image, self._label(path), path)
+            yield Sample(image, self._label(path, chunk.split), shown(path), problem)
 
     def class_names(self) -> list[str]:
         """The class folders' names, sorted naturally."""
         return [str(name) for name in self._classes]
+
+    def origin(self, split: str) -> str:
+        """The split's folder."""
+        (folder,) = [each for each in self._folders if each.split == split]
+        return f"{folder.name}/" if folder.name else "all class folders"
+
+    def remarks(self) -> list[str]:
+        """What was left out of the folder, and files that are there by several names."""
+        return self._remarks
+
+
+def _folders_above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _remarks(left_out: Counter[str], repeated: int) -> list[str]:
+    lines = []
+    if left_out:
+        counts = ", ".join(f"{count:,} x {kind}" for kind, count in sorted(left_out.items()))
+        lines.append(f"left out: {counts}")
+    if repeated:
+        lines.append(
+            f"{repeated:,} file(s) are links to, or other names of, a file that is read too"
+        )
+    return lines

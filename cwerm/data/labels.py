@@ -16,6 +16,12 @@ def normal(label: Label) -> Label:
     return unicodedata.normalize("NFC", label) if isinstance(label, str) else label
 
 
+def alike(name: str) -> str:
+    """The name without blanks at its ends, double blanks and letters that nobody sees."""
+    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    return " ".join(visible.split())
+
+
 def sort_labels(labels: Iterable[Label]) -> list[Label]:
     """Distinct `normal` labels in natural order: integers by value, text with its numbers by value.
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cwerm.data.files import SPLIT_NAMES, FileSource, Listing, held_out_split
+from cwerm.data.files import SPLIT_NAMES, FileSource, held_out_split
+from cwerm.data.listing import Listing
 from cwerm.data.source import Chunk, Sample
 from cwerm.errors import UserError
 from cwerm.schema import open_parquet

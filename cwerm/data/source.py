@@ -37,12 +37,14 @@ class Chunk:
         start: the first row, within the split (arrays, folders) or within the file (Parquet).
         size: rows in the chunk.
         files: the files to read, relative to the source's root; none for arrays.
+        problems: for each file, why it is not to be opened, "" for most; () where all can be.
     """
 
     split: str
     start: int
     size: int
     files: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 class Source(ABC):
@@ -69,3 +71,11 @@ class Source(ABC):
     @abstractmethod
     def class_names(self) -> list[str] | None:
         """The names of labels 0..C-1 (or of text labels, in order), where the source knows them."""
+
+    def origin(self, split: str) -> str:
+        """Where the split was found, for a person to check: a folder, or names of files."""
+        return f"the source's own {split} split"
+
+    def remarks(self) -> list[str]:
+        """What else a person should know of how the source was understood, a line each."""
+        return []

@@ -16,7 +16,7 @@ import pytest
 
 from cwerm.data import decode, open_source
 from cwerm.data.fashion_mnist import DEBIAN_FOLDER
-from cwerm.data.files import list_files
+from cwerm.data.listing import list_files
 from cwerm.data.parquet import Parquet
 from cwerm.data.sample import SAMPLE_FOLDER
 
