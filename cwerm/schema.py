@@ -105,8 +105,10 @@ _MAGIC, _FRAME = b"PAR1", 8  # bytes: after the footer come its length and the m
 _READ_AT_ONCE = 1 << 16
 
 
-def open_parquet(source: Any, where: str) -> pq.ParquetFile:
+def open_parquet(source: Any, where: str, **how: Any) -> pq.ParquetFile:
     """A Parquet file, given as a file to read and seek in; ``where`` is its name in messages.
+
+    ``how`` are further arguments of `pyarrow.parquet.ParquetFile`.
 
     Raises:
         UserError: a column, or something within one, has a type that may run code.
@@ -120,7 +122,7 @@ def open_parquet(source: Any, where: str) -> pq.ParquetFile:
                 "read; write the file again without it, or with a plain type"
             )
     # what was looked at is what counts, also where the file is replaced meanwhile
-    return pq.ParquetFile(source, metadata=pq.read_metadata(io.BytesIO(_MAGIC + footer)))
+    return pq.ParquetFile(source, metadata=pq.read_metadata(io.BytesIO(_MAGIC + footer)), **how)
 
 
 def read_parquet(data: bytes, where: str, columns: list[str] | None = None) -> pa.Table:

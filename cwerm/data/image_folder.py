@@ -10,7 +10,7 @@ from cwerm.data.labels import alike, normal, sort_labels
 from cwerm.data.layout import is_split, understand
 from cwerm.data.listing import File, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, kind_of_name, suffix
-from cwerm.data.source import Chunk, Sample
+from cwerm.data.source import Chunk, Sample, runs
 from cwerm.errors import UserError, shown
 from cwerm.storage import open_storage
 
@@ -119,14 +119,18 @@ class ImageFolder(FileSource):
         return str(normal(shown(path.split("/")[self._class_at[split]])))
 
     def chunks(self, split: str, rows: int) -> list[Chunk]:
-        """Runs of up to ``rows`` images, sorted by path."""
+        """Runs of up to ``rows`` images and `PART_BYTES`, sorted by path."""
         files = self._splits.get(split, [])
         chunks = []
-        for start in range(0, len(files), rows):
-            part = files[start : start + rows]
-            problems = tuple(file.problem for file in part)
-            paths = tuple(file.path for file in part)
-            chunks.append(Chunk(split, start, len(part), paths, problems if any(problems) else ()))
+        for window in range(0, len(files), rows):
+            start = window
+            for length in runs([file.size for file in files[window : window + rows]]):
+                part = files[start : start + length]
+                problems = tuple(file.problem for file in part)
+                paths = tuple(file.path for file in part)
+                shown_problems = problems if any(problems) else ()
+                chunks.append(Chunk(split, start, length, paths, shown_problems))
+                start += length
         return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cwerm.data import source
 from cwerm.data.files import SPLIT_NAMES, FileSource, held_out_split
 from cwerm.data.listing import Listing
 from cwerm.data.source import Chunk, Sample
@@ -19,14 +21,19 @@ from cwerm.errors import UserError
 from cwerm.schema import open_parquet
 from cwerm.storage import filesystem
 
-BATCH_ROWS = 128  # rows decoded at a time: bounds memory for large images
+BATCH_ROWS = 128  # rows held at a time,
+BATCH_BYTES = 16 * 2**20  # and bytes, where images are large
+READ_BYTES = 8 * 2**20  # of a column, at a time
+# A row group of many parts is read from its start for each chunk, so it makes few chunks.
+CHUNKS_A_GROUP, PARTS_A_CHUNK = 4, 16
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a Parquet file says of itself: rows of each row group, and the schema."""
+    """What a Parquet file says of itself: rows and bytes of images of each row group, and the schema."""
 
     group_rows: tuple[int, ...]
+    group_bytes: tuple[int, ...]
     schema: pa.Schema
 
 
@@ -90,7 +97,11 @@ class Parquet(FileSource):
                 "it must be text or integers"
             )
         groups = range(metadata.num_row_groups)
-        return Footer(tuple(metadata.row_group(group).num_rows for group in groups), schema)
+        return Footer(
+            tuple(metadata.row_group(group).num_rows for group in groups),
+            tuple(_image_bytes(metadata, group, self.image_column) for group in groups),
+            schema,
+        )
 
     def _split_of_files(self) -> dict[str, str]:
         named = {path: _split_in_name(path) for path in self._footers}
@@ -112,18 +123,19 @@ class Parquet(FileSource):
         return f"{super().fingerprint()}:{self.image_column}:{self.label_column}"
 
     def chunks(self, split: str, rows: int) -> list[Chunk]:
-        """Runs of whole row groups of one file, up to ``rows`` rows; larger groups are cut up."""
+        """Runs of whole row groups of one file; larger groups are cut up into several parts.
+
+        The parts that a row group is cut into are read as one chunk, or as very few.
+        """
         chunks = []
         for path, footer in self._footers.items():
-            if self._splits[path] != split:
-                continue
-            start = size = 0
-            pieces = [p for group in footer.group_rows for p in _cut(group, rows)]
-            for group in (*pieces, 0):  # the 0 closes the last run
-                if size and (size + group > rows or not group):
-                    chunks.append(Chunk(split, start, size, (path,)))
-                    start, size = start + size, 0
-                size += group
+            if self._splits[path] == split:
+                start = 0
+                for parts in _stretches(footer, rows):
+                    for sizes in _divide(parts):
+                        several = sizes if len(sizes) > 1 else ()
+                        chunks.append(Chunk(split, start, sum(sizes), (path,), parts=several))
+                        start += sum(sizes)
         return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
@@ -133,17 +145,18 @@ class Parquet(FileSource):
         row, end = chunk.start, chunk.start + chunk.size
         try:
             with system.open_input_file(f"{root}/{path}") as handle:
-                file = open_parquet(handle, f"data.source: '{self.uri}/{path}'")
+                # pages as they are asked for, rather than whole columns of a row group
+                where = f"data.source: '{self.uri}/{path}'"
+                file = open_parquet(handle, where, buffer_size=READ_BYTES, pre_buffer=False)
                 groups, first = _groups(file.metadata, chunk)
                 for whole in file.iter_batches(
-                    batch_size=BATCH_ROWS,
+                    batch_size=_batch_rows(file.metadata, groups, self.image_column),
                     row_groups=groups,
                     columns=[self.image_column, self.label_column],
+                    use_threads=False,
                 ):
                     batch = whole.slice(max(0, row - first), max(0, end - max(row, first)))
                     first += whole.num_rows
-                    if row == end:
-                        break
                     labels = batch.column(self.label_column).to_pylist()
                     images = _images(batch.column(self.image_column))
                     for (image, name), label in zip(images, labels, strict=True):
@@ -154,6 +167,8 @@ class Parquet(FileSource):
                             )
                         yield Sample(image, label, name or f"{path}[{row}]")
                         row += 1
+                    if row == end:
+                        break
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(
                 f"data.source: '{self.uri}/{path}' can't be read after row {row} "
@@ -177,6 +192,50 @@ def _cut(group: int, rows: int) -> list[int]:
     """Sizes of the near-equal pieces, of at most ``rows`` rows, of a row group."""
     pieces = -(-group // rows)
     return [(group * (i + 1)) // pieces - (group * i) // pieces for i in range(pieces)]
+
+
+def _stretches(footer: Footer, rows: int) -> list[list[int]]:
+    """Rows of the parts of a file, in lists: what shares a row group stands in one list."""
+    stretches: list[list[int]] = []
+    size, held, shares = 0, 0.0, False  # of the part in hand; whether it begins within a row group
+
+    def close(inside: bool) -> None:
+        nonlocal size, held, shares
+        if size:
+            stretches.append([size]) if not shares else stretches[-1].append(size)
+        size, held, shares = 0, 0.0, inside
+
+    for group, bytes_ in zip(footer.group_rows, footer.group_bytes, strict=True):
+        a_row = bytes_ / max(1, group)
+        fitting = max(1, int(source.PART_BYTES / a_row)) if a_row else rows
+        for number, piece in enumerate(_cut(group, min(rows, fitting))):
+            if size + piece > rows or held + piece * a_row > source.PART_BYTES:
+                close(inside=number > 0)
+            size, held = size + piece, held + piece * a_row
+    close(inside=False)
+    return stretches
+
+
+def _divide(parts: list[int]) -> list[tuple[int, ...]]:
+    """The parts of a stretch by chunk: enough chunks for some workers to share a large row group."""
+    count = min(CHUNKS_A_GROUP, -(-len(parts) // PARTS_A_CHUNK))
+    ends = np.cumsum([0, *_cut(len(parts), -(-len(parts) // count))])
+    return [tuple(parts[a:b]) for a, b in pairwise(ends)]
+
+
+def _image_bytes(metadata: pq.FileMetaData, group: int, column: str) -> int:
+    """Bytes of the images of a row group, before compression."""
+    row_group = metadata.row_group(group)
+    chunks = [row_group.column(index) for index in range(row_group.num_columns)]
+    return sum(
+        c.total_uncompressed_size for c in chunks if f"{c.path_in_schema}.".startswith(f"{column}.")
+    )
+
+
+def _batch_rows(metadata: pq.FileMetaData, groups: list[int], column: str) -> int:
+    rows = sum(metadata.row_group(group).num_rows for group in groups)
+    held = sum(_image_bytes(metadata, group, column) for group in groups)
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES * rows / held))) if held else BATCH_ROWS
 
 
 def _groups(metadata: pq.FileMetaData, chunk: Chunk) -> tuple[list[int], int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+PART_BYTES = 128 * 2**20  # of images, encoded or as arrays, that a part holds
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Chunk:
         size: rows in the chunk.
         files: the files to read, relative to the source's root; none for arrays.
         problems: for each file, why it is not to be opened, "" for most; () where all can be.
+        parts: rows of each part that it becomes, where it is read at once but makes several.
     """
 
     split: str
@@ -45,6 +48,18 @@ class Chunk:
     size: int
     files: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    parts: tuple[int, ...] = ()
+
+
+def runs(sizes: Sequence[int] | np.ndarray) -> list[int]:
+    """Lengths of the runs of up to `PART_BYTES` in all; what is larger is a run of its own."""
+    found, length, held = [], 0, 0
+    for size in sizes:
+        if length and held + size > PART_BYTES:
+            found.append(length)
+            length = held = 0
+        length, held = length + 1, held + int(size)
+    return [*found, length] if length else found
 
 
 class Source(ABC):
@@ -59,7 +74,10 @@ class Source(ABC):
 
     @abstractmethod
     def chunks(self, split: str, rows: int) -> list[Chunk]:
-        """The split in pieces of about ``rows`` rows, in a fixed order; [] without such a split."""
+        """The split in pieces, in a fixed order; [] without such a split.
+
+        A piece makes a part, or parts, of up to ``rows`` rows and `PART_BYTES` of images.
+        """
 
     @abstractmethod
     def read(self, chunk: Chunk) -> Iterator[Sample]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import functools
 import io
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,10 @@ from cwerm import schema
 from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.data.images import decode
-from cwerm.data.source import Source
+from cwerm.data.source import Sample, Source
 from cwerm.errors import UserError
 from cwerm.stages.ingest_assign import ChunkRows, assign_rows
-from cwerm.stages.ingest_scan import Scanner, check_classes, check_rejects, encode
+from cwerm.stages.ingest_scan import Scanner, check_classes, check_rejects, encode, parts_of
 from cwerm.stages.ingest_sources import WorkItem, fingerprint, open_sources, plan_chunks
 from cwerm.stages.parallel import Pool, worker_pool
 
@@ -61,9 +64,18 @@ def _ingest(
     check_rejects(job, rejects, sum(chunk.size for _, _, chunk in chunks))
     check_classes(job, names, chunks, codes)
 
-    rows = assign_rows(job.data, names, [table for table, _, _ in chunks], codes)
+    lengths = [parts_of(chunk, scans[i].sizes) for i, (_, _, chunk) in enumerate(chunks)]
+    table_of = [table for (table, _, _), parts in zip(chunks, lengths, strict=True) for _ in parts]
+    codes_of = [
+        part
+        for chunk_codes, parts in zip(codes, lengths, strict=True)
+        for part in np.split(chunk_codes, np.cumsum(parts)[:-1])
+    ]
+    rows = assign_rows(job.data, names, table_of, codes_of)
     write = functools.partial(_ChunkWriter, sources, writer)
-    work = [(chunk, part) for chunk, part in zip(chunks, rows, strict=True) if part.ids]
+    left = iter(rows)
+    work = [(c, list(islice(left, len(n)))) for c, n in zip(chunks, lengths, strict=True)]
+    work = [(chunk, parts) for chunk, parts in work if any(part.ids for part in parts)]
     tables: dict[str, dict[int, File]] = {}
     for _, files in pool.map(write, work, "ingest: write"):
         for table, index, file in files:
@@ -104,20 +116,37 @@ class _ChunkWriter:
     def __init__(self, sources: dict[str, Source], writer: Writer) -> None:
         self.sources, self.writer = sources, writer
 
-    def __call__(self, work: tuple[WorkItem, ChunkRows]) -> list[tuple[str, int, File]]:
-        (_, role, chunk), rows = work
-        finished = {name: self.writer.finished_part(name, rows.index) for name in rows.ids}
-        if not all(finished.values()):
-            samples = list(self.sources[role].read(chunk))
-            for name, ids in rows.ids.items():
-                clean = rows.clean_labels if name == "images" else None
-                table = _images_table(samples, ids, rows.labels, clean)
-                finished[name] = self.writer.write_part(name, rows.index, table)
-        return [(name, rows.index, file) for name, file in finished.items() if file]
+    def __call__(self, work: tuple[WorkItem, list[ChunkRows]]) -> list[tuple[str, int, File]]:
+        (_, role, chunk), parts = work
+        finished = [
+            {name: self.writer.finished_part(name, part.index) for name in part.ids}
+            for part in parts
+        ]
+        samples: Iterator[Sample] = iter(())
+        if not all(file for files in finished for file in files.values()):
+            samples = self.sources[role].read(chunk)
+        for part, files in zip(parts, finished, strict=True):
+            of_part = islice(samples, len(part.labels))
+            if all(files.values()):
+                deque(of_part, maxlen=0)  # one at a time, and forgotten
+            else:
+                self._write(list(of_part), part, files)
+        return [
+            (name, part.index, file)
+            for part, files in zip(parts, finished, strict=True)
+            for name, file in files.items()
+            if file
+        ]
+
+    def _write(self, samples: list[Sample], part: ChunkRows, files: dict[str, File | None]) -> None:
+        for name, ids in part.ids.items():
+            clean = part.clean_labels if name == "images" else None
+            table = _images_table(samples, ids, part.labels, clean)
+            files[name] = self.writer.write_part(name, part.index, table)
 
 
 def _images_table(
-    samples: list[Any], ids: np.ndarray, labels: np.ndarray, clean_labels: np.ndarray | None
+    samples: list[Sample], ids: np.ndarray, labels: np.ndarray, clean_labels: np.ndarray | None
 ) -> pa.Table:
     kept = np.flatnonzero(ids >= 0)
     images = _image_column([samples[i].image for i in kept])

@@ -14,9 +14,9 @@ from cwerm.sections import Data
 
 @dataclass
 class ChunkRows:
-    """What becomes of the rows of one chunk."""
+    """What becomes of the rows of one part: a chunk, or a piece of one."""
 
-    index: int  # of the chunk
+    index: int  # of the part
     ids: dict[str, np.ndarray]  # by table, the id of each row, -1 where it is not in that table
     labels: np.ndarray  # int32, noisy where noise was made of training rows
     clean_labels: np.ndarray | None  # int32, of training rows, where noise was made

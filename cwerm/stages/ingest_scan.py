@@ -9,7 +9,7 @@ import numpy as np
 from cwerm.config import Job
 from cwerm.data.images import decode
 from cwerm.data.labels import class_mapping, normal
-from cwerm.data.source import Source
+from cwerm.data.source import Chunk, Sample, Source, runs
 from cwerm.errors import UserError, blame
 from cwerm.stages.ingest_sources import WorkItem
 
@@ -23,6 +23,7 @@ class Scan:
     rejects: list[tuple[str, str]]  # path, reason
     short_sides: np.ndarray  # of readable rows, pixels
     shapes: set[tuple[int, int]]  # (height, width) that occur; two are enough to know they differ
+    sizes: np.ndarray  # int64 [rows], bytes of each image
 
 
 class Scanner:
@@ -33,10 +34,11 @@ class Scanner:
 
     def __call__(self, item: WorkItem) -> Scan:
         _, role, chunk = item
-        readable, labels, rejects, sides = [], [], [], []
+        readable, labels, rejects, sides, sizes = [], [], [], [], []
         shapes: set[tuple[int, int]] = set()
         for sample in self.sources[role].read(chunk):
             labels.append(sample.label)
+            sizes.append(image_bytes(sample))
             try:
                 if sample.problem:
                     raise ValueError(sample.problem)
@@ -50,7 +52,20 @@ class Scanner:
             if len(shapes) < 2:
                 shapes.add((height, width))
         short_sides = np.array(sides, dtype=np.int32)
-        return Scan(np.array(readable, dtype=bool), labels, rejects, short_sides, shapes)
+        all_sizes = np.array(sizes, dtype=np.int64)
+        return Scan(np.array(readable, dtype=bool), labels, rejects, short_sides, shapes, all_sizes)
+
+
+def image_bytes(sample: Sample) -> int:
+    """What the sample's image takes in memory, as it lies in the source."""
+    image = sample.image
+    return image.nbytes if isinstance(image, np.ndarray) else len(image)
+
+
+def parts_of(chunk: Chunk, sizes: np.ndarray) -> list[int]:
+    """Rows of each part that the chunk becomes: as planned, and cut where the images are too large."""
+    cuts = np.cumsum(chunk.parts or (chunk.size,))[:-1]
+    return [length for part in np.split(sizes, cuts) for length in runs(part)]
 
 
 def encode(

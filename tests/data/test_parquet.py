@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cwerm.data import Sample, Source, decode, open_source
+from cwerm.data import Chunk, Sample, Source, decode, open_source
 from cwerm.errors import UserError
 
 BYTES = [f"image {index}".encode() for index in range(10)]
@@ -31,6 +31,11 @@ def read_all(source: Source, split: str = "train", rows: int = 4) -> list[Sample
     return [sample for chunk in source.chunks(split, rows) for sample in worker.read(chunk)]
 
 
+def parts_of(chunks: list[Chunk]) -> list[int]:
+    """Rows of each part that the chunks become."""
+    return [rows for chunk in chunks for rows in chunk.parts or (chunk.size,)]
+
+
 def fails(path: Path, message: str, **columns: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as error:
         open_source(str(path), **columns)
@@ -43,7 +48,7 @@ def test_chunks_are_runs_of_row_groups(tmp_path: Path, rows: int) -> None:
     source = open_source(str(tmp_path / "data.parquet"))
     sizes = {1: [1] * 10, 4: [4, 4, 2], 5: [4, 4, 2], 8: [8, 2], 100: [10]}[rows]
     chunks = source.chunks("train", rows)
-    assert [chunk.size for chunk in chunks] == sizes
+    assert parts_of(chunks) == sizes
     worker = pickle.loads(pickle.dumps(source))
     samples = [sample for chunk in reversed(chunks) for sample in worker.read(chunk)]
     samples.sort(key=lambda sample: sample.path)
@@ -58,7 +63,7 @@ def test_empty_row_groups(tmp_path: Path) -> None:
         for part in (table[:0], table[:3], table[:0], table[3:], table[:0]):
             writer.write_table(part)
     source = open_source(str(tmp_path))
-    assert [chunk.size for chunk in source.chunks("train", 3)] == [3, 2, 2, 3]
+    assert parts_of(source.chunks("train", 3)) == [3, 2, 2, 3]
     assert [sample.image for sample in read_all(source, rows=3)] == BYTES
 
 
@@ -216,7 +221,10 @@ def test_a_large_row_group_is_cut_up(tmp_path: Path, rows: int) -> None:
     source = open_source(str(tmp_path))
     chunks = source.chunks("train", rows)
     assert sum(chunk.size for chunk in chunks) == 23
-    assert max(chunk.size for chunk in chunks) <= rows
+    assert max(parts_of(chunks)) <= rows
+    assert sum(parts_of(chunks)) == 23
+    within = [chunk for chunk in chunks if 2 <= chunk.start < 21]
+    assert len(within) <= (2 if rows == 1 else 1), "a row group is read once for all its parts"
     samples = [sample for chunk in chunks for sample in source.read(chunk)]
     assert [sample.label for sample in samples] == labels
     assert [sample.image for sample in samples] == images

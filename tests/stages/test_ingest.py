@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -90,6 +92,34 @@ def test_a_drawn_test_split(tmp_path: Path, make_job: MakeJob) -> None:
     assert store_2.read(made_2, "test_images").equals(test), "neither parts nor seed move it"
     store_3, made_3 = run(make_job(data__split_seed=1, storage=str(tmp_path / "3")))
     assert not store_3.read(made_3, "test_images").equals(test)
+
+
+@pytest.mark.parametrize("layout", ["folder", "one row group"])
+def test_large_images_make_more_parts_of_the_same_rows(
+    tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    write_folder(tmp_path / "data", {"cat": 30, "dog": 20})
+    if layout == "one row group":
+        files = sorted((tmp_path / "data").rglob("*.png"))
+        columns = {
+            "image": [f.read_bytes() for f in files],
+            "label": [f.parent.name for f in files],
+        }
+        shutil.rmtree(tmp_path / "data")
+        (tmp_path / "data").mkdir()
+        pq.write_table(pa.table(columns), tmp_path / "data/all.parquet")
+    job = make_job(data__source=str(tmp_path / "data"), data__rows_per_part=20)
+    store, usual = run(job)
+    monkeypatch.setattr("cwerm.data.source.PART_BYTES", 2_000)  # of 5 images or fewer
+    other = ArtifactStore(open_storage(str(tmp_path / "other")))
+    small = ingest.run(job, other)
+    assert len(usual.tables["images"]) == 3
+    assert len(small.tables["images"]) >= 10
+    for table in ("images", "test_images", "labels"):
+        assert other.read(small, table).equals(store.read(usual, table))
+    for index in range(len(small.tables["images"])):
+        part = other.read_part(small, "images", index)
+        assert sum(map(len, part.column("image").to_pylist())) <= 2_000
 
 
 def test_a_class_too_small_for_a_test_split(tmp_path: Path, make_job: MakeJob) -> None:
