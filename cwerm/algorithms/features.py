@@ -20,13 +20,15 @@ from cwerm.algorithms.names import unknown_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Backbone", "InputSpec", "embed", "load_backbone", "preprocess"]
+__all__ = ["Backbone", "InputSpec", "embed", "load_backbone", "preprocess", "resize_window"]
 
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+LARGEST_WHOLE = 16  # times the part that is used: images up to there are resized whole
 
 
 @dataclass(frozen=True)
@@ -162,24 +164,50 @@ def _set_image_size(module: Any, name: str, image_size: int) -> None:
 def preprocess(image: Image.Image, spec: InputSpec) -> UInt8[np.ndarray, "size size 3"]:
     """An RGB image as timm evaluates it: resized to size / crop_pct, its centre cut to size."""
     assert image.mode == "RGB"
-    resized = image.resize(
-        _resized(image.width, image.height, spec), RESAMPLING[spec.interpolation]
+    width, height = _resized(image.width, image.height, spec)
+    left, top = _offset(width, spec.size), _offset(height, spec.size)
+    window = (
+        max(0, -left),
+        max(0, -top),
+        min(width, spec.size - left),
+        min(height, spec.size - top),
     )
+    resized = resize_window(image, (width, height), window, RESAMPLING[spec.interpolation])
     canvas = Image.new(
         "RGB", (spec.size, spec.size), tuple(round(255 * mean) for mean in spec.mean)
     )
-    canvas.paste(resized, (_offset(resized.width, spec.size), _offset(resized.height, spec.size)))
+    canvas.paste(resized, (max(0, left), max(0, top)))
     return np.array(canvas)
 
 
+def resize_window(
+    image: Image.Image,
+    size: tuple[int, int],
+    window: tuple[int, int, int, int],
+    resampling: Image.Resampling,
+) -> Image.Image:
+    """The part ``window`` (left, top, right, bottom) of the image resized to ``size``.
+
+    Of very long images the part alone is made: whole, a line of 20,000 pixels would be scaled to
+    gigabytes.
+    """
+    left, top, right, bottom = window
+    extent = right - left, bottom - top
+    if size[0] * size[1] <= LARGEST_WHOLE * extent[0] * extent[1]:
+        return image.resize(size, resampling).crop(window)
+    across, down = image.width / size[0], image.height / size[1]
+    box = (left * across, top * down, right * across, bottom * down)
+    return image.resize(extent, resampling, box=box)
+
+
 def _resized(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
-    """Width and height before the crop, rounded as torchvision and timm do."""
+    """Width and height before the crop, rounded as torchvision and timm do, at least 1."""
     scaled = math.floor(spec.size / spec.crop_pct)
     if spec.crop_mode == "squash":
         return scaled, scaled
     if spec.crop_mode == "border":
         ratio = max(width, height) / scaled
-        return round(width / ratio), round(height / ratio)
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
     if width <= height:
         return scaled, int(scaled * height / width)
     return int(scaled * width / height), scaled

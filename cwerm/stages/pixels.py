@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from cwerm.algorithms.features import resize_window
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.data.images import decode
 from cwerm.stages import common
@@ -35,8 +36,8 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
         scale = size / min(width, height)
         scaled = max(size, round(width * scale)), max(size, round(height * scale))
         left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-        image = image.resize(scaled, Image.Resampling.BICUBIC)
-        image = image.crop((left, top, left + size, top + size))
+        window = (left, top, left + size, top + size)
+        image = resize_window(image, scaled, window, Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 

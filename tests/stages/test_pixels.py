@@ -1,0 +1,63 @@
+"""Scaling to squares: very long images cost memory for the part that is used, others are as ever."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cwerm.algorithms.features import RESAMPLING, InputSpec, preprocess
+from cwerm.stages.pixels import to_square
+
+GENERATOR = np.random.default_rng(0)
+SPEC = InputSpec(56, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), "bicubic", 0.875, "center")
+
+
+def picture(width: int, height: int) -> Image.Image:
+    return Image.fromarray(GENERATOR.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def middle(
+    image: Image.Image, scaled: tuple[int, int], left: int, top: int, side: int
+) -> np.ndarray:
+    """Scaled as a whole, then cut, which is what both stages mean."""
+    whole = image.resize(scaled, RESAMPLING["bicubic"])
+    return np.asarray(whole.crop((left, top, left + side, top + side))).astype(int)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 40), (33, 33), (300, 20), (500, 3), (3, 251)])
+def test_the_part_is_that_of_the_whole(size: tuple[int, int]) -> None:
+    image = picture(*size)
+    allowed = 1 if max(size) > 16 * min(size) else 0
+    scaled = round(size[0] * 48 / min(size)), round(size[1] * 48 / min(size))
+    expected = middle(image, scaled, (scaled[0] - 48) // 2, (scaled[1] - 48) // 2, 48)
+    assert np.abs(to_square(image, 48) - expected).max() <= allowed
+
+    scaled = int(size[0] * 64 / min(size)), int(size[1] * 64 / min(size))
+    expected = middle(image, scaled, round((scaled[0] - 56) / 2), round((scaled[1] - 56) / 2), 56)
+    assert np.abs(preprocess(image, SPEC) - expected).max() <= allowed
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """A quarter of a gigabyte more than there is now; what takes more fails with `MemoryError`."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + 2**28
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_a_line_of_pixels_takes_little_memory(size: tuple[int, int], mode: str) -> None:
+    image = Image.new("RGB", size, (200, 10, 10))
+    spec = InputSpec(224, SPEC.mean, SPEC.std, "bicubic", 0.9, mode)
+    assert (preprocess(image, spec) == [200, 10, 10]).all(axis=2).any()
+    assert (to_square(image, 224) == [200, 10, 10]).all()
