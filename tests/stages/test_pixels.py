@@ -18,7 +18,8 @@ SPEC = InputSpec(56, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), "bicubic", 0.875, "center
 
 
 def picture(width: int, height: int) -> Image.Image:
-    return Image.fromarray(GENERATOR.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    """Noise, of so little contrast that no step of scaling leaves 0..255 and is cut off."""
+    return Image.fromarray(GENERATOR.integers(100, 160, (height, width, 3), dtype=np.uint8))
 
 
 def middle(
