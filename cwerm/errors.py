@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -38,14 +38,20 @@ def is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def blame(key: str) -> Iterator[None]:
-    """Turn a ``ValueError`` of the algorithms into a `UserError` that names the job's ``key``."""
+def blame(key: str, class_names: Sequence[str] = ()) -> Iterator[None]:
+    """Turn a ``ValueError`` of the algorithms into a `UserError` that names the job's ``key``.
+
+    The algorithms know classes by number; with ``class_names`` the message has their names.
+    """
     try:
         yield
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{key}: {error}") from error
+        text = str(error)
+        if class_names:
+            text = re.sub(r"\bclass (\d+)\b", lambda m: f"class '{class_names[int(m[1])]}'", text)
+        raise UserError(f"{key}: {text}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

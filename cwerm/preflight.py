@@ -59,7 +59,7 @@ def check_images(job: Job, store: ArtifactStore, images: Artifact) -> None:
     if job.method == "erm":
         return
     candidates = np.delete(labels, held_out)
-    with blame("coreset.ratio"):
+    with blame("coreset.ratio", images.info["class_names"]):
         size = select.coreset_size(job, len(labels), len(candidates))
         coreset.select(candidates, size, "random", job.coreset.scope)
     if not job.trains_on_coreset:

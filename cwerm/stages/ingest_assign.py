@@ -35,7 +35,7 @@ def assign_rows(
     """
     train_chunks = [i for i, table in enumerate(tables) if table == "images"]
     train = np.concatenate([codes[i] for i in train_chunks])
-    table_of = _tables_of_training_rows(data, train, draw_test="test_images" not in tables)
+    table_of = _tables_of_training_rows(data, names, train, draw_test="test_images" not in tables)
     labels_of = train.copy()
     if data.noise != "none":
         kept = table_of == "images"
@@ -59,24 +59,26 @@ def assign_rows(
     return rows
 
 
-def _tables_of_training_rows(data: Data, labels: np.ndarray, draw_test: bool) -> np.ndarray:
+def _tables_of_training_rows(
+    data: Data, names: list[str], labels: np.ndarray, draw_test: bool
+) -> np.ndarray:
     """``images``, ``test_images`` or, where a row is left out, nothing."""
     table_of = np.where(labels >= 0, "images", "").astype(object)  # text of any length
     if draw_test:
-        table_of[_drawn_test(data, labels)] = "test_images"
+        table_of[_drawn_test(data, names, labels)] = "test_images"
     rows = np.flatnonzero(table_of == "images")
     kept = rows
     if data.limit is not None and data.limit < len(kept):
-        with blame("data.limit"):
+        with blame("data.limit", names):
             kept = kept[draw_balanced(labels[kept], data.limit, data.split_seed)]
     if data.imbalance > 1:
-        with blame("data.imbalance"):
+        with blame("data.imbalance", names):
             kept = kept[long_tail(labels[kept], data.imbalance, data.split_seed)]
     table_of[np.setdiff1d(rows, kept)] = ""
     return table_of
 
 
-def _drawn_test(data: Data, labels: np.ndarray) -> np.ndarray:
+def _drawn_test(data: Data, names: list[str], labels: np.ndarray) -> np.ndarray:
     """Positions of the test split: the same share of each class, at least one."""
     random = np.random.default_rng([data.split_seed, 1])
     drawn = []
@@ -85,15 +87,15 @@ def _drawn_test(data: Data, labels: np.ndarray) -> np.ndarray:
         count = max(1, round(data.test_fraction * len(rows)))
         if count >= len(rows):
             raise UserError(
-                f"data.test_fraction: class {label} has {len(rows)} image(s), too few to draw a test "
-                "split from; add images or give data.test"
+                f"data.test_fraction: class '{names[label]}' has {len(rows)} readable image(s), too few "
+                "to draw a test split from; add images, or give data.test"
             )
         drawn.append(random.permutation(rows)[:count])
     return np.concatenate(drawn)
 
 
 def _noisy_labels(data: Data, names: list[str], labels: np.ndarray) -> np.ndarray:
-    with blame("data.noise"):
+    with blame("data.noise", names):
         noisy = corrupt_labels(labels, data.noise, data.noise_rate, len(names), data.split_seed)
     lost = np.setdiff1d(labels, noisy)
     if len(lost):

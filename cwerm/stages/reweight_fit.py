@@ -63,7 +63,7 @@ def fit_posterior(job: Job, store: ArtifactStore) -> Learned:
     images = common.require(ingest, job, store)
     sets = _read_sets(job, store, images, on_features=True)
     posterior = LabelPosterior(len(images.info["class_names"]), job.seed)
-    with blame("reweight"):
+    with blame("reweight", images.info["class_names"]):
         posterior.fit(sets.inputs, sets.labels, sets.meta_inputs, sets.meta_labels)
     if job.control == "untrained":
         posterior.strength = 0.0
@@ -107,7 +107,7 @@ def fit_weights(
     extra = {}
     if agrees(job):
         extra["extra"] = _agreement(job, store, sets)
-    with blame("reweight"):
+    with blame("reweight", images.info["class_names"]):
         weights = method.fit(
             sets.inputs,
             sets.labels,

@@ -38,7 +38,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     meta = held_out(job, store, images)
     candidates = np.setdiff1d(np.arange(len(labels)), meta)
     distances = _distances(job, store, features, labels, candidates)
-    with blame("coreset"):
+    with blame("coreset", images.info["class_names"]):
         chosen = coresets.select(
             labels[candidates],
             size=coreset_size(job, len(labels), len(candidates)),
@@ -132,8 +132,9 @@ def _consistent(
     job: Job, store: ArtifactStore, features: Artifact, labels: np.ndarray, ids: np.ndarray
 ) -> np.ndarray:
     """The meta set for those who have no clean labels: what agrees most within the coreset."""
+    names = common.require(ingest, job, store).info["class_names"]
     vectors = np.stack(common.take_rows(store, features, "features", "feature", ids))
-    with blame("coreset.meta_per_class"):
+    with blame("coreset.meta_per_class", names):
         return ids[consistent_samples(vectors, labels[ids], job.coreset.meta_per_class)]
 
 

@@ -125,6 +125,31 @@ def test_what_can_not_be_drawn(changes: dict[str, Any], sizes: list[int], messag
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sizes", "message"),
+    [
+        (
+            {},
+            [9, 1, 9, 9],
+            r"^data\.test_fraction: class 'bee' has 1 readable image\(s\), too few to",
+        ),
+        (
+            {"limit": 20},
+            [9, 9, 2, 9],
+            r"^data\.limit: class 'cat' has 2 samples to draw 5 from; dra",
+        ),
+        (
+            {"imbalance": 2.0},
+            [9, 0, 9],
+            r"^data\.imbalance: class 'bee' has no samples to make a lo",
+        ),
+    ],
+)
+def test_messages_name_the_class(changes: dict[str, Any], sizes: list[int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        assign(settings(**changes), training_labels(sizes), with_test=bool(changes))
+
+
 def test_a_class_that_noise_leaves_without_a_label() -> None:
     train = training_labels([1, 1, 1, 1])
     left = corrupt_labels(train, "uniform", 1.0, 4, seed=0)
