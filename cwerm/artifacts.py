@@ -12,7 +12,8 @@ import io
 import json
 import time
 import uuid
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cwerm import schema
@@ -40,10 +41,27 @@ def artifact_key(stage: str, parameters: dict[str, Any], inputs: list[str]) -> s
 
 
 class ArtifactStore:
-    """Artifacts in a `Storage`, found by stage and key."""
+    """Artifacts in a `Storage`, found by stage and key.
+
+    It carries what keys are made from besides the job, such as the identity of a source: found out once,
+    where the run was started. A worker, which may see other files under the same name, gets it with its
+    copy of the store.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self._identities: dict[str, str] = {}
+        self._is_copy = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_is_copy": True}
+
+    def identity(self, name: str, find: Callable[[], str]) -> str:
+        """The identity of something that lies outside of the store; ``find`` is called the first time."""
+        if name not in self._identities:
+            assert not self._is_copy, f"a worker must not find out by itself what {name} is"
+            self._identities[name] = find()
+        return self._identities[name]
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The committed artifact, or None; a damaged one is an error, not a silent recomputation.
@@ -146,24 +164,39 @@ class Writer:
         self.started = time.time()
         self._files: dict[str, File] = {}
 
-    def finished_part(self, table: str, index: int) -> File | None:
-        """The part as this or an earlier attempt published it, None where it must still be made."""
+    def finished_part(self, table: str, index: int, contents: str = "") -> File | None:
+        """The part as this or an earlier attempt published it, None where it must still be made.
+
+        It counts where it was made for the same ``contents`` and all its bytes are there.
+        """
         try:
-            file = parse_marker(self.storage.read_bytes(self._marker(table, index)))
+            marker = parse_marker(self.storage.read_bytes(self._marker(table, index)))
         except FileNotFoundError:
             return None
-        if file is None:
+        if marker is None or marker.contents != contents:
             return None
-        intact = self.storage.size(f"{folder_of(self.stage, self.key)}/{file.path}") == file.bytes
-        return file if intact else None
+        try:
+            folder = folder_of(self.stage, self.key)
+            ArtifactStore(self.storage)._read_table(folder, marker.file, [], table)
+        except CorruptArtifactError:
+            return None
+        return marker.file
 
-    def write_part(self, table: str, index: int, rows: pa.Table) -> File:
-        """Write one part and publish it; where another writer was first, its part counts."""
+    def write_part(self, table: str, index: int, rows: pa.Table, contents: str = "") -> File:
+        """Write one part and publish it; where another writer was first with the same, its part counts.
+
+        Args:
+            table: the name of the table, which is that of its schema.
+            index: the part's place in the table.
+            rows: what to write.
+            contents: a digest of what the part must hold, from which `finished_part` tells whether it
+                can be taken over. Without one only a part of the very same bytes is the same.
+        """
         file = self._put_table(f"{table}-{index:05d}.parquet", table, rows)
-        marker = json.dumps(asdict(file)).encode()
+        marker = json.dumps({**asdict(file), "contents": contents}).encode()
         if not self.storage.write_bytes(self._marker(table, index), marker, if_absent=True):
-            published = self.finished_part(table, index)
-            if published:
+            published = self.finished_part(table, index, contents)
+            if published and (contents or published.sha256 == file.sha256):
                 return published
             self.storage.write_bytes(self._marker(table, index), marker)
         return file
@@ -222,10 +255,20 @@ class Writer:
         return f"{folder_of(self.stage, self.key)}/parts/{table}-{index:05d}.json"
 
 
-def parse_marker(data: bytes) -> File | None:
+@dataclass(frozen=True)
+class Marker:
+    """What publishes a part before the commit: its file, and a digest of what it was to hold."""
+
+    file: File
+    contents: str
+
+
+def parse_marker(data: bytes) -> Marker | None:
     """The part that a marker publishes; a damaged marker counts as none."""
     try:
-        return File.parse(parse_mapping(data))
+        marker = parse_mapping(data)
+        contents = marker.pop("contents", None)
+        return Marker(File.parse(marker), contents) if isinstance(contents, str) else None
     except ValueError:
         return None
 

@@ -169,11 +169,11 @@ def _interrupted(entries: list[Entry], limit: int) -> Iterator[Garbage]:
 def _published(storage: Storage, markers: list[Entry]) -> Iterator[File]:
     for marker in markers:
         try:
-            file = parse_marker(storage.read_bytes(marker.path))
+            published = parse_marker(storage.read_bytes(marker.path))
         except FileNotFoundError:
             continue
-        if file is not None:
-            yield file
+        if published is not None:
+            yield published.file
 
 
 def _top(path: str, names: int) -> str:

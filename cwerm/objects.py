@@ -18,11 +18,15 @@ from cwerm.errors import FULL, UserError, is_full
 
 @dataclass(frozen=True)
 class Entry:
-    """An object as a listing shows it: path below the root, bytes, time of change in nanoseconds."""
+    """An object as a listing shows it: path below the root, bytes, time of change in nanoseconds.
+
+    ``tag`` is the ETag by which a bucket tells its content from any other, "" in a local folder.
+    """
 
     path: str
     size: int
     modified: int
+    tag: str = ""
 
 
 @dataclass(frozen=True)

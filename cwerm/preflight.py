@@ -22,6 +22,7 @@ def check(job: Job, store: ArtifactStore) -> None:
     """
     from cwerm.stages import extract, ingest, reweight, session, train
     from cwerm.stages.classifiers import check_classifier_name
+    from cwerm.stages.ingest_sources import open_sources
 
     session.quiet_ray()
     coreset = job.method != "erm"
@@ -31,17 +32,17 @@ def check(job: Job, store: ArtifactStore) -> None:
         reweight.check(job)
     if job.resources.workers != "auto":
         train.check_batch_size(job, job.resources.workers)
-    ingest.key(job, store)  # opens the sources
+    open_sources(job, store)
     if coreset:
-        extract.key(job, store)  # reads the weights' file
+        extract.weights_identity(job, store)  # reads their file
     store.storage.check_writable()
     session.check_address(job)
     check_classifier_name("train.model", job.train.model)
-    if coreset:
-        if job.reweight.input == "images":
-            check_classifier_name("reweight.model", job.reweight.model)
-        if not store.committed(extract.NAME, extract.key(job, store)):
-            _check_backbone(job)
+    if coreset and job.reweight.input == "images":
+        check_classifier_name("reweight.model", job.reweight.model)
+    ingest.key(job, store)  # reads all that local sources hold
+    if coreset and not store.committed(extract.NAME, extract.key(job, store)):
+        _check_backbone(job)
 
 
 def check_images(job: Job, store: ArtifactStore, images: Artifact) -> None:

@@ -141,7 +141,8 @@ class S3Storage(Storage):
                 if error.response["Error"]["Code"] in MISSING:
                     return None
                 raise
-        return Entry(path, int(answer["ContentLength"]), _nanoseconds(answer["LastModified"]))
+        modified = _nanoseconds(answer["LastModified"])
+        return Entry(path, int(answer["ContentLength"]), modified, answer.get("ETag", ""))
 
     def walk(self, folder: str) -> Iterator[Entry]:
         return (entry for entry in self.walk_keys(folder) if not entry.path.endswith("/"))
@@ -152,7 +153,8 @@ class S3Storage(Storage):
         for page in self._pages("list_objects_v2", folder):
             for found in page.get("Contents", []):
                 modified = _nanoseconds(found["LastModified"])
-                yield Entry(found["Key"][start:], int(found["Size"]), modified)
+                tag = found.get("ETag", "")
+                yield Entry(found["Key"][start:], int(found["Size"]), modified, tag)
 
     def delete(self, path: str) -> None:
         with explained(self.uri(path), self.settings):

@@ -158,8 +158,26 @@ def test_of_two_writers_of_a_part_the_first_counts(store: ArtifactStore) -> None
     assert second.finished_part("meta", 0) == published
 
 
+def test_of_two_writers_of_other_rows_each_keeps_its_own(store: ArtifactStore) -> None:
+    first, second = (Writer(store, "select", "key", {}) for _ in range(2))
+    first.write_part("meta", 0, meta_table(0))
+    own = second.write_part("meta", 0, meta_table(6))
+    assert own.path.startswith(second.attempt)
+    assert store.read(second.commit({"meta": [own]}), "meta").equals(meta_table(6))
+
+
+def test_a_part_made_for_something_else_is_not_taken_over(local: ArtifactStore) -> None:
+    first, second = (Writer(local, "select", "key", {}) for _ in range(2))
+    made = first.write_part("meta", 0, meta_table(0), "of these")
+    assert second.finished_part("meta", 0, "of these") == made
+    assert second.write_part("meta", 0, meta_table(3), "of these") == made
+    assert second.finished_part("meta", 0, "of those") is None
+    assert second.finished_part("meta", 0) is None
+    assert second.write_part("meta", 0, meta_table(3), "of those") != made
+
+
 def test_a_published_part_that_is_gone_or_cut_short_is_made_again(local: ArtifactStore) -> None:
-    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])):
+    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1]), _flip):
         writer = Writer(local, "select", "key", {})
         published = writer.write_part("meta", 0, meta_table(0))
         damage(Path(local.storage.root, "artifacts/select/key", published.path))

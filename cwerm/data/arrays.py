@@ -53,6 +53,9 @@ class ArraySource(Source):
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    def check_unchanged(self) -> None:
+        """Nothing to do: they are in memory."""
+
     def chunks(self, split: str, rows: int) -> list[Chunk]:
         """Runs of up to ``rows`` images in the data set's order."""
         if split not in SPLITS:

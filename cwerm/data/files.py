@@ -6,10 +6,19 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
+from cwerm.data.digests import THREADS, digests, same_content
 from cwerm.data.listing import File, Listing
+from cwerm.data.reading import gone
 from cwerm.data.source import Source
+from cwerm.errors import UserError, shown
+from cwerm.storage import open_storage
+
+FEW = 100  # objects, which are asked for one by one; of more the whole folder is listed
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
@@ -63,14 +72,16 @@ def held_out_split(splits: Iterable[str]) -> dict[str, str]:
 
 
 class FileSource(Source):
-    """A source whose content is a set of files, identified by path, size and time of change."""
+    """A source whose content is a set of files, identified by their paths and what is in them."""
 
     def __init__(self, listing: Listing, files: tuple[File, ...]) -> None:
         self.uri, self.s3 = listing.uri, listing.s3
         self._files: tuple[File, ...] | None = files
+        self._seen: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": None}  # a million paths have no business in a task
+        # a million paths have no business in a task
+        return {**self.__dict__, "_files": None, "_seen": {}}
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -79,9 +90,59 @@ class FileSource(Source):
         return self._files
 
     def fingerprint(self) -> str:
-        """A hash of every file's relative path, size and time of change."""
+        """A hash of every file's relative path and content, of objects in a bucket their ETag.
+
+        Raises:
+            UserError: a file can't be read, or is gone.
+        """
+        paths = [file.path for file in self.files if not file.problem]
+        if self._in_bucket:
+            tags: dict[str, str] = self._tags(paths)
+            self._seen = tags
+        else:
+            self._seen = digests(self.uri, paths)
+            tags = {path: digest for path, (digest, _) in self._seen.items()}
         digest = hashlib.sha256(type(self).__name__.encode())
         for file in self.files:
-            line = f"{file.path}\0{file.size}\0{file.modified}\0{file.problem}\n"
+            line = f"{file.path}\0{file.problem or tags[file.path]}\n"
             digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Compare the files with what `fingerprint` saw.
+
+        Raises:
+            UserError: one has another content, or is gone.
+        """
+        if self._in_bucket:
+            now = self._tags([*self._seen])
+            changed = [path for path, tag in self._seen.items() if now[path] != tag]
+        else:
+            with ThreadPoolExecutor(THREADS) as pool:
+                same = pool.map(
+                    lambda item: same_content(self.uri, item[0], *item[1]), self._seen.items()
+                )
+                changed = [p for p, is_same in zip(self._seen, same, strict=True) if not is_same]
+        if changed:
+            raise UserError(
+                f"data.source: '{self.uri}/{shown(changed[0])}' changed while it was read; let nothing "
+                "write there, and run again"
+            )
+
+    @property
+    def _in_bucket(self) -> bool:
+        return urlsplit(self.uri).scheme == "s3"
+
+    def _tags(self, paths: list[str]) -> dict[str, str]:
+        """The ETag and the size of objects, by path."""
+        storage = open_storage(self.uri, self.s3)
+        if len(paths) <= FEW:
+            with ThreadPoolExecutor(THREADS) as pool:
+                entries = [entry for entry in pool.map(storage.stat, paths) if entry]
+        else:
+            entries = [*storage.walk("")]
+        tags = {entry.path: f"{entry.tag} {entry.size}" for entry in entries}
+        for path in paths:
+            if path not in tags:
+                raise UserError(gone(f"{self.uri}/{shown(path)}"))
+        return tags

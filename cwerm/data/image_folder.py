@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from cwerm.data.labels import alike, normal, sort_labels
 from cwerm.data.layout import is_split, understand
 from cwerm.data.listing import File, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, kind_of_name, suffix
+from cwerm.data.reading import patiently
 from cwerm.data.source import Chunk, Sample, runs
 from cwerm.errors import UserError, shown
 from cwerm.storage import open_storage
@@ -134,18 +136,18 @@ class ImageFolder(FileSource):
         return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
-        """The chunk's files; ``b""`` for one that can't be read.
+        """The content of the chunk's files.
 
         Raises:
-            UserError: the bucket they lie in does not answer, which says nothing about the images.
+            UserError: a file can't be read, or the bucket that it lies in does not answer.
         """
         storage = open_storage(self.uri, self.s3)
         problems = chunk.problems or ("",) * len(chunk.files)
         for path, problem in zip(chunk.files, problems, strict=True):
-            try:
-                image = b"" if problem else storage.read_bytes(path)
-            except OSError:
-                image = b""
+            image = b""
+            if not problem:
+                where = f"{self.uri}/{shown(path)}"
+                image = patiently(functools.partial(storage.read_bytes, path), where)
             yield Sample(image, self._label(path, chunk.split), shown(path), problem)
 
     def class_names(self) -> list[str]:

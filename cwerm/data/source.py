@@ -73,6 +73,14 @@ class Source(ABC):
         """A hash that changes when the content does, and is the same in another run."""
 
     @abstractmethod
+    def check_unchanged(self) -> None:
+        """Compare what lies there now with what `fingerprint` saw.
+
+        Raises:
+            UserError: a file was changed, added or removed.
+        """
+
+    @abstractmethod
     def chunks(self, split: str, rows: int) -> list[Chunk]:
         """The split in pieces, in a fixed order; [] without such a split.
 
@@ -83,7 +91,8 @@ class Source(ABC):
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The chunk's samples in order.
 
-        A file that can't be read yields what there is of it (``b""``), for `decode` to reject.
+        Raises:
+            UserError: a file can't be read, which says nothing about the images in it.
         """
 
     @abstractmethod

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import socket
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from cwerm.stages import capacity, common, ingest, session
 from cwerm.storage import fetch
 
 NAME = "extract"
+SOURCES = {"features": "images", "trusted_features": "trusted_images"}
+READERS = 16  # threads that check what an earlier attempt left
 DECODE_CPUS = 0.5  # leaves room for two such tasks beside the actors on two CPUs
 POOL_SHARE = 0.5  # of the CPUs, held by the embedding actors
 NO_PROGRESS_SECONDS = 6 * 3600  # the training of another run may hold the CPUs for long
@@ -35,19 +40,24 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 def key(job: Job, store: ArtifactStore) -> str:
     """Depends on the images and on the backbone, its weights, size and type."""
-    return artifact_key(NAME, _parameters(job), [ingest.key(job, store)])
+    return artifact_key(NAME, _parameters(job, store), [ingest.key(job, store)])
 
 
 def run(job: Job, store: ArtifactStore) -> Artifact:
     """Embed the training images, and the trusted ones where there are any."""
     images = common.require(ingest, job, store)
-    writer = Writer(store, NAME, key(job, store), _parameters(job))
-    tables: dict[str, list[File | None]] = {}
-    for source in ("images", "trusted_images"):
-        if source in images.tables:
-            name = source.replace("images", "features")
-            parts = range(len(images.tables[source]))
-            tables[name] = [writer.finished_part(name, index) for index in parts]
+    writer = Writer(store, NAME, key(job, store), _parameters(job, store))
+    # a part of the features holds those of one part of the images
+    contents = {
+        name: [part.sha256 for part in images.tables[source]]
+        for name, source in SOURCES.items()
+        if source in images.tables
+    }
+    with ThreadPoolExecutor(READERS) as readers:
+        tables = {
+            name: list(readers.map(partial(writer.finished_part, name), range(len(of)), of))
+            for name, of in contents.items()
+        }
     todo = [
         {"table": name, "part": index}
         for name, files in tables.items()
@@ -57,9 +67,12 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     resumed = sum(len(files) for files in tables.values()) - len(todo)
     if resumed:
         console.note(f"{resumed} part(s) were finished by an earlier attempt")
-    for name, index, file in _embed_parts(job, store, images, writer, todo):
+    for name, index, file in _embed_parts(job, store, images, writer, todo, contents):
         tables[name][index] = file
     complete = {name: [file for file in files if file] for name, files in tables.items()}
+    for name, files in complete.items():
+        expected = [part.rows for part in images.tables[SOURCES[name]]]
+        assert [file.rows for file in files] == expected, f"{name} are not those of the images"
     return writer.commit(complete)
 
 
@@ -101,21 +114,39 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def _parameters(job: Job) -> dict[str, Any]:
+def _parameters(job: Job, store: ArtifactStore) -> dict[str, Any]:
     parameters = job.features.model_dump(include={"backbone", "image_size", "dtype"})
-    return {**parameters, "weights": _fingerprint(job)}
+    return {**parameters, "weights": weights_identity(job, store)}
 
 
-def _fingerprint(job: Job) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        weights = weights_file(job.features, Path(folder), job.s3)
-        if weights in ("pretrained", "random"):
-            return weights
-        return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+def weights_identity(job: Job, store: ArtifactStore) -> str:
+    """What tells ``features.weights`` from any other: a name, or a hash of the file.
+
+    Raises:
+        UserError: as `weights_file`.
+    """
+
+    def find() -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            weights = weights_file(job.features, Path(folder), job.s3)
+            return _identity_of(weights)
+
+    return store.identity(f"weights {job.features.weights}", find)
+
+
+def _identity_of(weights: str) -> str:
+    if weights in ("pretrained", "random"):
+        return weights
+    return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
 
 
 def _embed_parts(
-    job: Job, store: ArtifactStore, images: Artifact, writer: Writer, todo: list[dict[str, Any]]
+    job: Job,
+    store: ArtifactStore,
+    images: Artifact,
+    writer: Writer,
+    todo: list[dict[str, Any]],
+    contents: dict[str, list[str]],
 ) -> Any:
     """Yield (table, part, file) as the actors finish."""
     if not todo:
@@ -145,7 +176,7 @@ def _embed_parts(
     pool = capacity.worker_resources(workers, share=POOL_SHARE)
     free_cpus = (1 - POOL_SHARE) * ray.cluster_resources()["CPU"]
     decoders = max(1, min(len(todo), int(free_cpus / DECODE_CPUS)))
-    total = sum(images.tables["images"][item["part"]].rows for item in todo)
+    total = sum(images.tables[SOURCES[item["table"]]][item["part"]].rows for item in todo)
     rows = (
         ray.data.from_items(todo, override_num_blocks=len(todo))
         .map_batches(
@@ -159,7 +190,12 @@ def _embed_parts(
         )
         .map_batches(
             _Embedder,
-            fn_constructor_kwargs={"features": job.features, "writer": writer, "s3": job.s3},
+            fn_constructor_kwargs={
+                "features": job.features,
+                "writer": writer,
+                "s3": job.s3,
+                "contents": contents,
+            },
             batch_size=None,
             compute=ActorPoolStrategy(size=workers),
             num_cpus=pool["CPU"],
@@ -178,7 +214,7 @@ def _decode_part(
 ) -> dict[str, np.ndarray]:
     """One part of the images, decoded and resized to the backbone's input."""
     (table,), (part,) = batch["table"], batch["part"]
-    rows = store.read_part(images, table.replace("features", "images"), int(part))
+    rows = store.read_part(images, SOURCES[table], int(part))
     pixels = [backbones.preprocess(decode(image), spec) for image in common.images_of(rows)]
     return {
         "id": common.column(rows, "id"),
@@ -192,14 +228,21 @@ def _decode_part(
 class _Embedder:
     """Holds the backbone; embeds one part a call and writes it."""
 
-    def __init__(self, features: Features, writer: Writer, s3: S3) -> None:
+    def __init__(
+        self, features: Features, writer: Writer, s3: S3, contents: dict[str, list[str]]
+    ) -> None:
         import torch
 
         keep_freed_memory()
-        self.features, self.writer = features, writer
+        self.features, self.writer, self.contents = features, writer, contents
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         with tempfile.TemporaryDirectory() as folder:
             weights = weights_file(features, Path(folder), s3)
+            if _identity_of(weights) != writer.parameters["weights"]:
+                raise UserError(
+                    f"features.weights: '{features.weights}' is another file on host "
+                    f"{socket.gethostname()} than where the run was started; make them the same"
+                )
             self.backbone = backbones.load_backbone(features.backbone, weights, features.image_size)
         self.backbone.module.to(self.device)
 
@@ -214,7 +257,8 @@ class _Embedder:
                 for start in range(0, len(batch["id"]), size)
             ]
         )
-        file = self.writer.write_part(name, index, _features_table(batch, vectors, self.features))
+        table = _features_table(batch, vectors, self.features)
+        file = self.writer.write_part(name, index, table, self.contents[name][index])
         values = {"table": name, "part": index, **vars(file)}
         return {column: [value] for column, value in values.items()}
 

@@ -24,8 +24,23 @@ from cwerm.data.images import decode
 from cwerm.data.source import Sample, Source
 from cwerm.errors import UserError
 from cwerm.stages.ingest_assign import ChunkRows, assign_rows
-from cwerm.stages.ingest_scan import Scanner, check_classes, check_rejects, encode, parts_of
-from cwerm.stages.ingest_sources import WorkItem, fingerprint, open_sources, plan_chunks
+from cwerm.stages.ingest_scan import (
+    Scan,
+    Scanner,
+    check_classes,
+    check_rejects,
+    check_same,
+    encode,
+    parts_of,
+)
+from cwerm.stages.ingest_sources import (
+    WorkItem,
+    identities,
+    naming,
+    open_sources,
+    plan_chunks,
+    roles,
+)
 from cwerm.stages.parallel import Pool, worker_pool
 
 NAME = "ingest"
@@ -33,9 +48,7 @@ NAME = "ingest"
 
 def key(job: Job, store: ArtifactStore) -> str:
     """Depends on the sources' content, on how they are read and on what is drawn from them."""
-    return artifact_key(
-        NAME, _parameters(job), [fingerprint(s) for s in open_sources(job).values()]
-    )
+    return artifact_key(NAME, _parameters(job), identities(job, store))
 
 
 def run(job: Job, store: ArtifactStore) -> Artifact:
@@ -45,7 +58,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         UserError: no or too few readable images, one class only, too many rejects, or too few images of
             a class for what is to be drawn.
     """
-    sources = open_sources(job)
+    sources = open_sources(job, store)
     chunks = plan_chunks(job, sources)
     if not any(table == "images" for table, _, _ in chunks):
         raise UserError(f"data.source: '{job.data.source}' holds no images; check the path")
@@ -58,28 +71,25 @@ def _ingest(
     job: Job, sources: dict[str, Source], chunks: list[WorkItem], writer: Writer, pool: Pool
 ) -> Artifact:
     scan = functools.partial(Scanner, sources)
-    scans = dict(pool.map(scan, chunks, "ingest: check"))
-    names, codes = encode(sources, chunks, [scans[i] for i in range(len(chunks))])
-    rejects = [entry for i in range(len(chunks)) for entry in scans[i].rejects]
+    scanned = dict(pool.map(scan, chunks, "ingest: check"))
+    scans = [scanned[i] for i in range(len(chunks))]
+    names, codes = encode(sources, chunks, scans)
+    rejects = [entry for scan in scans for entry in scan.rejects]
     check_rejects(job, rejects, sum(chunk.size for _, _, chunk in chunks))
     check_classes(job, names, chunks, codes)
 
-    lengths = [parts_of(chunk, scans[i].sizes) for i, (_, _, chunk) in enumerate(chunks)]
-    table_of = [table for (table, _, _), parts in zip(chunks, lengths, strict=True) for _ in parts]
-    codes_of = [
-        part
-        for chunk_codes, parts in zip(codes, lengths, strict=True)
-        for part in np.split(chunk_codes, np.cumsum(parts)[:-1])
-    ]
-    rows = assign_rows(job.data, names, table_of, codes_of)
+    work = assigned(job, names, chunks, scans, codes)
+    rows = [row for _, parts in work for row in parts]
     write = functools.partial(_ChunkWriter, sources, writer)
-    left = iter(rows)
-    work = [(c, list(islice(left, len(n)))) for c, n in zip(chunks, lengths, strict=True)]
-    work = [(chunk, parts) for chunk, parts in work if any(part.ids for part in parts)]
+    todo = [(chunk, parts) for chunk, parts in work if any(part.ids for part in parts)]
     tables: dict[str, dict[int, File]] = {}
-    for _, files in pool.map(write, work, "ingest: write"):
+    for _, files in pool.map(write, todo, "ingest: write"):
         for table, index, file in files:
             tables.setdefault(table, {})[index] = file
+    for role, source in sources.items():
+        with naming(role):
+            source.check_unchanged()
+    _check_rows(tables, rows)
     parts = {table: [files[i] for i in sorted(files)] for table, files in tables.items()}
     parts["labels"] = [writer.write_part("labels", 0, _labels_table(rows))]
     reject_columns = [[path for path, _ in rejects], [reason for _, reason in rejects]]
@@ -88,8 +98,8 @@ def _ingest(
     )
     parts["rejects"] = [writer.write_part("rejects", 0, rejects_table)]
     parts.setdefault("test_images", [])
-    sizes = np.concatenate([scans[i].short_sides for i in range(len(chunks))])
-    shapes = set().union(*(scans[i].shapes for i in range(len(chunks))))
+    sizes = np.concatenate([scan.short_sides for scan in scans])
+    shapes = set().union(*(scan.shapes for scan in scans))
     return writer.commit(
         parts,
         {
@@ -109,7 +119,7 @@ def _parameters(job: Job) -> dict[str, Any]:
         keys.add("imbalance")
     if data.noise != "none":
         keys |= {"noise", "noise_rate"}
-    return {**data.model_dump(include=keys), "roles": sorted(open_sources(job))}
+    return {**data.model_dump(include=keys), "roles": sorted(roles(job))}
 
 
 class _ChunkWriter:
@@ -119,18 +129,22 @@ class _ChunkWriter:
     def __call__(self, work: tuple[WorkItem, list[ChunkRows]]) -> list[tuple[str, int, File]]:
         (_, role, chunk), parts = work
         finished = [
-            {name: self.writer.finished_part(name, part.index) for name in part.ids}
+            {
+                name: self.writer.finished_part(name, part.index, part.contents(name))
+                for name in part.ids
+            }
             for part in parts
         ]
         samples: Iterator[Sample] = iter(())
         if not all(file for files in finished for file in files.values()):
             samples = self.sources[role].read(chunk)
-        for part, files in zip(parts, finished, strict=True):
-            of_part = islice(samples, len(part.labels))
-            if all(files.values()):
-                deque(of_part, maxlen=0)  # one at a time, and forgotten
-            else:
-                self._write(list(of_part), part, files)
+        with naming(role):
+            for part, files in zip(parts, finished, strict=True):
+                of_part = islice(samples, len(part.labels))
+                if all(files.values()):
+                    deque(of_part, maxlen=0)  # one at a time, and forgotten
+                else:
+                    self._write(list(of_part), part, files)
         return [
             (name, part.index, file)
             for part, files in zip(parts, finished, strict=True)
@@ -139,10 +153,48 @@ class _ChunkWriter:
         ]
 
     def _write(self, samples: list[Sample], part: ChunkRows, files: dict[str, File | None]) -> None:
+        check_same(samples, part.digests)
         for name, ids in part.ids.items():
             clean = part.clean_labels if name == "images" else None
             table = _images_table(samples, ids, part.labels, clean)
-            files[name] = self.writer.write_part(name, part.index, table)
+            files[name] = self.writer.write_part(name, part.index, table, part.contents(name))
+
+
+def assigned(
+    job: Job,
+    names: list[str],
+    chunks: list[WorkItem],
+    scans: list[Scan],
+    codes: list[np.ndarray],
+) -> list[tuple[WorkItem, list[ChunkRows]]]:
+    """Each chunk with the parts that it becomes."""
+    lengths = [parts_of(c, scan.sizes) for (_, _, c), scan in zip(chunks, scans, strict=True)]
+    table_of = [table for (table, _, _), parts in zip(chunks, lengths, strict=True) for _ in parts]
+    rows = assign_rows(job.data, names, table_of, _in_parts(codes, lengths))
+    for row, digests in zip(rows, _in_parts([s.digests for s in scans], lengths), strict=True):
+        row.digests = digests
+    left = iter(rows)
+    return [(c, list(islice(left, len(n)))) for c, n in zip(chunks, lengths, strict=True)]
+
+
+def _in_parts(of_chunks: list[np.ndarray], lengths: list[list[int]]) -> list[np.ndarray]:
+    """Values of each chunk's rows, cut into those of its parts."""
+    return [
+        part
+        for values, rows in zip(of_chunks, lengths, strict=True)
+        for part in np.split(values, np.cumsum(rows)[:-1])
+    ]
+
+
+def _check_rows(tables: dict[str, dict[int, File]], rows: list[ChunkRows]) -> None:
+    """Every id is given once, from 0 without a hole, and every part holds what was given to it."""
+    for table in sorted({table for row in rows for table in row.ids}):
+        given = {row.index: row.ids[table] for row in rows if table in row.ids}
+        kept = {index: ids[ids >= 0] for index, ids in given.items()}
+        ids = np.concatenate([kept[index] for index in sorted(kept)])
+        assert np.array_equal(ids, np.arange(len(ids))), f"ids of {table} have holes"
+        written = {index: file.rows for index, file in tables[table].items()}
+        assert written == {index: len(ids) for index, ids in kept.items()}, f"parts of {table}"
 
 
 def _images_table(

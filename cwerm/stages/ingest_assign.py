@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +21,21 @@ class ChunkRows:
     ids: dict[str, np.ndarray]  # by table, the id of each row, -1 where it is not in that table
     labels: np.ndarray  # int32, noisy where noise was made of training rows
     clean_labels: np.ndarray | None  # int32, of training rows, where noise was made
+    digests: np.ndarray = field(
+        default_factory=lambda: np.empty((0, 0), np.uint8)
+    )  # bytes [rows, d] that tell its rows from any others
+
+    def contents(self, table: str) -> str:
+        """A digest of what the part of a table must hold."""
+        ids = self.ids[table]
+        kept = ids >= 0
+        columns = [ids, self.labels, self.digests]
+        if self.clean_labels is not None and table == "images":
+            columns.append(self.clean_labels)
+        digest = hashlib.sha256(table.encode())
+        for column in columns:
+            digest.update(column[kept].tobytes())
+        return digest.hexdigest()
 
 
 def assign_rows(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,7 @@ from cwerm.data.images import decode
 from cwerm.data.labels import class_mapping, normal
 from cwerm.data.source import Chunk, Sample, Source, runs
 from cwerm.errors import UserError, blame
-from cwerm.stages.ingest_sources import WorkItem
+from cwerm.stages.ingest_sources import WorkItem, naming
 
 
 @dataclass
@@ -21,6 +23,7 @@ class Scan:
     readable: np.ndarray  # bool [rows]
     labels: list[str | int]  # of all rows
     rejects: list[tuple[str, str]]  # path, reason
+    digests: np.ndarray  # bytes [rows, 16], of all that each row holds
     short_sides: np.ndarray  # of readable rows, pixels
     shapes: set[tuple[int, int]]  # (height, width) that occur; two are enough to know they differ
     sizes: np.ndarray  # int64 [rows], bytes of each image
@@ -34,10 +37,11 @@ class Scanner:
 
     def __call__(self, item: WorkItem) -> Scan:
         _, role, chunk = item
-        readable, labels, rejects, sides, sizes = [], [], [], [], []
+        readable, labels, digests, rejects, sides, sizes = [], [], [], [], [], []
         shapes: set[tuple[int, int]] = set()
-        for sample in self.sources[role].read(chunk):
+        for sample in self._samples(role, chunk):
             labels.append(sample.label)
+            digests.append(digest_of(sample))
             sizes.append(image_bytes(sample))
             try:
                 if sample.problem:
@@ -52,8 +56,33 @@ class Scanner:
             if len(shapes) < 2:
                 shapes.add((height, width))
         short_sides = np.array(sides, dtype=np.int32)
-        all_sizes = np.array(sizes, dtype=np.int64)
-        return Scan(np.array(readable, dtype=bool), labels, rejects, short_sides, shapes, all_sizes)
+        return Scan(
+            np.array(readable, dtype=bool),
+            labels,
+            rejects,
+            as_rows(digests),
+            short_sides,
+            shapes,
+            np.array(sizes, dtype=np.int64),
+        )
+
+    def _samples(self, role: str, chunk: Chunk) -> Iterator[Sample]:
+        with naming(role):
+            yield from self.sources[role].read(chunk)
+
+
+def digest_of(sample: Sample) -> bytes:
+    """16 bytes that tell this sample from any other."""
+    image, kind = sample.image, ""
+    if isinstance(image, np.ndarray):
+        kind, image = f"{image.dtype}{image.shape}", image.tobytes()
+    named = repr((sample.path, sample.label, kind)).encode()
+    return hashlib.sha256(named + image).digest()[:16]
+
+
+def as_rows(digests: list[bytes]) -> np.ndarray:
+    """Digests as bytes [n, 16]."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
 
 
 def image_bytes(sample: Sample) -> int:
@@ -92,6 +121,21 @@ def encode(
             ) from None
         codes.append(np.where(scan.readable, chunk_codes, -1).astype(np.int32))
     return names, codes
+
+
+def check_same(samples: list[Sample], digests: np.ndarray) -> None:
+    """Raise `UserError` where samples, read again, are not those of the scan."""
+    again = as_rows([digest_of(sample) for sample in samples])
+    common = min(len(again), len(digests))
+    changed = np.flatnonzero((again[:common] != digests[:common]).any(axis=1))
+    if len(again) == len(digests) and not len(changed):
+        return
+    first = (
+        samples[changed[0] if len(changed) else max(0, common - 1)].path if samples else "a file"
+    )
+    raise UserError(
+        f"data.source: '{first}' changed while it was read; let nothing write there, and run again"
+    )
 
 
 def check_rejects(job: Job, rejects: list[tuple[str, str]], total: int) -> None:

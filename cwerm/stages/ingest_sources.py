@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
+from cwerm.artifacts import ArtifactStore
 from cwerm.config import Job
 from cwerm.data.catalog import open_source
 from cwerm.data.source import Chunk, Source
@@ -12,34 +15,62 @@ from cwerm.sections import S3
 
 WorkItem = tuple[str, str, Chunk]  # table, role, chunk
 _ROLES = ("source", "test", "trusted")  # the keys of `data` that name a source
+_How = tuple[str, str | None, str, str, S3]  # what a source is opened with
+# Of a run, and gone with it: the next one lists its files anew.
+_opened: WeakKeyDictionary[ArtifactStore, dict[_How, Source]] = WeakKeyDictionary()
 
 
-def open_sources(job: Job) -> dict[str, Source]:
-    """The sources that the job names, by their key in ``data``; each is opened once."""
+def roles(job: Job) -> dict[str, str]:
+    """The keys of ``data`` that name a source in this job, and what they name."""
+    specs = {role: getattr(job.data, role) for role in _ROLES}
+    return {role: spec for role, spec in specs.items() if spec is not None}
+
+
+def open_sources(job: Job, store: ArtifactStore) -> dict[str, Source]:
+    """The sources that the job names, by their key in ``data``; each is opened once a run.
+
+    Raises:
+        UserError: as `open_source`, and naming the key.
+    """
+    return {role: _open(role, spec, job, store) for role, spec in roles(job).items()}
+
+
+def identities(job: Job, store: ArtifactStore) -> list[str]:
+    """What tells the content of each source from any other, in the order of `roles`."""
+    found = []
+    for role, spec in roles(job).items():
+        *how, _ = _how(spec, job)  # where a bucket is reached says nothing about what is in it
+
+        def find(role: str = role, spec: str = spec) -> str:
+            with naming(role):
+                return _open(role, spec, job, store).fingerprint()
+
+        found.append(store.identity(f"source {how}", find))
+    return found
+
+
+def _how(spec: str, job: Job) -> _How:
     data = job.data
-    specs = {role: getattr(data, role) for role in _ROLES}
-    return {
-        role: _open(role, spec, data.root, data.image_column, data.label_column, job.s3)
-        for role, spec in specs.items()
-        if spec is not None
-    }
+    return spec, data.root, data.image_column, data.label_column, job.s3
 
 
-@functools.lru_cache(maxsize=16)
-def _open(
-    role: str, spec: str, root: str | None, image_column: str, label_column: str, s3: S3
-) -> Source:
-    columns = {"image_column": image_column, "label_column": label_column}
+def _open(role: str, spec: str, job: Job, store: ArtifactStore) -> Source:
+    opened, how = _opened.setdefault(store, {}), _how(spec, job)
+    if how not in opened:
+        _, root, image_column, label_column, s3 = how
+        columns = {"image_column": image_column, "label_column": label_column}
+        with naming(role):
+            opened[how] = open_source(spec, root=root, s3=s3, **columns)
+    return opened[how]
+
+
+@contextmanager
+def naming(role: str) -> Iterator[None]:
+    """Name the key that the source comes from, in what goes wrong."""
     try:
-        return open_source(spec, root=root, s3=s3, **columns)
+        yield
     except UserError as error:
         raise UserError(str(error).replace("data.source", f"data.{role}")) from None
-
-
-@functools.lru_cache(maxsize=16)
-def fingerprint(source: Source) -> str:
-    """The source's own, computed once."""
-    return source.fingerprint()
 
 
 def plan_chunks(job: Job, sources: dict[str, Source]) -> list[WorkItem]:

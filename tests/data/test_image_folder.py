@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,26 +71,51 @@ def test_val_is_its_own_split_beside_test(tmp_path: Path) -> None:
         assert [sample.path for sample in read_all(source, split)] == [f"{split}/a/{split}.png"]
 
 
-def test_empty_and_unreadable_files_do_not_stop_the_others(tmp_path: Path) -> None:
-    write(tmp_path, "a/1.png", "a/2.png", "a/3.png")
+def test_an_empty_file_does_not_stop_the_others(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.png", "a/3.png")
     (tmp_path / "a/1.png").write_bytes(b"")
     source = open_source(str(tmp_path))
-    (tmp_path / "a/2.png").unlink()
-    assert [sample.image for sample in read_all(source)] == [b"", b"", b"a/3.png"]
+    assert [sample.image for sample in read_all(source)] == [b"", b"a/3.png"]
 
 
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write(data, "a/1.png", "a/2.png", "b/2.png")
+    source = open_source(str(data))
+    before = source.fingerprint()
+    assert before == open_source(f"{data}/").fingerprint()
+    write(data, "a/notes.txt")
+    os.utime(data / "a/1.png", ns=(0, 1))
+    assert before == open_source(str(data)).fingerprint()
+    shutil.copytree(data, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    assert before == open_source(str(tmp_path / "elsewhere")).fingerprint(), "nor place nor time"
+
+    (data / "a/1.png").rename(data / "a/3.png")
+    renamed = open_source(str(data)).fingerprint()
+    (data / "a/3.png").rename(data / "a/1.png")
+    (data / "a").rename(data / "c")
+    other_class = open_source(str(data)).fingerprint()
+    (data / "c").rename(data / "a")
+    for path, content in (("a/1.png", "a/2.png"), ("a/2.png", "a/1.png")):
+        at = os.stat(data / path)
+        (data / path).write_text(content)
+        os.utime(data / path, ns=(at.st_atime_ns, at.st_mtime_ns))
+    swapped = open_source(str(data)).fingerprint()
+    assert len({before, renamed, other_class, swapped}) == 4
+
+
+def test_what_changes_after_the_fingerprint_is_noticed(tmp_path: Path) -> None:
     write(tmp_path, "a/1.png", "b/2.png")
     source = open_source(str(tmp_path))
-    before = source.fingerprint()
-    assert before == open_source(f"{tmp_path}/").fingerprint()
-    write(tmp_path, "a/notes.txt")
-    assert before == open_source(str(tmp_path)).fingerprint()
+    source.fingerprint()
     os.utime(tmp_path / "a/1.png", ns=(0, 1))
-    touched = open_source(str(tmp_path)).fingerprint()
-    (tmp_path / "a/1.png").rename(tmp_path / "a/3.png")
-    renamed = open_source(str(tmp_path)).fingerprint()
-    assert len({before, touched, renamed}) == 3
+    source.check_unchanged()
+    (tmp_path / "a/1.png").write_text("a/9.png")
+    with pytest.raises(UserError, match=r"a/1\.png' changed while it was read"):
+        source.check_unchanged()
+    (tmp_path / "a/1.png").unlink()
+    with pytest.raises(UserError, match=r"a/1\.png' was there"):
+        source.check_unchanged()
 
 
 def test_a_relative_path_serves_workers_elsewhere(

@@ -77,7 +77,8 @@ def test_finished_parts_are_not_computed_again(fork: Fork, chain: Chain, arrays:
     finished = (0, 3, 6)
     for index in finished:
         rows = chain.store.read_part(chain.made["extract"], "features", index)
-        first.write_part("features", index, rows)
+        images = chain.made["ingest"].tables["images"][index]
+        first.write_part("features", index, rows, images.sha256)
     made = extract.run(mine.job, mine.store)
     attempts = [Path(part.path).parts[0] for part in made.tables["features"]]
     assert [index for index, name in enumerate(attempts) if name == first.attempt] == [*finished]

@@ -1,0 +1,118 @@
+"""What an earlier attempt left under the same key is taken over only where it holds the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cwerm.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.config import Job
+from cwerm.errors import UserError
+from cwerm.stages import ingest
+from cwerm.stages.ingest_scan import Scanner, encode
+from cwerm.stages.ingest_sources import open_sources, plan_chunks
+from cwerm.stages.parallel import worker_pool
+from cwerm.storage import open_storage
+from stages.test_ingest import write_folder
+
+MakeJob = Callable[..., Job]
+
+
+def ingest_under_one_key(job: Job) -> tuple[ArtifactStore, Artifact]:
+    """As where the same files are read with another outcome: by another version of Pillow, say."""
+    store = ArtifactStore(open_storage(job.storage))
+    sources = open_sources(job, store)
+    chunks = plan_chunks(job, sources)
+    with worker_pool(job, len(chunks)) as pool:
+        return store, ingest._ingest(job, sources, chunks, Writer(store, "ingest", "k", {}), pool)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_attempts_are_not_mixed(tmp_path: Path, make_job: MakeJob) -> None:
+    data = tmp_path / "data"
+    write_folder(data, {"a": 30, "b": 30})
+    job = make_job(data__source=str(data), data__rows_per_part=10, data__max_rejects=1)
+    sound = (data / "a/005.png").read_bytes()
+    (data / "a/005.png").write_bytes(b"")
+    store, first = ingest_under_one_key(job)
+    assert first.rows("images") + first.rows("test_images") == 59
+
+    (data / "a/005.png").write_bytes(sound)  # killed before the commit, in the middle of its writes
+    folder = Path(job.storage, first.folder)
+    (folder / "manifest.json").unlink()
+    (folder / "parts/images-00004.json").unlink()
+    _, second = ingest_under_one_key(job)
+    clean = make_job(storage=str(tmp_path / "other"))
+    other, expected = ingest_under_one_key(clean)
+    for table in expected.tables:
+        assert store.read(second, table).equals(other.read(expected, table)), table
+    images = store.read(second, "images")
+    assert images.column("id").to_pylist() == [*range(54)]
+    assert images.column("label").equals(store.read(second, "labels").column("label"))
+
+    (folder / "manifest.json").unlink()  # a third one finds nothing to do
+    _, third = ingest_under_one_key(job)
+    assert third.tables == second.tables
+
+
+def scanned(job: Job) -> tuple[Any, Any]:
+    """The writer of the second pass, and its work, after the first one."""
+    store = ArtifactStore(open_storage(job.storage))
+    sources = open_sources(job, store)
+    chunks = plan_chunks(job, sources)
+    scans = [Scanner(sources)(chunk) for chunk in chunks]
+    names, codes = encode(sources, chunks, scans)
+    work = ingest.assigned(job, names, chunks, scans, codes)
+    return ingest._ChunkWriter(sources, Writer(store, "ingest", "k", {})), work
+
+
+@pytest.mark.parametrize("role", ["source", "test", "trusted"])
+def test_a_file_replaced_between_the_passes(tmp_path: Path, make_job: MakeJob, role: str) -> None:
+    for name in ("source", "test", "trusted"):
+        write_folder(tmp_path / name, {"a": 4, "b": 4})
+        make_job(**{f"data__{name}": str(tmp_path / name)})
+    write, work = scanned(make_job())
+    Image.new("RGB", (12, 10)).save(tmp_path / role / "b/002.png")
+    with pytest.raises(UserError, match=rf"^data\.{role}: 'b/002.png' changed while it was read"):
+        [*map(write, work)]
+
+
+def test_rows_of_parquet_replaced_between_the_passes(
+    tmp_path: Path, make_job: MakeJob, small_data: Path
+) -> None:
+    for split in ("train", "test"):
+        table = pq.read_table(small_data / f"{split}.parquet")
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    write, work = scanned(make_job(data__source=str(tmp_path)))
+    write(work[0])
+    labels = pq.read_table(tmp_path / "test.parquet")
+    pq.write_table(labels.take([1, 0, *range(2, len(labels))]), tmp_path / "test.parquet")
+    with pytest.raises(UserError, match=r"^data\.source: 'test.* changed while"):
+        [*map(write, work)]
+
+
+def test_what_a_part_must_hold(tmp_path: Path, make_job: MakeJob) -> None:
+    """Its digest follows all that makes it: ids, labels, rows of the source and their content."""
+    write_folder(tmp_path / "data", {"a": 12, "b": 12})
+    settings = {"data__source": str(tmp_path / "data")}
+
+    def digest(**changes: Any) -> str:
+        _, work = scanned(make_job(**settings, **changes))
+        _, (rows,) = work[0]
+        return str(rows.contents("images"))
+
+    first = digest()
+    assert first == digest(data__rows_per_part=1000, data__max_rejects=3, seed=5)
+    found = {
+        first,
+        digest(data__split_seed=1),
+        digest(data__noise="symmetric", data__noise_rate=0.3),
+        digest(data__noise="none", data__limit=8),
+    }
+    Image.new("RGB", (12, 10)).save(tmp_path / "data/a/003.png")
+    assert len({*found, digest(data__limit=None, data__split_seed=0), digest()}) == 5
