@@ -50,6 +50,8 @@ class ArtifactStore:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self.earlier_seconds: dict[tuple[str, str], float] = {}
+        """By stage and key: how long other attempts have worked on the artifact that is being made."""
         self._identities: dict[str, str] = {}
         self._is_copy = False
 
@@ -161,7 +163,8 @@ class Writer:
         self.storage = store.storage
         self.stage, self.key, self.parameters = stage, key, parameters
         self.attempt = uuid.uuid4().hex[:12]
-        self.started = time.time()
+        self.started = time.monotonic()
+        self.earlier_seconds = store.earlier_seconds.get((stage, key), 0.0)
         self._files: dict[str, File] = {}
 
     def finished_part(self, table: str, index: int, contents: str = "") -> File | None:
@@ -219,15 +222,26 @@ class Writer:
         self._files[name] = self._put(name, data)
         return self._files[name]
 
-    def commit(self, tables: dict[str, list[File]], info: dict[str, Any] | None = None) -> Artifact:
-        """Publish the artifact; where another writer was first, its artifact is the result."""
+    def commit(
+        self,
+        tables: dict[str, list[File]],
+        info: dict[str, Any] | None = None,
+        *,
+        least_seconds: float = 0.0,
+    ) -> Artifact:
+        """Publish the artifact; where another writer was first, its artifact is the result.
+
+        Its seconds are those of all attempts, and no less than ``least_seconds``, which are known to be
+        in it.
+        """
+        seconds = self.earlier_seconds + time.monotonic() - self.started
         artifact = Artifact(
             stage=self.stage,
             key=self.key,
             tables={name: tuple(parts) for name, parts in tables.items()},
             files=dict(self._files),
             info=info or {},
-            seconds=time.time() - self.started,
+            seconds=max(seconds, least_seconds),
         )
         manifest = {**asdict(artifact), "parameters": self.parameters, "versions": _versions()}
         text = json.dumps(manifest, indent=1, default=str).encode()

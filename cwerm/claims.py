@@ -4,6 +4,9 @@ A claim is a small object in the artifact's folder. Claims are numbered, the hig
 is written only if absent, so that one process gets it. Its owner writes it anew every few seconds; who
 waits looks for a change by its own clock, as those of two hosts may differ. Nothing false follows where
 a claim is lost to another process, as when a laptop sleeps: the commit lets one artifact win.
+
+A claim also tells how long its owner has worked, so that an artifact counts the time of every attempt.
+Of one that was killed its last claim stays; one that fails leaves a record instead.
 """
 
 from __future__ import annotations
@@ -54,13 +57,15 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
         elif watch.is_new(claim):
             console.note(f"{stage}: waits for {_owner(claim)}, which is making it")
         time.sleep(POLL_SECONDS)
+    store.earlier_seconds[stage, key] = claims.earlier_seconds()
     try:
         # it may have been committed, and its claims removed, after the look above
         yield store.find(stage, key)
-    except BaseException:
+    except BaseException as error:
         # what went wrong, such as an outage of the storage, is told, not that it lasts
         with suppress(UserError, OSError):
             claims.release(committed=False)
+            claims.record(refused=isinstance(error, UserError))
         raise
     claims.release(committed=store.committed(stage, key))
 
@@ -70,7 +75,9 @@ class _Claims:
 
     def __init__(self, storage: Storage, folder: str) -> None:
         self.storage, self.folder = storage, folder
+        self.records = f"{folder.removesuffix('claims')}attempts"
         self.number = 0
+        self.started = 0.0
         self.beats = 0
         self.me = {"token": uuid.uuid4().hex, "host": socket.gethostname(), **_process()}
         self.ended = threading.Event()
@@ -85,6 +92,7 @@ class _Claims:
 
     def take(self, number: int) -> bool:
         """Make the claim of that number, unless another process did."""
+        self.started = time.monotonic()
         if not self._write(number, if_absent=True):
             return False
         self.number = number
@@ -100,6 +108,30 @@ class _Claims:
         for number in range(self.number, 0 if committed else self.number - 1, -1):
             self.storage.delete(self._path(number))
         self.storage.remove_empty_folders(self.folder)
+        if committed:
+            for entry in self.storage.walk(self.records):
+                self.storage.delete(entry.path)
+            self.storage.remove_empty_folders(self.records)
+
+    def record(self, refused: bool) -> None:
+        """Leave the time that we have worked, unless we were refused before anything was made."""
+        if (
+            refused
+            and next(self.storage.walk(self.records.removesuffix("/attempts")), None) is None
+        ):
+            return
+        text = json.dumps({"seconds": self._seconds()}).encode()
+        self.storage.write_bytes(f"{self.records}/{self.me['token']}.json", text)
+
+    def earlier_seconds(self) -> float:
+        """How long those before us have worked on the artifact."""
+        claims = [self._read(number) for number in range(1, self.number)]
+        paths = [entry.path for entry in self.storage.walk(self.records)]
+        records = [json.loads(self.storage.read_bytes(path)) for path in paths]
+        return sum(float(each.get("seconds", 0.0)) for each in [*claims, *records] if each)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.started, 3)
 
     def _beat(self) -> None:
         while not self.ended.wait(BEAT_SECONDS):
@@ -109,7 +141,7 @@ class _Claims:
 
     def _write(self, number: int, *, if_absent: bool = False) -> bool:
         self.beats += 1
-        claim = {**self.me, "beat": self.beats}
+        claim = {**self.me, "beat": self.beats, "seconds": self._seconds()}
         text = json.dumps(claim).encode()
         return self.storage.write_bytes(self._path(number), text, if_absent=if_absent)
 

@@ -26,7 +26,7 @@ MARKER = re.compile(r"parts/[^/.][^/]*\.json")
 # The name of a write to a local folder until it is whole.
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")
 CHECKPOINTS = re.compile(r"runs/[^/]+/checkpoints/(?P<reweight>reweight-)?(?P<key>[0-9a-f]+)")
-WHOLE_FOLDERS = ("lost attempt", "intermediate results", "claims", "checkpoints")
+WHOLE_FOLDERS = ("lost attempt", "intermediate results", "claims", "attempts", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,9 @@ def _of_artifact(
         yield from _thing("part markers", f"{folder}/parts", markers, limit)
         states = [entry for entry in entries if _below(folder, entry) == "state.pt"]
         yield from _thing("saved state", f"{folder}/state.pt", states, limit)
-        claims = [entry for entry in entries if _below(folder, entry).startswith("claims/")]
-        yield from _thing("claims", f"{folder}/claims", claims, limit)
+        for kind in ("claims", "attempts"):
+            of_kind = [e for e in entries if _below(folder, e).startswith(f"{kind}/")]
+            yield from _thing(kind, f"{folder}/{kind}", of_kind, limit)
     for name, group in itertools.groupby(entries, lambda entry: _top(_below(folder, entry), 1)):
         attempt = list(group)
         if not ATTEMPT.fullmatch(name):

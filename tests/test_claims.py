@@ -19,17 +19,19 @@ from object_store import BUCKET, Server, mortal_server, s3_prefix, storage_uri  
 from cwerm import claims, s3_client
 from cwerm.artifacts import Artifact, ArtifactStore, Writer
 from cwerm.claims import claimed
+from cwerm.errors import UserError
 from cwerm.storage import open_storage
 
 STAGE, KEY = "reweight", "0123456789abcdef0123"
 
 HOLDER = """
 import sys, time
+from cwerm import claims
 from cwerm.artifacts import ArtifactStore
-from cwerm.claims import claimed
 from cwerm.storage import open_storage
 
-with claimed(ArtifactStore(open_storage(sys.argv[1])), sys.argv[2], sys.argv[3]):
+claims.BEAT_SECONDS = 0.2
+with claims.claimed(ArtifactStore(open_storage(sys.argv[1])), sys.argv[2], sys.argv[3]):
     print("mine", flush=True)
     time.sleep(600)
 """
@@ -99,6 +101,47 @@ def test_one_killed_on_this_host_is_replaced_at_once(
         with claimed(store, STAGE, KEY) as artifact:
             assert artifact is None
     assert f"takes over from process {holder.pid}" in capfd.readouterr().out
+
+
+def test_the_seconds_of_all_attempts_count(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was killed, and two that failed, before the one that makes it."""
+    command = [sys.executable, "-c", HOLDER, store.storage.root, STAGE, KEY]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"mine\n"
+        time.sleep(1.5)
+        holder.kill()
+    killed = json.loads(store.storage.read_bytes(claim_files(store)[0]))["seconds"]
+    assert 0.5 < killed < 30
+
+    def fail(error: type[Exception]) -> None:
+        time.sleep(1)
+        raise error
+
+    for error in (ZeroDivisionError, UserError):
+        with pytest.raises(error), claimed(store, STAGE, KEY):
+            fail(error)
+    with claimed(store, STAGE, KEY):
+        made = make(store, "last")
+    assert killed + 2 < made.seconds < killed + 30
+    found = store.find(STAGE, KEY)
+    assert found
+    assert found.seconds == made.seconds
+    left = {entry.path for entry in store.storage.walk(made.folder)}
+    assert left == {f"{made.folder}/manifest.json", f"{made.folder}/{made.files['note.txt'].path}"}
+
+
+def test_one_refused_at_once_leaves_nothing(store: ArtifactStore) -> None:
+    with pytest.raises(UserError), claimed(store, STAGE, KEY):
+        raise UserError("data.source: no")
+    assert not [*store.storage.walk("")]
+
+
+def test_no_fewer_seconds_than_are_known(store: ArtifactStore) -> None:
+    assert Writer(store, STAGE, KEY, {}).commit({}, least_seconds=90.5).seconds == 90.5
 
 
 def test_one_of_another_host_counts_as_dead_after_its_silence(

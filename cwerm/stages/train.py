@@ -139,7 +139,8 @@ def _commit(job: Job, writer: Writer, images: Artifact, result: Any) -> Artifact
     tensors = {name: tensor.contiguous() for name, tensor in state["model"].items()}
     writer.write_file("model.safetensors", save(tensors, metadata=metadata))
     writer.write_file("history.json", json.dumps(state["history"], indent=1).encode())
-    return writer.commit({}, last)
+    trained = sum(epoch["seconds"] for epoch in state["history"])
+    return writer.commit({}, last, least_seconds=trained)
 
 
 def load_model(store: ArtifactStore, artifact: Artifact) -> dict[str, np.ndarray]:

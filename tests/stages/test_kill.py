@@ -7,6 +7,7 @@ user starts it; what it has put into the storage says when to strike.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -174,7 +175,14 @@ def test_killed_during_train(who: str, fork: Fork, trained: Chain, tmp_path: Pat
     if who == "driver":
         command.kill()
         assert committed(mine, train) is None, "struck too late"
+        (claim,) = (folder_of(mine, train) / "claims").iterdir()
+        killed = json.loads(claim.read_bytes())["seconds"]
         Command(mine, train, tmp_path).finish()
+        artifact = committed(mine, train)
+        assert artifact
+        assert artifact.seconds > killed + artifact.info["seconds"]
+        history = json.loads(mine.store.read_file(artifact, "history.json"))
+        assert artifact.seconds > sum(epoch["seconds"] for epoch in history)
     else:
         command.kill_worker("RayTrainWorker")
         assert committed(mine, train) is None, "struck too late"
