@@ -18,6 +18,7 @@ from cwerm.explain import explain
 from cwerm.job_file import apply_override, read_tree, set_key
 from cwerm.sections import (
     S3,
+    Address,
     Broadcast,
     Coreset,
     Data,
@@ -26,7 +27,6 @@ from cwerm.sections import (
     Reweight,
     Section,
     Seed,
-    Text,
     Train,
 )
 
@@ -51,7 +51,7 @@ class Job(Section):
     """What a gain must beat: all weights 1, the weights shuffled, or a weight net that never learns."""
     seed: Seed = 0
     """Seed of every random draw."""
-    storage: Text = "cwerm-store"
+    storage: Address = "cwerm-store"
     """Where artifacts and runs lie: a path or ``s3://bucket/prefix``."""
     s3: S3 = S3()
     data: Data

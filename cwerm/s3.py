@@ -7,45 +7,50 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
+from cwerm import s3_client as clients
+from cwerm.addresses import normal
 from cwerm.errors import UserError
 from cwerm.objects import Entry, Storage, Upload
-from cwerm.s3_client import PATIENCE_SECONDS, explained, s3_client
+from cwerm.s3_errors import explained
 from cwerm.sections import S3
 
 PART_BYTES = 16 * 2**20  # larger objects go up in parts of this size
 MISSING = ("NoSuchKey", "NotFound", "404")
+DAMAGED_TRIES = 3  # for content that does not fit its checksum
 
 
 class S3Storage(Storage):
     """A bucket and prefix.
 
-    Each request waits out an outage of up to `PATIENCE_SECONDS`; a longer one is a `UserError` that
-    names the endpoint. Credentials come from where boto3 looks for them, and are never kept here.
+    Each request waits out an outage of up to `s3_client.PATIENCE_SECONDS`, the first ones of a process
+    one of some seconds; a longer one is a `UserError` that names the endpoint. Credentials come from
+    where boto3 looks for them, and are never kept here.
     """
 
     def __init__(self, root: str, settings: S3 | None = None) -> None:
-        super().__init__(root)
-        parts = urlsplit(root)
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise UserError(
-                "storage: an s3:// address is s3://bucket/prefix and no more; give credentials in the "
-                "standard AWS variables or files, and other settings in the job's section s3"
-            )
+        try:
+            super().__init__(normal(root))
+        except UserError as error:
+            raise UserError(f"storage: {error}") from None
         self.settings = settings or S3()
-        self.bucket, self._prefix = parts.netloc, parts.path.strip("/")
-        self._hasty = False
+        bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
+        self.bucket, self._prefix = bucket, prefix.strip("/")
 
     @property
     def client(self) -> Any:
         """The boto3 client."""
-        return s3_client(self.settings, hasty=self._hasty)
+        return clients.s3_client(self.settings)
 
     def check_writable(self) -> None:
-        hasty = S3Storage(self.root, self.settings)  # a wrong endpoint should be known in seconds
-        hasty._hasty = True
-        super(S3Storage, hasty).check_writable()
+        """Try once what commits need.
+
+        Raises:
+            UserError: something is refused, or the server lacks it.
+        """
+        from cwerm.s3_probe import probe
+
+        probe(self)
 
     def _place(self, path: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._key(path)}
@@ -56,9 +61,14 @@ class S3Storage(Storage):
     def read_bytes(self, path: str) -> bytes:
         return self._get(path)
 
-    def read_range(self, path: str, start: int, length: int) -> bytes:
-        """``length`` bytes from ``start``; the object must have them."""
-        return self._get(path, Range=f"bytes={start}-{start + length - 1}")
+    def read_range(self, path: str, start: int, length: int, tag: str | None = None) -> bytes:
+        """``length`` bytes from ``start``; the object must have them.
+
+        Raises:
+            UserError: its entity tag is not ``tag``, where one is given: it was written anew.
+        """
+        condition = {"IfMatch": tag} if tag else {}
+        return self._get(path, Range=f"bytes={start}-{start + length - 1}", **condition)
 
     def _get(self, path: str, **arguments: str) -> bytes:
         from botocore import exceptions
@@ -70,6 +80,7 @@ class S3Storage(Storage):
             exceptions.FlexibleChecksumError,
         )
         deadline: float | None = None
+        damaged = 0
         with explained(self.uri(path), self.settings):
             while True:
                 try:
@@ -80,11 +91,15 @@ class S3Storage(Storage):
                     raise
                 try:
                     return answer["Body"].read()
-                except broken:  # boto3 retries a request, but not the reading of its answer
-                    deadline = deadline or time.monotonic() + PATIENCE_SECONDS
-                    if time.monotonic() > deadline:
+                except (
+                    broken
+                ) as error:  # boto3 repeats a request, but not the reading of its answer
+                    damaged += isinstance(error, exceptions.FlexibleChecksumError)
+                    deadline = deadline or clients.deadline()
+                    if time.monotonic() > deadline or damaged == DAMAGED_TRIES:
                         raise
-                    time.sleep(1.0)
+                    if not clients.pause(1.0):
+                        raise
 
     def write_bytes(self, path: str, data: bytes, *, if_absent: bool = False) -> bool:
         from botocore.exceptions import ClientError
@@ -117,7 +132,11 @@ class S3Storage(Storage):
         from boto3.s3.transfer import TransferConfig
         from botocore.exceptions import ClientError
 
-        config = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
+        config = TransferConfig(
+            multipart_threshold=PART_BYTES,
+            multipart_chunksize=PART_BYTES,
+            use_threads=clients.in_worker(),  # which Ctrl-C would wait for
+        )
 
         def send() -> None:
             with open_() as file:
@@ -138,8 +157,11 @@ class S3Storage(Storage):
             try:
                 answer = self.client.head_object(**self._place(path))
             except ClientError as error:
-                if error.response["Error"]["Code"] in MISSING:
+                code = error.response["Error"]["Code"]
+                if code in MISSING:
                     return None
+                if code in ("400", "403"):  # the answer to HEAD has no room for a reason
+                    self.client.get_object(**self._place(path), Range="bytes=0-0")
                 raise
         modified = _nanoseconds(answer["LastModified"])
         return Entry(path, int(answer["ContentLength"]), modified, answer.get("ETag", ""))
@@ -187,9 +209,9 @@ class S3Storage(Storage):
     def _parts(self, path: str, identity: str) -> Iterator[dict[str, Any]]:
         from botocore.exceptions import ClientError
 
-        pages = self.client.get_paginator("list_parts")
         with explained(self.uri(path), self.settings):
             try:
+                pages = self.client.get_paginator("list_parts")
                 for page in pages.paginate(**self._place(path), UploadId=identity):
                     yield from page.get("Parts", [])
             except ClientError as error:
@@ -198,9 +220,9 @@ class S3Storage(Storage):
 
     def _pages(self, operation: str, folder: str) -> Iterator[dict[str, Any]]:
         prefix = self._key(f"{folder}/" if folder else "")
-        pages = iter(
-            self.client.get_paginator(operation).paginate(Bucket=self.bucket, Prefix=prefix)
-        )
+        with explained(self.uri(folder), self.settings):
+            paginator = self.client.get_paginator(operation)
+        pages = iter(paginator.paginate(Bucket=self.bucket, Prefix=prefix))
         while True:
             with explained(self.uri(folder), self.settings):
                 page = next(pages, None)

@@ -5,21 +5,219 @@ from __future__ import annotations
 import functools
 import os
 import random
+import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
-from cwerm.errors import UserError
+from cwerm import console
+from cwerm.s3_settings import (
+    check_certificates,
+    check_surroundings,
+    endpoint_name,
+    unusable,
+)
 from cwerm.sections import S3
 
-PATIENCE_SECONDS = 75.0  # from a request's first failure to the last try
+PATIENCE_SECONDS = 75.0  # from an outage's beginning to the end of the last try
+FIRST_SECONDS = 10.0  # likewise where the server has not answered this process yet
 LONGEST_WAIT = 4.0
-CONNECT_SECONDS = 5
-READ_SECONDS = 30
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+TELL_SECONDS = 30.0  # between two lines about one outage
+QUIET_SECONDS = 1.5  # a shorter one is not told
 CONNECTIONS = 32
-REMEDY = "check that the server runs and can be reached, then run again"
+HURRY_SECONDS = 10.0  # after an interrupt
+LAST_SECONDS = 2.0  # for the answer to a request in this time
+BUSY = (  # what servers say that want to be asked again later
+    *("SlowDown", "ServiceUnavailable", "InternalError", "Throttling", "ThrottlingException"),
+    *("RequestLimitExceeded", "TooManyRequestsException", "BandwidthLimitExceeded"),
+    *("RequestTimeout", "RequestTimeoutException", "OperationAborted"),
+    "ConditionalRequestConflict",
+)
+
+
+def s3_client(settings: S3) -> Any:
+    """The client for these settings and the AWS variables as they are now; made once a process.
+
+    Until the server has answered it is given seconds, so that a wrong address is known at once; from
+    then on, and in the workers of a run, an outage is waited out.
+
+    Raises:
+        UserError: what the settings, variables or files of AWS say can't be used.
+    """
+    surroundings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    return _client(settings, hash(surroundings))
+
+
+@functools.lru_cache(maxsize=8)
+def _client(settings: S3, _surroundings: int) -> Any:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    check_surroundings(settings)
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"total_max_attempts": 1, "mode": "standard"},  # `_Patience` alone repeats
+        max_pool_connections=CONNECTIONS,
+        s3={"addressing_style": settings.addressing_style},
+    )
+    try:
+        # a session of its own: the shared one keeps the credentials that it saw first
+        session = boto3.session.Session(profile_name=settings.profile)
+        client: Any = session.client(
+            "s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise unusable(settings, error) from None
+    check_certificates(client, session, settings)
+    patience = _Patience(endpoint_name(client))
+    events = client.meta.events
+    events.register("before-parameter-build.s3", patience.name)
+    events.register("before-call.s3", patience.begin)
+    events.register("needs-retry.s3", patience.repeat)
+    if settings.requester_pays:
+        events.register("before-parameter-build.s3", _pay)
+    return client
+
+
+def _pay(params: dict[str, Any], model: Any, **_: Any) -> None:
+    if "RequestPayer" in model.input_shape.members:
+        params.setdefault("RequestPayer", "requester")
+
+
+class _Patience:
+    """How long one client's requests are repeated, and what is told meanwhile."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.answered = False
+        self.told = -TELL_SECONDS
+        self.lock = threading.Lock()
+
+    @property
+    def seconds(self) -> float:
+        """From an outage's beginning to the end of the last try."""
+        patient = self.answered or in_worker()
+        return PATIENCE_SECONDS if patient else min(FIRST_SECONDS, PATIENCE_SECONDS)
+
+    def name(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        """Keep the address of what is asked for."""
+        key = params.get("Key") or params.get("Prefix") or ""
+        context["cwerm_uri"] = f"s3://{params.get('Bucket', '')}/{key}"
+
+    def begin(self, params: dict[str, Any], **_: Any) -> None:
+        """Set the time for the first answer."""
+        self._allow(params["context"], self.seconds)
+
+    def _allow(self, context: dict[str, Any], left: float) -> None:
+        longest = LAST_SECONDS if _interrupt.is_recent() else READ_SECONDS
+        context["read_timeout"] = min(longest, max(left, 1.0))
+
+    def repeat(
+        self,
+        attempts: int,
+        operation: Any,
+        request_dict: dict[str, Any],
+        response: Any,
+        caught_exception: Any,
+        **_: Any,
+    ) -> float | None:
+        """Wait, and 0 to try again; None where the answer stands, or no time is left.
+
+        botocore asks after each try. Its own retries end after a number of tries, of all threads
+        together, which an outage uses up in seconds.
+        """
+        reason = outage(operation.name, response, caught_exception, self.answered)
+        if response is not None and (response[0].status_code < 500 or _code(response) in BUSY):
+            self.answered = True
+        if reason is None:
+            return None
+        context, now = request_dict["context"], time.monotonic()
+        if "cwerm_until" not in context:
+            context["cwerm_began"] = began = now - _silence(caught_exception, context)
+            context["cwerm_until"] = began + self.seconds
+        left = context["cwerm_until"] - now
+        wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, 0.25 * 2 ** min(attempts, 8))
+        if wait >= left or not self._sleep(context, reason, wait, left):
+            return None
+        self._allow(context, left - wait)
+        return 0
+
+    def _sleep(self, context: dict[str, Any], reason: str, wait: float, left: float) -> bool:
+        """Wait, telling what for; False once the process was interrupted."""
+        now = time.monotonic()
+        with self.lock:
+            tell = now - context["cwerm_began"] > QUIET_SECONDS and now - self.told >= TELL_SECONDS
+            if tell:
+                self.told = now
+        if tell:
+            until = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
+            text = f"{context['cwerm_uri']}: no answer from {self.endpoint} ({reason}); trying until {until}"
+            console.note(text.replace("[", r"\["))
+        return not _interrupt.comes_within(wait)
+
+
+def _silence(error: Any, context: dict[str, Any]) -> float:
+    """Seconds that a failed try took to fail."""
+    name = type(error).__name__
+    if name == "ReadTimeoutError":
+        return float(context.get("read_timeout", READ_SECONDS))
+    return CONNECT_SECONDS if name == "ConnectTimeoutError" else 0.0
+
+
+def outage(operation: str, response: Any, error: Any, answered: bool) -> str | None:
+    """Why a try failed, where that may pass; None for what stays as it is.
+
+    Args:
+        operation: the name of the request.
+        response: the HTTP response and what was understood of it, None without one.
+        error: what was raised instead.
+        answered: whether the server has answered before; a host name that is known to nobody, or
+            a server without TLS, is then no mistake in an address.
+    """
+    if error is not None:
+        return _passing(error, answered)
+    http, code, status = response[0], _code(response), response[0].status_code
+    if operation in ("GetObject", "HeadObject") and "content-length" not in http.headers:
+        return "its answer broke off"  # among the headers, which would pass for an empty object
+    if code in BUSY or status == 429:
+        return f"it is busy, {code or status}"
+    return f"{code or status}" if status >= 500 and status not in (501, 505, 507) else None
+
+
+def _passing(error: Any, answered: bool) -> str | None:
+    import http.client
+    import socket
+    import ssl
+
+    from botocore import exceptions
+    from urllib3.exceptions import HTTPError
+
+    found = list(causes(error))
+    kinds = (exceptions.ConnectionError, exceptions.HTTPClientError)
+    if not isinstance(error, kinds) or any(
+        isinstance(c, ssl.SSLCertVerificationError) for c in found
+    ):
+        return None
+    if isinstance(error, exceptions.SSLError):
+        unread = any(isinstance(c, FileNotFoundError | PermissionError) for c in found)
+        reasons = {getattr(c, "reason", None) for c in found if isinstance(c, ssl.SSLError)}
+        other = reasons & {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
+        return None if unread or (other and not answered) else "TLS failed"
+    if any(isinstance(c, socket.gaierror) for c in found):
+        return "its name is not found" if answered or in_worker() else None
+    if any("407" in str(c) for c in found) and isinstance(error, exceptions.ProxyConnectionError):
+        return None
+    if type(error) is exceptions.HTTPClientError and not any(
+        isinstance(c, OSError | HTTPError | http.client.HTTPException) for c in found
+    ):
+        return None
+    return REASONS.get(type(error).__name__, type(error).__name__)
+
+
 REASONS = {
     "EndpointConnectionError": "can't connect",
     "ConnectTimeoutError": "connecting takes too long",
@@ -30,116 +228,71 @@ REASONS = {
 }
 
 
-def s3_client(settings: S3, *, hasty: bool = False) -> Any:
-    """The client for these settings and the AWS variables as they are now; made once a process.
+def causes(error: BaseException | None) -> Any:
+    """The error, and what it was made from, however that is kept."""
+    seen: set[int] = set()
+    pending: list[Any] = [error]
+    while pending:
+        current = pending.pop()
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        pending += [*current.args, current.__cause__, current.__context__]
+        pending += [getattr(current, "reason", None), getattr(current, "kwargs", {}).get("error")]
 
-    Args:
-        settings: what the job says.
-        hasty: give up within seconds, for a first look at an endpoint.
 
-    Raises:
-        UserError: the profile is not there, or a variable holds an endpoint that is none.
-    """
-    surroundings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
-    return _client(settings, hasty, hash(surroundings))
+def _code(response: Any) -> str:
+    return str(response[1].get("Error", {}).get("Code", ""))
 
 
-@functools.lru_cache(maxsize=8)
-def _client(settings: S3, hasty: bool, _surroundings: int) -> Any:
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import ProfileNotFound
-
-    config = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=10 if hasty else READ_SECONDS,
-        retries={"total_max_attempts": 2 if hasty else 4, "mode": "standard"},
-        max_pool_connections=CONNECTIONS,
-        s3={"addressing_style": settings.addressing_style},
-    )
+def in_worker() -> bool:
+    """Whether this process works for a run whose driver has reached the server before."""
+    ray: Any = sys.modules.get("ray")
+    if ray is None:
+        return False
     try:
-        # a session of its own: the shared one keeps the credentials that it saw first
-        session = boto3.session.Session(profile_name=settings.profile)
-        client: Any = session.client(
-            "s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config
+        return bool(ray.is_initialized()) and (
+            ray.get_runtime_context().worker.mode == ray.WORKER_MODE
         )
-    except ProfileNotFound as error:
-        raise UserError(f"s3.profile: {error}; see ~/.aws/config, or leave it out") from None
-    except ValueError:
-        raise UserError(
-            "storage: the endpoint in AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is no http:// or "
-            "https:// URL; mend it"
-        ) from None
-    if not hasty:
-        client.meta.events.register("needs-retry.s3", _wait_for_server)
-    return client
+    except AttributeError:  # Ray is being imported
+        return False
 
 
-def _wait_for_server(
-    attempts: int,
-    operation: Any,
-    request_dict: dict[str, Any],
-    response: Any,
-    caught_exception: Any,
-    **_: Any,
-) -> float | None:
-    """Seconds to wait before the next try, asked by botocore after its own retries gave up.
-
-    Those end after a number of tries, of all threads together, which an outage uses up in seconds.
-    """
-    if not _is_outage(operation.name, response, caught_exception):
-        return None
-    first_failure = request_dict["context"].setdefault("cwerm_first_failure", time.monotonic())
-    wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, 0.25 * 2**attempts)
-    return wait if time.monotonic() + wait < first_failure + PATIENCE_SECONDS else None
+def hurry() -> None:
+    """Have nothing wait for S3 in the next seconds: the process was interrupted and wants to end."""
+    _interrupt.set()
 
 
-def _is_outage(operation: str, response: Any, error: Any) -> bool:
-    from botocore import exceptions
+class _Interrupt:
+    """When the process was interrupted last."""
 
-    if error is not None:
-        return isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError)
-    http, parsed = response
-    if operation in ("GetObject", "HeadObject") and "content-length" not in http.headers:
-        return True  # broken off among the headers, which would pass for an empty object
-    busy = parsed.get("Error", {}).get("Code") == "ConditionalRequestConflict"
-    return busy or http.status_code == 429 or (http.status_code >= 500 and http.status_code != 501)
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._at = 0.0
 
+    def set(self) -> None:
+        self._at = time.monotonic()
+        self._event.set()
 
-@contextmanager
-def explained(uri: str, settings: S3) -> Iterator[None]:
-    """Turn what botocore raises about ``uri`` into one line.
+    def is_recent(self) -> bool:
+        if self._event.is_set() and time.monotonic() > self._at + HURRY_SECONDS:
+            self._event.clear()  # what was started since, as in a notebook, has its patience
+        return self._event.is_set()
 
-    The line is made of our own words and the error's code: what servers and libraries say may quote
-    requests, and those hold credentials.
-
-    Raises:
-        UserError: naming the address and the remedy, and the endpoint where that does not answer.
-    """
-    from botocore import exceptions
-
-    try:
-        yield
-    except exceptions.ClientError as error:
-        code = error.response["Error"].get("Code", "unknown error")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status >= 500:
-            raise _no_answer(uri, settings, code) from None
-        raise UserError(
-            f"{uri}: S3 answers {code}; check bucket, region, credentials and permissions"
-        ) from None
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-        raise UserError(
-            f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or s3.profile"
-        ) from None
-    except exceptions.BotoCoreError as error:
-        name = type(error).__name__
-        if isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError):
-            raise _no_answer(uri, settings, REASONS.get(name, name)) from None
-        raise UserError(f"{uri}: {name} of S3; check the bucket's name and the settings") from None
+    def comes_within(self, seconds: float) -> bool:
+        """Wait that long for an interrupt."""
+        return self.is_recent() or self._event.wait(seconds)
 
 
-def _no_answer(uri: str, settings: S3, reason: str) -> UserError:
-    parts = urlsplit(s3_client(settings).meta.endpoint_url)
-    endpoint = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return UserError(f"{uri}: no answer from {endpoint} ({reason}); {REMEDY}")
+_interrupt = _Interrupt()
+
+
+def deadline() -> float:
+    """Until when what has just failed is tried again, on the monotonic clock."""
+    return time.monotonic() + PATIENCE_SECONDS
+
+
+def pause(seconds: float) -> bool:
+    """Wait that long; False where the process was interrupted."""
+    return not _interrupt.comes_within(seconds)

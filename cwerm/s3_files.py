@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from cwerm.errors import UserError
 from cwerm.objects import Entry
 from cwerm.s3 import S3Storage
 from cwerm.sections import S3
@@ -61,6 +62,7 @@ class S3Handler(fs.FileSystemHandler):
         found = False
         for entry in storage.walk_keys(folder):
             found = True
+            _check_key(entry.path, storage)
             *above, name = entry.path[start:].split("/")
             for depth in range(1, len(above) + 1 if selector.recursive else min(2, len(above) + 1)):
                 path = "/".join([base, *above[:depth]])
@@ -102,10 +104,10 @@ class S3Handler(fs.FileSystemHandler):
 
     def open_input_file(self, path: str) -> pa.NativeFile:
         storage, key = self._split(path)
-        size = storage.size(key)
-        if size is None:
+        found = storage.stat(key)
+        if found is None:
             raise FileNotFoundError(f"s3://{path}")
-        return pa.PythonFile(_Ranges(storage, key, size), mode="r")
+        return pa.PythonFile(_Ranges(storage, key, found.size, found.tag), mode="r")
 
     def open_output_stream(self, path: str, metadata: Any) -> pa.NativeFile:  # noqa: ARG002
         storage, key = self._split(path)
@@ -119,16 +121,24 @@ def _file(path: str, entry: Entry) -> fs.FileInfo:
     return fs.FileInfo(path, fs.FileType.File, size=entry.size, mtime_ns=entry.modified)
 
 
+def _check_key(key: str, storage: S3Storage) -> None:
+    """A key of which no path can be made would be read as that of another object."""
+    if any(part in ("", ".", "..") for part in key.removesuffix("/").split("/")):
+        raise UserError(
+            f"{storage.uri(key)}: '//', '.' and '..' in a key are no path to a file; rename the object"
+        )
+
+
 def _delete(storage: S3Storage, entries: Iterable[Entry]) -> None:
     for entry in entries:
         storage.delete(entry.path)
 
 
 class _Ranges(io.RawIOBase):
-    """An object that is read in ranges as they are asked for."""
+    """An object that is read in ranges as they are asked for, all of them of one version."""
 
-    def __init__(self, storage: S3Storage, key: str, size: int) -> None:
-        self._storage, self._key, self._size, self._at = storage, key, size, 0
+    def __init__(self, storage: S3Storage, key: str, size: int, tag: str) -> None:
+        self._storage, self._key, self._size, self._tag, self._at = storage, key, size, tag, 0
 
     def readable(self) -> bool:
         return True
@@ -147,7 +157,9 @@ class _Ranges(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         left = max(0, self._size - self._at)
         length = left if size is None or size < 0 else min(size, left)
-        data = self._storage.read_range(self._key, self._at, length) if length else b""
+        data = b""
+        if length:
+            data = self._storage.read_range(self._key, self._at, length, self._tag)
         self._at += length
         return data
 

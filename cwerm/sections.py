@@ -7,10 +7,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from cwerm.addresses import normal
+
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(min_length=1)]
+Address = Annotated[str, Field(min_length=1), AfterValidator(normal)]
 
 
 class Section(BaseModel):
@@ -28,19 +31,19 @@ class Section(BaseModel):
 class Data(Section):
     """Where the labelled images come from."""
 
-    source: Text
+    source: Address
     """``sample``, ``fashion_mnist``, ``mnist``, ``cifar10``, ``cifar100``, or a path or URI: a folder of
     class folders, or Parquet."""
-    root: Text | None = None
+    root: Address | None = None
     """Where a known data set lies or is downloaded to."""
-    test: Text | None = None
+    test: Address | None = None
     """Source of the test images, where ``source`` has no test split of its own."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of each class drawn as test split, where the source has none and ``test`` is not given."""
     split_seed: Seed = 0
     """Seed of the drawn test split, ``limit``, ``imbalance`` and ``noise``; apart from ``seed``, so that
     runs share the data."""
-    trusted: Text | None = None
+    trusted: Address | None = None
     """Source of trusted (clean) images that serve as the meta set."""
     limit: Count | None = None
     """Use only this many training images, a class-balanced draw."""
@@ -66,7 +69,7 @@ class Features(Section):
 
     backbone: Text = "tf_efficientnet_lite0"
     """Any timm model name."""
-    weights: Text = "pretrained"
+    weights: Address = "pretrained"
     """``pretrained`` (timm's hub), a local or s3 file, ``package:NAME/FILE`` inside an installed Python
     package, or ``random``."""
     image_size: Count | None = None
@@ -205,9 +208,18 @@ class Train(Section):
     """Checkpoints kept."""
 
 
-def _is_endpoint(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+def is_endpoint(value: str) -> str:
+    """The address of a server, as it is.
+
+    Raises:
+        ValueError: it is none, or holds credentials.
+    """
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or "@" in value or any(character.isspace() for character in value):
         raise ValueError("should be http://HOST:PORT or https://HOST, without credentials")
     return value
 
@@ -218,7 +230,7 @@ class S3(Section):
     Credentials come from there alone: a job holds none.
     """
 
-    endpoint: Annotated[Text, AfterValidator(_is_endpoint)] | None = None
+    endpoint: Annotated[Text, AfterValidator(is_endpoint)] | None = None
     """Address of a server other than AWS, such as ``https://s3.example.com``."""
     region: Text | None = None
     """The bucket's region."""
@@ -226,6 +238,8 @@ class S3(Section):
     """Profile in ``~/.aws``, on every node."""
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     """Bucket in the path (``endpoint/bucket``) or in the host name (``bucket.endpoint``)."""
+    requester_pays: bool = False
+    """Read buckets whose readers pay for it."""
 
 
 class Resources(Section):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cwerm.addresses import local
 from cwerm.errors import UserError
 from cwerm.objects import Entry, LocalStorage, Storage, parse_mapping
 from cwerm.s3 import S3Storage
@@ -40,7 +41,9 @@ def open_storage(uri: str, s3: S3 | None = None) -> Storage:
         return S3Storage(uri, s3)
     if scheme in ("", "file"):
         return LocalStorage(str(local_path(uri)))
-    raise UserError(f"storage: unknown scheme '{scheme}' in '{uri}'; use a path or s3://bucket")
+    raise UserError(
+        f"storage: unknown scheme '{scheme}' in '{uri}'; use a path or s3://bucket/prefix"
+    )
 
 
 def filesystem(uri: str, s3: S3 | None = None) -> tuple[FileSystem, str]:
@@ -66,7 +69,7 @@ def filesystem(uri: str, s3: S3 | None = None) -> tuple[FileSystem, str]:
 
 def local_path(uri: str) -> Path:
     """The absolute local path of a path or ``file://`` URI."""
-    return Path(uri.removeprefix("file://")).expanduser().absolute()
+    return Path(local(uri)).expanduser().absolute()
 
 
 def fetch(uri: str, folder: Path, s3: S3 | None = None) -> Path:
