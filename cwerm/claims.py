@@ -27,11 +27,12 @@ import psutil
 from cwerm import console
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.errors import UserError
-from cwerm.storage import Storage
+from cwerm.storage import Storage, hurry
 
 BEAT_SECONDS = 4.0
 POLL_SECONDS = 1.0
 SILENT_SECONDS = 30.0  # without a beat, its owner counts as dead
+JOIN_SECONDS = 2.0  # for a beat that is under way as a run ends early
 
 
 @contextmanager
@@ -62,6 +63,8 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
         # it may have been committed, and its claims removed, after the look above
         yield store.find(stage, key)
     except BaseException as error:
+        if not isinstance(error, Exception):
+            hurry()
         # what went wrong, such as an outage of the storage, is told, not that it lasts
         with suppress(UserError, OSError):
             claims.release(committed=False)
@@ -102,7 +105,7 @@ class _Claims:
     def release(self, committed: bool) -> None:
         """Give our claim up, and with the artifact there those of the dead before us."""
         self.ended.set()
-        self.thread.join()
+        self.thread.join(None if committed else JOIN_SECONDS)
         if self._read(self.number + 1) is not None:
             return  # lost: without ours between them, the later claims could not be seen
         for number in range(self.number, 0 if committed else self.number - 1, -1):

@@ -143,15 +143,15 @@ def _no_tls(error: Any, settings: S3) -> str:
 def _refusal(error: Any, settings: S3, uri: str) -> str:
     """What the server answers instead."""
     answer, operation = error.response, error.operation_name
-    code = str(answer["Error"].get("Code") or "unknown error")
     meta = answer.get("ResponseMetadata", {})
     status, headers = meta.get("HTTPStatusCode", 0), meta.get("HTTPHeaders", {})
+    code = str(answer["Error"].get("Code") or status)
     who = s3_settings.credentials_words(settings)
     bucket = urlsplit(uri).netloc
     if operation.startswith(("AssumeRole", "GetRoleCredentials", "CreateToken")):
         words = s3_settings.profile_words(settings)
         return f"{words} gives no credentials, {operation} is refused ({code}); correct the role"
-    if code.startswith("KMS.") or "kms:" in answer["Error"].get("Message", "").lower():
+    if code.startswith("KMS.") or "kms:" in str(answer["Error"].get("Message")).lower():
         return (
             f"the key that encrypts it is refused to {who} ({code}); ask its owner for kms:Decrypt "
             "and kms:GenerateDataKey"

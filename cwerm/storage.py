@@ -10,6 +10,7 @@ from cwerm.addresses import local
 from cwerm.errors import UserError
 from cwerm.objects import Entry, LocalStorage, Storage, parse_mapping
 from cwerm.s3 import S3Storage
+from cwerm.s3_client import hurry
 from cwerm.sections import S3
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "Storage",
     "fetch",
     "filesystem",
+    "hurry",
     "local_path",
     "open_storage",
     "parse_mapping",

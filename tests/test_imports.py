@@ -29,7 +29,7 @@ ALLOWED = {
     "s3": {"addresses", "errors", "sections", "objects", "s3_client", "s3_errors", "s3_probe"},
     "s3_probe": {"errors", "s3", "s3_errors"},
     "s3_files": {"errors", "sections", "objects", "s3"},
-    "storage": BASE | {"addresses", "objects", "s3", "s3_files"},
+    "storage": BASE | {"addresses", "objects", "s3", "s3_client", "s3_files"},
     "manifest": {"errors"},
     "artifacts": BASE | {"storage", "manifest"},
     "claims": {"console", "errors", "storage", "artifacts"},
