@@ -132,11 +132,14 @@ def report(
 @app.command()
 def submit(
     job: JobFile,
-    address: Annotated[
-        str, typer.Option(help="The cluster's dashboard, such as http://127.0.0.1:8265.")
-    ],
     overrides: Overrides = None,
     storage: StorageOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="The cluster's dashboard, such as http://127.0.0.1:8265; default: RAY_ADDRESS."
+        ),
+    ] = None,
     working_dir: Annotated[
         Path | None, typer.Option(help="Folder to ship; relative paths in the job lie in it.")
     ] = None,
@@ -152,8 +155,9 @@ def submit(
     ] = False,
 ) -> None:
     """Run a job on a Ray cluster, and follow it: exit code and logs are the job's."""
-    from cwerm.submit import submit
+    from cwerm.submit import find_dashboard, submit
 
+    find_dashboard(address)
     options = _options(storage, None)
     if tune is None:
         loaded, settings = _load(job, overrides, storage, None), None

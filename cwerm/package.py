@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cwerm import console
+from cwerm.addresses import local
 from cwerm.config import Job, parse_job
 from cwerm.errors import UserError, did_you_mean
+from cwerm.shipped_files import files_of, look, write
 from cwerm.sweeps.file import Sweep
 
 JOB_FILE, SWEEP_FILE = "cwerm-job.yaml", "cwerm-sweep.yaml"
 LARGEST = 500 * 2**20  # Ray's own limit
+__all__ = ["files_of", "is_relative", "pack", "shipped_job"]
+
 DATA_KEYS = ("source", "root", "test", "trusted")
 
 
@@ -43,8 +48,7 @@ def shipped_job(job: Job, working_dir: Path | None) -> Job:
 
 def is_relative(uri: str) -> bool:
     """Whether a path or URI means a place below this machine's current folder."""
-    path = uri.removeprefix("file://")
-    return urlsplit(uri).scheme in ("", "file") and not path.startswith(("/", "~"))
+    return urlsplit(uri).scheme in ("", "file") and not local(uri).startswith(("/", "~"))
 
 
 def _shipped_path(key: str, uri: str, working_dir: Path | None) -> str:
@@ -53,7 +57,7 @@ def _shipped_path(key: str, uri: str, working_dir: Path | None) -> str:
     named = key.startswith("data.") and key != "data.root"
     if not is_relative(uri) or (named and uri in KNOWN_NAMES):
         return uri
-    path = Path(os.path.normpath(Path(uri.removeprefix("file://")).absolute()))
+    path = Path(os.path.normpath(Path(local(uri)).absolute()))
     if working_dir is None or not path.is_relative_to(working_dir.absolute()):
         hint = did_you_mean(uri, KNOWN_NAMES) if named else ""
         raise UserError(
@@ -66,44 +70,40 @@ def _shipped_path(key: str, uri: str, working_dir: Path | None) -> str:
     return f"./{path.relative_to(working_dir.absolute())}"
 
 
-def pack(job: Job, working_dir: Path | None, folder: Path, sweep: Sweep | None = None) -> Path:
+def pack(
+    job: Job,
+    working_dir: Path | None,
+    folder: Path,
+    sweep: Sweep | None = None,
+    tell: Callable[[str], None] = console.note,
+) -> Path:
     """Write the job, a sweep of it, and the files of ``working_dir`` to an archive in ``folder``; its path.
 
+    Args:
+        job: the job as the cluster runs it.
+        working_dir: the folder to ship, None for none.
+        folder: where the archive is made.
+        sweep: the sweep to run.
+        tell: is given what is shipped and what is left out.
+
     Raises:
-        UserError: the files are more than Ray takes.
+        UserError: the files are more than Ray takes, or one can't be read or named.
     """
-    files = [] if working_dir is None else sorted(files_of(working_dir))
-    size = sum(path.stat().st_size for path in files)
-    if size > LARGEST:
-        raise UserError(
-            f"--working-dir: '{working_dir}' holds {size / 2**20:.0f} MiB and Ray takes at most "
-            f"{LARGEST / 2**20:.0f}; put the data on s3:// or a file system that all hosts share"
-        )
     target = folder / "package.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as package:
         # A fixed date, as the same content should give the same archive
         package.writestr(zipfile.ZipInfo(JOB_FILE), job.to_yaml())
         if sweep is not None:
             package.writestr(zipfile.ZipInfo(SWEEP_FILE), sweep.to_yaml())
-        for path in files:
-            assert working_dir is not None
-            if str(path.relative_to(working_dir)) not in (JOB_FILE, SWEEP_FILE):
-                package.write(path, path.relative_to(working_dir))
+        if working_dir is not None:
+            store = None if urlsplit(job.storage).scheme == "s3" else Path(local(job.storage))
+            found = look(working_dir, store)
+            if found.size > LARGEST:
+                raise UserError(
+                    f"--working-dir: '{working_dir}' holds {found.size / 2**20:.0f} MiB and Ray takes at "
+                    f"most {LARGEST / 2**20:.0f}; put the data on s3:// or a file system that all hosts "
+                    "share"
+                )
+            write(found, package, {JOB_FILE, SWEEP_FILE})
+            tell(found.told())
     return target
-
-
-def files_of(folder: Path) -> Iterator[Path]:
-    """The files below ``folder`` but hidden ones, virtual environments, caches and cwerm's stores."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        below = Path(place)
-        folders[:] = [name for name in folders if not _left_out(below / name)]
-        yield from (below / name for name in names if name[0] != "." and (below / name).is_file())
-
-
-def _left_out(folder: Path) -> bool:
-    return (
-        folder.name.startswith(".")
-        or folder.name == "__pycache__"
-        or (folder / "pyvenv.cfg").exists()
-        or ((folder / "artifacts").is_dir() and (folder / "runs").is_dir())
-    )

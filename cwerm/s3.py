@@ -12,7 +12,8 @@ from cwerm import s3_client as clients
 from cwerm.addresses import normal
 from cwerm.errors import UserError
 from cwerm.objects import Entry, Storage, Upload
-from cwerm.s3_errors import explained
+from cwerm.s3_errors import explained, skew_seconds
+from cwerm.s3_settings import described
 from cwerm.sections import S3
 
 PART_BYTES = 16 * 2**20  # larger objects go up in parts of this size
@@ -51,6 +52,17 @@ class S3Storage(Storage):
         from cwerm.s3_probe import probe
 
         probe(self)
+
+    def clock_skew(self) -> float | None:
+        """Seconds by which this machine's clock is ahead of the server's, None where it tells no time."""
+        with explained(self.root, self.settings):
+            answer = self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+        return skew_seconds(answer["ResponseMetadata"]["HTTPHeaders"])
+
+    def reached_by(self) -> str:
+        """The server, and which settings lead there."""
+        with explained(self.root, self.settings):
+            return described(self.client, self.settings)
 
     def _place(self, path: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._key(path)}

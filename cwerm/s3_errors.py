@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from cwerm import s3_settings
 from cwerm.errors import UserError
-from cwerm.s3_client import REASONS, causes, hurry, s3_client
+from cwerm.s3_client import hurry, s3_client
+from cwerm.s3_outage import REASONS, causes
 from cwerm.sections import S3
 
 REMEDY = "check that the server runs and can be reached, then run again"

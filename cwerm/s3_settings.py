@@ -124,6 +124,18 @@ def region_words(settings: S3) -> str:
     return f"no region is given, or one by {profile_words(settings)}"
 
 
+def described(client: Any, settings: S3) -> str:
+    """The server that a client talks to, and which settings lead there."""
+    origin = endpoint_words(settings)
+    parts = [
+        f"S3 at {endpoint_name(client)}" + (f" of {origin}" if origin else ""),
+        f"region {client.meta.region_name}",
+        credentials_words(settings),
+        proxy_words(client.meta.endpoint_url),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
 def proxy_words(url: str) -> str:
     """The proxy through which an address is asked, and how to leave it out; nothing without one."""
     from botocore.utils import get_environ_proxies

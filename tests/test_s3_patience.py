@@ -258,13 +258,17 @@ def test_workers_of_a_run_are_patient_from_the_start(ray_session: None) -> None:
     import ray
 
     def seconds() -> tuple[float, str | None]:
-        from cwerm import s3_client
-
-        error = socket.gaierror(socket.EAI_NONAME, "not known")
         from botocore.exceptions import EndpointConnectionError
 
+        from cwerm import s3_client, s3_outage
+
+        error = socket.gaierror(socket.EAI_NONAME, "not known")
         failed = EndpointConnectionError(endpoint_url="http://x", error=error)
-        return s3_client._Patience("x").seconds, s3_client.outage("GetObject", None, failed, False)
+        known = s3_client.in_worker()
+        return (
+            s3_client._Patience("x").seconds,
+            s3_outage.outage("GetObject", None, failed, known),
+        )
 
     patience, passing = ray.get(ray.remote(seconds).remote())
     assert patience == 75
