@@ -224,7 +224,7 @@ async def _print_logs(client: Any, identifier: str, shown: int) -> int:
             sys.stdout.write(text[max(0, shown - seen) :])
             sys.stdout.flush()
             seen += len(text)
-    except (StopAsyncIteration, asyncio.TimeoutError, RuntimeError, ClientError):
+    except (TimeoutError, StopAsyncIteration, RuntimeError, ClientError):
         pass  # the connection broke, or nothing comes: the job's status says whether to go on
     return max(seen, shown)
 
