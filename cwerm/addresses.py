@@ -19,6 +19,8 @@ def normal(uri: str) -> str:
         return f"file:{uri[5:]}"
     if scheme != "s3":
         return uri
+    if not uri[3:].strip("/"):
+        raise UserError(f"'{uri}' names no bucket; write s3://bucket/prefix")
     if not uri[3:].startswith("//"):
         raise UserError("an s3:// address is written s3://bucket/prefix, with two slashes")
     bucket, _, prefix = uri[5:].partition("/")

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 
 from cwerm import s3_client as clients
 from cwerm.addresses import normal
-from cwerm.errors import UserError
 from cwerm.objects import Entry, Storage, Upload
 from cwerm.s3_errors import explained, skew_seconds
 from cwerm.s3_settings import described
@@ -30,10 +29,7 @@ class S3Storage(Storage):
     """
 
     def __init__(self, root: str, settings: S3 | None = None) -> None:
-        try:
-            super().__init__(normal(root))
-        except UserError as error:
-            raise UserError(f"storage: {error}") from None
+        super().__init__(normal(root))
         self.settings = settings or S3()
         bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
         self.bucket, self._prefix = bucket, prefix.strip("/")

@@ -41,7 +41,11 @@ def s3_client(settings: S3) -> Any:
     Raises:
         UserError: what the settings, variables or files of AWS say can't be used.
     """
-    surroundings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    surroundings = frozenset(
+        item
+        for item in os.environ.items()
+        if item[0].startswith("AWS_") or "proxy" in item[0].lower()
+    )
     return _client(settings, hash(surroundings))
 
 

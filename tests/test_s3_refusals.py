@@ -64,7 +64,7 @@ PERMANENT = [
     (READ, Said(403, "InvalidObjectState"), ["archived", "restore"]),
     (READ, Said(400, "KMS.DisabledException"), ["key", "kms:Decrypt"]),
     (READ, Said(403, "AccessDenied", "no kms:Decrypt for you"), ["kms:Decrypt"]),
-    (WRITE, Said(501, "NotImplemented"), ["PutObject", "AWS_REQUEST_CHECKSUM_CALCULATION"]),
+    (WRITE, Said(501, "NotImplemented"), ["checksum headers", "AWS_REQUEST_CHECKSUM_CALCULATION"]),
     (WRITE, Said(507, "XMinioStorageFull"), ["no space"]),
     (READ, Said(418, "<html>teapot</html>"), ["418"]),
 ]

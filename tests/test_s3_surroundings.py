@@ -112,7 +112,6 @@ def test_files_of_aws_that_are_none(profiles: Path, monkeypatch: pytest.MonkeyPa
         ("AWS_ENDPOINT_URL_S3", "http://[::1"),
         ("AWS_ENDPOINT_URL_S3", "http://two words"),
         ("AWS_ENDPOINT_URL", "127.0.0.1:8333"),
-        ("AWS_RETRY_MODE", "often"),
         ("AWS_REQUEST_CHECKSUM_CALCULATION", "never"),
         ("AWS_DEFAULT_REGION", "eu west"),
     ],
