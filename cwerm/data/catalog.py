@@ -60,6 +60,15 @@ def open_source(
             f"data.source: no data set or path '{spec}'{did_you_mean(spec, KNOWN_NAMES)} "
             f"(known: {', '.join(KNOWN_NAMES)}; or a folder, a Parquet file or an s3:// URI)"
         )
+    try:
+        return _open_files(spec, image_column, label_column, s3)
+    except UserError as error:
+        if not str(error).startswith("s3://"):
+            raise
+        raise UserError(f"data.source: {error}") from None
+
+
+def _open_files(spec: str, image_column: str, label_column: str, s3: S3 | None) -> Source:
     listing = list_files(spec, s3)
     if any(file.path.endswith(".parquet") for file in listing.files):
         return Parquet(listing, image_column, label_column)
