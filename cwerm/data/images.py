@@ -47,6 +47,7 @@ def decode(image: bytes | np.ndarray, full_scale: int = 65535) -> Image.Image:
 
     Raises:
         ValueError: the image can't be decoded; the message is a short reason.
+        OSError: something else than the image is in the way.
     """
     return read(image).to_rgb(full_scale)
 
@@ -132,6 +133,8 @@ def _reasons(data: bytes = b"") -> Iterator[None]:
     except UnusableValuesError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's, such as too many open files: Pillow's own have no number
         if "truncated" in str(error).lower() or _is_short_webp(data):
             raise ValueError("truncated image") from error
         raise ValueError(f"broken image ({str(error) or type(error).__name__})") from error

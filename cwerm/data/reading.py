@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from cwerm.errors import UserError
@@ -49,3 +49,22 @@ def patiently(read: Callable[[], T], where: str) -> T:
                 ) from error
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def patiently_each(read: Callable[[int], Iterator[T]], start: int) -> Iterator[T]:
+    """All that ``read(start)`` gives; after a passing error it goes on with the first that is missing.
+
+    An error that lasts is raised as it came.
+    """
+    waits = iter(WAITS)
+    while True:
+        try:
+            for item in read(start):
+                yield item
+                start, waits = start + 1, iter(WAITS)
+            return
+        except OSError as error:
+            wait = next(waits, None)
+            if wait is None or error.errno not in PASSING:
+                raise
+            time.sleep(wait)

@@ -137,7 +137,13 @@ def weights_identity(job: Job, store: ArtifactStore) -> str:
 def _identity_of(weights: str) -> str:
     if weights in ("pretrained", "random"):
         return weights
-    return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"features.weights: '{weights}' can't be read ({error.strerror}); check the file and its "
+            "permissions"
+        ) from None
 
 
 def _embed_parts(

@@ -51,6 +51,11 @@ class Scanner:
                 rejects.append((sample.path, str(error)))
                 readable.append(False)
                 continue
+            except OSError as error:
+                raise UserError(
+                    f"data.{role}: '{sample.path}' can't be decoded here ({error.strerror}); mend that, "
+                    "and run again"
+                ) from error
             readable.append(True)
             sides.append(min(width, height))
             if len(shapes) < 2:

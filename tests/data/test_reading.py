@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -50,6 +53,19 @@ def test_too_many_open_files_is_no_broken_image(
         read(source)
     assert f"'{tmp_path}/a/1.png' can't be read (Too many open files)" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_too_many_open_files_while_decoding() -> None:
+    """Pillow loads the reader of a format when it meets the first such image."""
+    program = (
+        "import resource\n"
+        "from cwerm.data.images import decode\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "try: decode(b'8BPS' + bytes(100))\n"
+        "except OSError as error: print(error.errno)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == f"{errno.EMFILE}\n", done
 
 
 def test_a_passing_error_is_waited_out(tmp_path: Path) -> None:

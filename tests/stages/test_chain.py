@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,21 @@ def test_finished_parts_are_not_computed_again(fork: Fork, chain: Chain, arrays:
     folder = Path(mine.job.storage, made.folder)
     assert len(list(folder.rglob("*.parquet"))) == 8, "each part was computed once"
     assert np.array_equal(common.column(mine.store.read(made, "features"), "feature"), arrays[0])
+
+
+def test_workers_find_out_nothing_by_themselves(
+    fork: Fork, parted_data: Path, tmp_path: Path
+) -> None:
+    """The source of the keys, copied with other times, is gone before a worker needs a key."""
+    copied = tmp_path / "copied"
+    shutil.copytree(parted_data, copied, copy_function=shutil.copyfile)
+    mine = fork(reweight, data__source=str(copied), broadcast__method="function")
+    for stage in CHAIN[:3]:
+        assert mine.store.find(stage.NAME, stage.key(mine.job, mine.store)) == mine.made[stage.NAME]
+    shutil.rmtree(copied)
+    reweight.run(mine.job, mine.store)
+    made = broadcast.run(mine.job, mine.store)
+    assert made.rows("weights") == 400
 
 
 # --- select ----------------------------------------------------------------------------------------
