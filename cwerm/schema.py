@@ -115,14 +115,38 @@ def open_parquet(source: Any, where: str, **how: Any) -> pq.ParquetFile:
         pyarrow.ArrowInvalid: it is no whole Parquet file.
     """
     footer = _footer(source)
-    for column, name, detail in _extension_types(footer):
+    _check(footer, where)
+    # what was looked at is what counts, also where the file is replaced meanwhile
+    return pq.ParquetFile(source, metadata=pq.read_metadata(io.BytesIO(_MAGIC + footer)), **how)
+
+
+def open_plain(
+    source: Any, where: str, **how: Any
+) -> tuple[pq.ParquetFile, dict[str, tuple[str, bytes]]]:
+    """As `open_parquet`, but columns have the types of Parquet itself, whatever Arrow types they had.
+
+    Text is text then, whether it was a dictionary, a view or large; and an extension type is what it is
+    stored as. Beside the file: name and description of each column's extension type, where it has one.
+    """
+    footer = _footer(source)
+    types = _check(footer, where)
+    metadata = pq.read_metadata(io.BytesIO(_MAGIC + _renamed(footer, _SCHEMA)))
+    named: dict[str, tuple[str, bytes]] = {}
+    for column, name, detail in types:
+        named.setdefault(column, (name, detail))
+    return pq.ParquetFile(source, metadata=metadata, **how), named
+
+
+def _check(footer: bytes, where: str) -> list[tuple[str, str, bytes]]:
+    """Raise `UserError` for a type that may run code; else column, name and description of each."""
+    types = _extension_types(footer)
+    for column, name, detail in types:
         if not _is_plain(name, detail):
             raise UserError(
                 f"{where}: column '{column}' has the type '{name}', which can run a program when it is "
                 "read; write the file again without it, or with a plain type"
             )
-    # what was looked at is what counts, also where the file is replaced meanwhile
-    return pq.ParquetFile(source, metadata=pq.read_metadata(io.BytesIO(_MAGIC + footer)), **how)
+    return types
 
 
 def read_parquet(data: bytes, where: str, columns: list[str] | None = None) -> pa.Table:
@@ -141,6 +165,8 @@ def _footer(source: Any) -> bytes:
     size = source.tell() if size is None else size
     source.seek(max(0, size - _READ_AT_ONCE))
     end = bytes(source.read())
+    if end.endswith(b"PARE"):
+        raise pa.ArrowInvalid("its footer is encrypted")
     if len(end) < _FRAME + len(_MAGIC) or end[-4:] != _MAGIC:
         raise pa.ArrowInvalid("Parquet magic bytes not found in footer")
     length = int.from_bytes(end[-_FRAME:-4], "little") + _FRAME

@@ -8,9 +8,10 @@ from cwerm.data.arrays import ArraySource
 from cwerm.data.cifar import Cifar10, Cifar100
 from cwerm.data.fashion_mnist import FashionMnist
 from cwerm.data.image_folder import ImageFolder
-from cwerm.data.listing import list_files
+from cwerm.data.listing import address, list_files
 from cwerm.data.mnist import Mnist
 from cwerm.data.parquet import Parquet
+from cwerm.data.parquet.found import parquet_files
 from cwerm.data.sample import SampleSource
 from cwerm.data.source import Source
 from cwerm.errors import UserError, did_you_mean
@@ -70,6 +71,7 @@ def open_source(
 
 def _open_files(spec: str, image_column: str, label_column: str, s3: S3 | None) -> Source:
     listing = list_files(spec, s3)
-    if any(file.path.endswith(".parquet") for file in listing.files):
-        return Parquet(listing, image_column, label_column)
+    files = parquet_files(listing, address(spec), image_column)
+    if files:
+        return Parquet(listing, image_column, label_column, files)
     return ImageFolder(listing)

@@ -71,6 +71,12 @@ class Listing:
     repeated: int = 0
 
 
+def address(uri: str) -> str:
+    """The URI, or the absolute local path, that a `Listing` has."""
+    is_local = urlsplit(uri).scheme in ("", "file")
+    return (str(local_path(uri)) if is_local else uri).rstrip("/")
+
+
 def list_files(uri: str, s3: S3 | None = None) -> Listing:
     """List everything below ``uri``; a single file is listed below its parent.
 
@@ -78,9 +84,7 @@ def list_files(uri: str, s3: S3 | None = None) -> Listing:
         UserError: nothing is there, or it can't be listed.
     """
     is_local = urlsplit(uri).scheme in ("", "file")
-    if is_local:
-        uri = str(local_path(uri))
-    uri = uri.rstrip("/")
+    uri = address(uri)
     try:
         return _list_local(uri or "/") if is_local else _list_bucket(uri, s3)
     except OSError as error:

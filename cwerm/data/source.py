@@ -22,12 +22,14 @@ class Sample:
             ``train-images[17]``.
         problem: a short reason why there is no image, known from the content or the layout of the
             source (a link to nothing, a cell without bytes); the sample is then a reject.
+        place: where it lies, where the path does not say: ``train-00001.parquet[17]``.
     """
 
     image: bytes | np.ndarray
     label: str | int
     path: str
     problem: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True)

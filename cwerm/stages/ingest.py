@@ -24,15 +24,8 @@ from cwerm.data.images import decode
 from cwerm.data.source import Sample, Source
 from cwerm.errors import UserError
 from cwerm.stages.ingest_assign import ChunkRows, assign_rows
-from cwerm.stages.ingest_scan import (
-    Scan,
-    Scanner,
-    check_classes,
-    check_rejects,
-    check_same,
-    encode,
-    parts_of,
-)
+from cwerm.stages.ingest_classes import check_classes, encode
+from cwerm.stages.ingest_scan import Scan, Scanner, check_rejects, check_same, parts_of
 from cwerm.stages.ingest_sources import (
     WorkItem,
     identities,

@@ -10,9 +10,8 @@ import numpy as np
 
 from cwerm.config import Job
 from cwerm.data.images import decode
-from cwerm.data.labels import class_mapping, normal
 from cwerm.data.source import Chunk, Sample, Source, runs
-from cwerm.errors import UserError, blame
+from cwerm.errors import UserError
 from cwerm.stages.ingest_sources import WorkItem, naming
 
 
@@ -48,7 +47,7 @@ class Scanner:
                     raise ValueError(sample.problem)
                 width, height = decode(sample.image).size
             except ValueError as error:
-                rejects.append((sample.path, str(error)))
+                rejects.append((name_of(sample), str(error)))
                 readable.append(False)
                 continue
             except OSError as error:
@@ -96,36 +95,17 @@ def image_bytes(sample: Sample) -> int:
     return image.nbytes if isinstance(image, np.ndarray) else len(image)
 
 
+def name_of(sample: Sample) -> str:
+    """A reject's name: also where it lies, as many samples may have one path."""
+    if not sample.place or sample.place == sample.path:
+        return sample.path
+    return f"{sample.place} ({sample.path})"
+
+
 def parts_of(chunk: Chunk, sizes: np.ndarray) -> list[int]:
     """Rows of each part that the chunk becomes: as planned, and cut where the images are too large."""
     cuts = np.cumsum(chunk.parts or (chunk.size,))[:-1]
     return [length for part in np.split(sizes, cuts) for length in runs(part)]
-
-
-def encode(
-    sources: dict[str, Source], items: list[WorkItem], scans: list[Scan]
-) -> tuple[list[str], list[np.ndarray]]:
-    """Class names and, for each chunk, the class of each row, -1 where it is not readable."""
-    own_names = sources["source"].class_names()
-    train = {
-        label
-        for (table, _, _), scan in zip(items, scans, strict=True)
-        if table == "images"
-        for label in scan.labels
-    }
-    with blame("data.label_column"):
-        names, known = class_mapping(train, own_names)
-    codes = []
-    for (_, role, chunk), scan in zip(items, scans, strict=True):
-        try:
-            chunk_codes = np.array([known[normal(label)] for label in scan.labels], dtype=np.int32)
-        except KeyError as error:
-            raise UserError(
-                f"data.{role}: {chunk.split} class {error} is not among the training classes "
-                f"({', '.join(names[:5])}, ...); remove it or rename it"
-            ) from None
-        codes.append(np.where(scan.readable, chunk_codes, -1).astype(np.int32))
-    return names, codes
 
 
 def check_same(samples: list[Sample], digests: np.ndarray) -> None:
@@ -152,25 +132,4 @@ def check_rejects(job: Job, rejects: list[tuple[str, str]], total: int) -> None:
         raise UserError(
             f"data.max_rejects: {len(rejects)} of {total} images are unreadable, {limit} allowed "
             f"(first: {path}: {reason}); mend or remove them, or raise the limit"
-        )
-
-
-def check_classes(
-    job: Job, names: list[str], items: list[WorkItem], codes: list[np.ndarray]
-) -> None:
-    """Raise `UserError` unless there are two classes or more, each with a training image."""
-    train = np.concatenate([c for (t, _, _), c in zip(items, codes, strict=True) if t == "images"])
-    present = np.unique(train[train >= 0])
-    if len(present) == 0:
-        raise UserError(f"data.source: '{job.data.source}' has no readable image; check the files")
-    if len(present) == 1:
-        raise UserError(
-            f"data.source: all images of '{job.data.source}' are of class '{names[present[0]]}'; "
-            "a classifier needs at least two"
-        )
-    if len(present) < len(names):
-        missing = sorted(set(range(len(names))) - set(present.tolist()))
-        raise UserError(
-            f"data.source: class '{names[missing[0]]}' has no readable training image; "
-            "add some or remove the class"
         )

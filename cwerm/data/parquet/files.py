@@ -1,0 +1,234 @@
+"""The rows of one Parquet file, or of all below a folder."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from cwerm.data.files import FileSource, held_out_split
+from cwerm.data.listing import File, Listing
+from cwerm.data.names import is_side_file
+from cwerm.data.parquet.footers import Columns, Footer, open_file, readable
+from cwerm.data.parquet.images import Cell
+from cwerm.data.parquet.names import has_parquet_name, split_of
+from cwerm.data.parquet.plan import plan
+from cwerm.data.parquet.rows import read_rows
+from cwerm.data.source import Chunk, Sample
+from cwerm.errors import UserError, shown
+from cwerm.storage import filesystem, open_storage
+
+
+class Parquet(FileSource):
+    """Rows of one Parquet file (all ``train``) or of all below a folder.
+
+    A split is told by the name of a folder or file (`split_in_name`), and ``val`` is the test split
+    where there is no ``test``; without any such name all rows are the training split. Images are
+    encoded bytes (binary, or a struct ``{bytes, path}``) or uint8 or uint16 arrays [h, w] or [h, w, c]
+    (tensors of Arrow or Ray Data, or nested lists); labels are text or whole numbers, or stand in the
+    name of a folder (``label=cat``). Integers are decoded by the file's own Hugging Face
+    ``ClassLabel``, where it has one, so that files may number the classes as they like.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        image_column: str = "image",
+        label_column: str = "label",
+        files: tuple[File, ...] = (),
+    ) -> None:
+        """The Parquet files of the listing by name, or ``files`` of it.
+
+        Raises:
+            UserError: a file is no sound Parquet, lacks a column, or names and labels don't fit together.
+        """
+        self.uri, self.s3 = listing.uri, listing.s3
+        files = files or tuple(file for file in listing.files if has_parquet_name(file.path))
+        self.columns = Columns(image_column, label_column)
+        for file in files:
+            if file.problem:
+                raise UserError(
+                    f"data.source: '{self.uri}/{shown(file.path)}': {file.problem}; "
+                    "replace it or move it away"
+                )
+        with ThreadPoolExecutor(16) as pool:
+            footers = pool.map(self._footer, (file.path for file in files))
+            found = dict(zip((file.path for file in files), footers, strict=True))
+        self._footers = {path: footer for path, footer in found.items() if footer}
+        if not self._footers:
+            raise UserError(f"data.source: '{self.uri}' holds no rows; check the path")
+        self._remarks: list[str] = []
+        self._splits = self._split_of_files()
+        self._class_names = self._names_of_files()
+        others = tuple(f for f in listing.files if f not in files and not is_side_file(f.path))
+        has_paths = any(footer.layout.kind == "struct" for footer in self._footers.values())
+        self.has_pictures = bool(others) and has_paths  # which cells without bytes may name
+        super().__init__(listing, (*files, *others) if self.has_pictures else files)
+        if others:
+            self._remarks.append(
+                f"{len(others):,} file(s) beside the Parquet files are read only where "
+                f"'{image_column}' names them"
+                if has_paths
+                else f"{len(others):,} file(s) beside the Parquet files are left out"
+            )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "_footers": {}, "_splits": {}, "_class_names": None}
+
+    def _footer(self, path: str) -> Footer | None:
+        system, root = filesystem(self.uri, self.s3)
+        where = f"{self.uri}/{path}"
+        with readable(where), system.open_input_file(f"{root}/{path}") as handle:
+            return open_file(handle, where, path, self.columns)[1]
+
+    def _split_of_files(self) -> dict[str, str]:
+        named = {path: split_of(path, self.columns.label) for path in self._footers}
+        if len(named) == 1 or not any(named.values()):
+            return dict.fromkeys(named, "train")
+        for path, split in named.items():
+            if split is None:
+                raise UserError(
+                    f"data.source: other files below '{self.uri}' are named train, test or val, "
+                    f"but not '{shown(path)}'; rename it or move it away"
+                )
+        splits = {path: split for path, split in named.items() if split}
+        self._leave_out_unlabelled(splits)
+        renamed = held_out_split(splits.values())
+        return {path: renamed[split] for path, split in splits.items()}
+
+    def _leave_out_unlabelled(self, splits: dict[str, str]) -> None:
+        """Drop a test split whose labels are hidden, where the validation split can serve instead."""
+        test = [path for path, split in splits.items() if split == "test"]
+        if not test or any(self._is_labelled(path) for path in test):
+            return
+        if "val" not in splits.values():
+            raise UserError(
+                f"data.source: the test split below '{self.uri}' has no labels (-1 or none in all "
+                "rows); move it away to have a test split drawn, or give data.test"
+            )
+        for path in test:
+            del splits[path]
+            del self._footers[path]
+        self._remarks.append(
+            "the test split has no labels (-1 or none in all rows): the validation split is the "
+            "test split"
+        )
+
+    def _is_labelled(self, path: str) -> bool:
+        """Whether any row has a label; where the footer does not say, the column is read."""
+        labelled = self._footers[path].labelled
+        if labelled is not None:
+            return labelled
+        system, root = filesystem(self.uri, self.s3)
+        where = f"{self.uri}/{path}"
+        with readable(where, "in its labels"), system.open_input_file(f"{root}/{path}") as handle:
+            file, _ = open_file(handle, where, path, self.columns)
+            for batch in file.iter_batches(columns=[self.columns.label]):
+                if any(v not in (None, -1) for v in batch.column(0).to_pylist()):
+                    return True
+        return False
+
+    def _names_of_files(self) -> list[str] | None:
+        """The classes in order, as the files name them; None where a file names none.
+
+        Raises:
+            UserError: some files have integers as labels without names, and others have names.
+        """
+        train_first = sorted(self._footers, key=lambda path: self._splits[path] != "train")
+        footers = {path: self._footers[path] for path in train_first}
+        lists = {footer.names for footer in footers.values() if footer.names}
+        bare = [p for p, f in footers.items() if not f.names and not f.is_text]
+        if bare and (lists or len(bare) < len(footers)):
+            other = next(path for path in footers if path not in bare)
+            raise UserError(
+                f"data.source: labels of '{shown(bare[0])}' are integers without names, and those of "
+                f"'{shown(other)}' are names; write the names into all files"
+            )
+        if len(lists) > 1:
+            self._remarks.append(
+                "the files number the classes differently: each is decoded by its own names"
+            )
+        if any(footer.names is None for footer in footers.values()):
+            return None
+        return list(dict.fromkeys(name for f in footers.values() for name in f.names or ()))
+
+    def fingerprint(self) -> str:
+        """A hash of the files and the chosen columns."""
+        return f"{super().fingerprint()}:{self.columns.image}:{self.columns.label}"
+
+    def chunks(self, split: str, rows: int) -> list[Chunk]:
+        """Runs of whole row groups of one file; see `plan`."""
+        chunks = []
+        for path, footer in self._footers.items():
+            if self._splits[path] == split:
+                start = 0
+                for parts in plan(footer.group_rows, footer.group_bytes, rows):
+                    several = parts if len(parts) > 1 else ()
+                    chunks.append(Chunk(split, start, sum(parts), (path,), parts=several))
+                    start += sum(parts)
+        return chunks
+
+    def read(self, chunk: Chunk) -> Iterator[Sample]:
+        """The chunk's rows, streamed."""
+        (path,) = chunk.files
+        system, root = filesystem(self.uri, self.s3)
+        where = f"{self.uri}/{path}"
+        with readable(where):
+            handle = system.open_input_file(f"{root}/{path}")
+        with handle:
+            with readable(where):
+                file, footer = open_file(handle, where, path, self.columns)
+            if footer is None:
+                raise UserError(f"data.source: '{shown(where)}' has changed; run again")
+            for row, cell, label in read_rows(file, footer, self.columns, chunk, where):
+                place = f"{path}[{row}]"
+                problem = ""
+                if cell.is_missing:
+                    cell, problem = self._picture(path, cell)
+                yield Sample(cell.image, label, shown(cell.path or place), problem, shown(place))
+
+    def _picture(self, path: str, cell: Cell) -> tuple[Cell, str]:
+        """The image that a cell without bytes names, if it lies below the source's folder, or why not."""
+        if cell.path is None:
+            return cell, "no bytes in the column"
+        problem = "no bytes in the column, and the path there is no file below the source's folder"
+        if not self.has_pictures:
+            return cell, problem
+        name = cell.path.removeprefix(f"{self.uri}/")
+        storage = open_storage(self.uri, self.s3)
+        for folder in dict.fromkeys((posixpath.dirname(path), "")):
+            inner = posixpath.normpath(posixpath.join(folder, name))
+            leaves = inner.startswith(("/", "..")) or "://" in name or "\0" in name
+            if leaves or not self._is_below(inner):
+                continue
+            try:
+                return Cell(storage.read_bytes(inner), cell.path), ""
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise UserError(
+                    f"data.source: '{shown(f'{self.uri}/{inner}')}', which '{shown(path)}' names, can't "
+                    f"be read ({error.strerror or error}); mend that and run again"
+                ) from error
+        return cell, problem
+
+    def _is_below(self, inner: str) -> bool:
+        """Whether the path stays below the source's folder where links are followed."""
+        if self.uri.startswith("s3://"):
+            return True
+        root = os.path.realpath(self.uri)
+        return os.path.commonpath([root, os.path.realpath(os.path.join(root, inner))]) == root
+
+    def class_names(self) -> list[str] | None:
+        """The classes that the files' metadata name, None where a file has no names."""
+        return self._class_names
+
+    def origin(self, split: str) -> str:
+        """The files of the split."""
+        paths = [shown(path) for path in self._footers if self._splits[path] == split]
+        return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1:,} more"
+
+    def remarks(self) -> list[str]:
+        """Splits without labels, differing names, files that were left out."""
+        return self._remarks
