@@ -200,12 +200,15 @@ def outside(root: Path) -> list[str]:
     """Paths that lead out of the source's folder."""
     (root / "secret.png").write_bytes(png(1))
     (root / "data/link.png").symlink_to(root / "secret.png")
+    (root / "data/.hidden").mkdir()
+    (root / "data/.hidden/b.png").write_bytes(png(1))
     (root / "data-2").mkdir()
     (root / "data-2/b.png").write_bytes(png(1))
     return [
         *("../secret.png", str(root / "secret.png"), "link.png", "pictures/../../secret.png"),
         *(str(root / "data-2/b.png"), "file:///etc/hostname", "s3://bucket/b.png", "no.png", "."),
         *(f"{root}/data/../secret.png", "pictures", "a\0b"),
+        ".hidden/b.png",
     ]
 
 
@@ -217,7 +220,7 @@ def test_paths_are_read_below_the_source_alone(tmp_path: Path) -> None:
     good = ["pictures/a.png", str(folder / "pictures/a.png"), "beside.png", "../pictures/a.png"]
     bad = outside(tmp_path)
     images = struct([(None, path) for path in (*good, *bad)] + [(None, None), (b"", "x")])
-    put(folder / "sub/train.parquet", [0, 1] * 9, images=images)
+    put(folder / "sub/train.parquet", ["a"] * len(images), images=images)
     source = open_source(str(folder))
     samples = read(source)
     assert [sample.image for sample in samples[:4]] == [png(14), png(14), png(14), png(14)]

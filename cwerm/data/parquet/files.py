@@ -6,6 +6,10 @@ import os
 import posixpath
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from urllib.parse import urlsplit
+
+import pyarrow as pa
 
 from cwerm.data.files import FileSource, held_out_split
 from cwerm.data.listing import File, Listing
@@ -15,6 +19,7 @@ from cwerm.data.parquet.images import Cell
 from cwerm.data.parquet.names import has_parquet_name, split_of
 from cwerm.data.parquet.plan import plan
 from cwerm.data.parquet.rows import read_rows
+from cwerm.data.reading import patiently
 from cwerm.data.source import Chunk, Sample
 from cwerm.errors import UserError, shown
 from cwerm.storage import filesystem, open_storage
@@ -77,10 +82,14 @@ class Parquet(FileSource):
         return {**super().__getstate__(), "_footers": {}, "_splits": {}, "_class_names": None}
 
     def _footer(self, path: str) -> Footer | None:
-        system, root = filesystem(self.uri, self.s3)
         where = f"{self.uri}/{path}"
-        with readable(where), system.open_input_file(f"{root}/{path}") as handle:
+        with self._open(path) as handle, readable(where):
             return open_file(handle, where, path, self.columns)[1]
+
+    def _open(self, path: str) -> pa.NativeFile:
+        system, root = filesystem(self.uri, self.s3)
+        where = shown(f"{self.uri}/{path}")
+        return patiently(lambda: system.open_input_file(f"{root}/{path}"), where)
 
     def _split_of_files(self) -> dict[str, str]:
         named = {path: split_of(path, self.columns.label) for path in self._footers}
@@ -120,9 +129,8 @@ class Parquet(FileSource):
         labelled = self._footers[path].labelled
         if labelled is not None:
             return labelled
-        system, root = filesystem(self.uri, self.s3)
         where = f"{self.uri}/{path}"
-        with readable(where, "in its labels"), system.open_input_file(f"{root}/{path}") as handle:
+        with self._open(path) as handle, readable(where, "in its labels"):
             file, _ = open_file(handle, where, path, self.columns)
             for batch in file.iter_batches(columns=[self.columns.label]):
                 if any(v not in (None, -1) for v in batch.column(0).to_pylist()):
@@ -172,11 +180,8 @@ class Parquet(FileSource):
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The chunk's rows, streamed."""
         (path,) = chunk.files
-        system, root = filesystem(self.uri, self.s3)
         where = f"{self.uri}/{path}"
-        with readable(where):
-            handle = system.open_input_file(f"{root}/{path}")
-        with handle:
+        with self._open(path) as handle:
             with readable(where):
                 file, footer = open_file(handle, where, path, self.columns)
             if footer is None:
@@ -199,26 +204,22 @@ class Parquet(FileSource):
         storage = open_storage(self.uri, self.s3)
         for folder in dict.fromkeys((posixpath.dirname(path), "")):
             inner = posixpath.normpath(posixpath.join(folder, name))
-            leaves = inner.startswith(("/", "..")) or "://" in name or "\0" in name
-            if leaves or not self._is_below(inner):
+            if not self._holds(inner):
                 continue
-            try:
-                return Cell(storage.read_bytes(inner), cell.path), ""
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise UserError(
-                    f"data.source: '{shown(f'{self.uri}/{inner}')}', which '{shown(path)}' names, can't "
-                    f"be read ({error.strerror or error}); mend that and run again"
-                ) from error
+            where = shown(f"{self.uri}/{inner}")
+            return Cell(patiently(partial(storage.read_bytes, inner), where), cell.path), ""
         return cell, problem
 
-    def _is_below(self, inner: str) -> bool:
-        """Whether the path stays below the source's folder where links are followed."""
-        if self.uri.startswith("s3://"):
-            return True
+    def _holds(self, inner: str) -> bool:
+        """Whether the path is that of a file that counts as content: below the folder, not hidden."""
+        is_hidden = any(part.startswith(".") for part in inner.split("/"))  # ".." is, too
+        if is_hidden or inner.startswith("/") or "\0" in inner or is_side_file(inner):
+            return False
+        if urlsplit(self.uri).scheme == "s3":
+            return open_storage(self.uri, self.s3).size(inner) is not None
         root = os.path.realpath(self.uri)
-        return os.path.commonpath([root, os.path.realpath(os.path.join(root, inner))]) == root
+        real = os.path.realpath(os.path.join(root, inner))
+        return os.path.isfile(real) and os.path.commonpath([root, real]) == root
 
     def class_names(self) -> list[str] | None:
         """The classes that the files' metadata name, None where a file has no names."""
