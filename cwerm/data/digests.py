@@ -6,18 +6,18 @@ the last one counts. A file there that is damaged or can't be written is no more
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.filesize import decimal
+from rich.markup import escape
 
 from cwerm import console
 from cwerm.data.reading import patiently
@@ -25,6 +25,7 @@ from cwerm.errors import UserError, shown
 
 THREADS = 16
 BLOCK = 2**20
+MOST_FILES, MOST_BYTES = 100, 2**26  # that a thread takes at a time
 WORTH_SECONDS = 1.0  # what takes longer is remembered, and told
 # The clock of a file system is this coarse at worst: a file changed just before it was hashed may be
 # changed again without a new time.
@@ -48,8 +49,8 @@ def digests(root: str, paths: Sequence[str]) -> dict[str, tuple[str, State]]:
     started, began = time.time(), time.monotonic()
     memory = _Memory(root)
     known = memory.read()
-    with _pool() as pool:
-        states = dict(zip(paths, pool.map(functools.partial(_state, root), paths), strict=True))
+    with _Reader(root) as reader:
+        states = dict(reader.states(paths))
         found = {
             path: (known[path][0], state)
             for path, state in states.items()
@@ -58,56 +59,99 @@ def digests(root: str, paths: Sequence[str]) -> dict[str, tuple[str, State]]:
         todo = [path for path in paths if path not in found]
         size = sum(states[path][0] for path in todo)
         with console.progress(size, "hash") as advance:
-            for path, entry in zip(
-                todo, pool.map(functools.partial(_hash, root), todo), strict=True
-            ):
-                found[path] = entry
-                advance(entry[1][0])
+            for path, digest, state in reader.hashed(todo, states):
+                found[path] = digest, state
+                advance(state[0])
     seconds = time.monotonic() - began
     if todo and seconds > WORTH_SECONDS:
         limit = (started - SETTLED_SECONDS) * 1e9
         settled = {path: e for path, e in found.items() if max(e[1][1], e[1][2]) < limit}
         outcome = memory.write(settled)
-        console.note(f"hashed {decimal(size)} of '{root}' in {seconds:.1f} s; {outcome}")
+        where = escape(shown(root))
+        console.note(f"hashed {decimal(size)} of '{where}' in {seconds:.1f} s; {outcome}")
     return found
 
 
-@contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads; what is still to do is dropped where something goes wrong."""
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def changed(root: str, seen: dict[str, tuple[str, State]]) -> str | None:
+    """A file that no longer has the content that `digests` saw, None where all have.
+
+    Raises:
+        UserError: a file is gone, or can't be read.
+    """
+    with _Reader(root) as reader:
+        states = dict(reader.states([*seen]))
+        touched = [path for path, state in states.items() if state != seen[path][1]]
+        for path, digest, _ in reader.hashed(touched, states):
+            if digest != seen[path][0]:
+                return path
+    return None
 
 
-def same_content(root: str, path: str, digest: str, state: State) -> bool:
-    """Whether the file still has its content; read again only where its state is another."""
-    return _state(root, path) == state or _hash(root, path)[0] == digest
+class _Reader:
+    """Threads that look at files and hash them; they stop where something goes wrong."""
 
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.pool = ThreadPoolExecutor(THREADS)
+        self.stopped = threading.Event()
 
-def _state(root: str, path: str) -> State:
-    where = os.path.join(root, path)
-    return state_of(patiently(lambda: os.stat(where), shown(where)))
+    def __enter__(self) -> _Reader:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
-def _hash(root: str, path: str) -> tuple[str, State]:
-    where = os.path.join(root, path)
+    def states(self, paths: Sequence[str]) -> Iterator[tuple[str, State]]:
+        """The states of files, in their order."""
 
-    def read() -> tuple[str, State]:
-        digest, block = hashlib.sha256(), bytearray(BLOCK)
-        with open(where, "rb", buffering=0) as file:
-            before = state_of(os.fstat(file.fileno()))
-            while length := file.readinto(block):
-                digest.update(memoryview(block)[:length])
-            if state_of(os.fstat(file.fileno())) != before:
-                raise UserError(
-                    f"data.source: '{shown(where)}' is being written; wait until it is whole, and run again"
-                )
-        return digest.hexdigest(), before
+        def look(some: Sequence[str]) -> list[tuple[str, State]]:
+            return [(path, self._state(path)) for path in some if not self.stopped.is_set()]
 
-    return patiently(read, shown(where))
+        slices = [paths[at : at + MOST_FILES] for at in range(0, len(paths), MOST_FILES)]
+        for found in self.pool.map(look, slices):
+            yield from found
+
+    def hashed(
+        self, paths: Sequence[str], states: dict[str, State]
+    ) -> Iterator[tuple[str, str, State]]:
+        """Digests of files, in their order, with the states in which they were read."""
+
+        def read(some: list[str]) -> list[tuple[str, str, State]]:
+            return [(path, *self._hash(path)) for path in some]
+
+        batches: list[list[str]] = []
+        held = MOST_BYTES
+        for path in paths:
+            if held >= MOST_BYTES or len(batches[-1]) >= MOST_FILES:
+                batches.append([])
+                held = 0
+            batches[-1].append(path)
+            held += states[path][0]
+        for found in self.pool.map(read, batches):
+            yield from found
+
+    def _state(self, path: str) -> State:
+        where = os.path.join(self.root, path)
+        return state_of(patiently(lambda: os.stat(where), shown(where)))
+
+    def _hash(self, path: str) -> tuple[str, State]:
+        where = os.path.join(self.root, path)
+
+        def read() -> tuple[str, State]:
+            digest, block = hashlib.sha256(), bytearray(BLOCK)
+            with open(where, "rb", buffering=0) as file:
+                before = state_of(os.fstat(file.fileno()))
+                while not self.stopped.is_set() and (length := file.readinto(block)):
+                    digest.update(memoryview(block)[:length])
+                if state_of(os.fstat(file.fileno())) != before:
+                    raise UserError(
+                        f"data.source: '{shown(where)}' is being written; wait until it is whole, and "
+                        "run again"
+                    )
+            return digest.hexdigest(), before
+
+        return patiently(read, shown(where))
 
 
 class _Memory:
@@ -132,6 +176,8 @@ class _Memory:
         """Remember these and nothing else; what became of it, for a person."""
         body = json.dumps([[path, *entry] for path, entry in entries.items()]).encode()
         partial = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
+        if not self.path.is_absolute():
+            return "not remembered, as there is no home folder"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from cwerm.data.digests import THREADS, digests, same_content
+from cwerm.data.digests import THREADS, changed, digests
 from cwerm.data.listing import File, Listing
 from cwerm.data.reading import gone
 from cwerm.data.source import Source
@@ -116,16 +116,12 @@ class FileSource(Source):
         """
         if self._in_bucket:
             now = self._tags([*self._seen])
-            changed = [path for path, tag in self._seen.items() if now[path] != tag]
+            path = next((path for path, tag in self._seen.items() if now[path] != tag), None)
         else:
-            with ThreadPoolExecutor(THREADS) as pool:
-                same = pool.map(
-                    lambda item: same_content(self.uri, item[0], *item[1]), self._seen.items()
-                )
-                changed = [p for p, is_same in zip(self._seen, same, strict=True) if not is_same]
-        if changed:
+            path = changed(self.uri, self._seen)
+        if path is not None:
             raise UserError(
-                f"data.source: '{self.uri}/{shown(changed[0])}' changed while it was read; let nothing "
+                f"data.source: '{self.uri}/{shown(path)}' changed while it was read; let nothing "
                 "write there, and run again"
             )
 

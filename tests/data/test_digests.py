@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cwerm.data import digests as module
-from cwerm.data.digests import digests, same_content
+from cwerm.data.digests import changed, digests
 from cwerm.errors import UserError
 
 TOLD = "remembered for next time"
@@ -129,8 +129,29 @@ def test_a_file_that_is_gone_or_no_file(data: Path) -> None:
 
 
 def test_the_same_content_under_another_state(data: Path) -> None:
-    digest, state = digests(str(data), PATHS)[PATHS[0]]
+    seen = digests(str(data), PATHS)
     os.utime(data / PATHS[0], ns=(1, 1))
-    assert same_content(str(data), PATHS[0], digest, state)
+    assert changed(str(data), seen) is None
     (data / PATHS[0]).write_text("eno")
-    assert not same_content(str(data), PATHS[0], digest, state)
+    assert changed(str(data), seen) == PATHS[0]
+
+
+def test_many_files_of_many_sizes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_FILES", 3)
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    paths = [f"one/{number}" for number in range(50)]
+    for number, path in enumerate(paths):
+        (data / path).write_bytes(bytes([number]) * (17 * number))
+    found = digests(str(data), paths)
+    assert list(found) == paths
+    for path in paths:
+        assert found[path][0] == hashlib.sha256((data / path).read_bytes()).hexdigest()
+
+
+def test_without_a_home(data: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    monkeypatch.chdir(data)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where nobody knows the user
+    assert right(data)
+    assert "not remembered, as there is no home folder" in capfd.readouterr().out
+    assert sorted(os.listdir(data)) == ["one", "two"]
