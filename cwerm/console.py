@@ -28,7 +28,7 @@ def note(text: str) -> None:
     """Print a remark below the current stage."""
     if _listener:
         _listener(text)
-    out.print(f"{'':19}  {text}", style="dim", soft_wrap=True)
+    out.print(f"{'':19}  {text}", style="dim", soft_wrap=True, markup=False)
 
 
 @contextmanager

@@ -88,6 +88,8 @@ def run_stage(stage: ModuleType, job: Job, store: ArtifactStore) -> StageResult:
             artifact = made_by_another or stage.run(job, store)
     seconds = time.perf_counter() - started
     console.stage_line(stage.NAME, _describe(artifact, reused), seconds)
+    for line in [] if reused else artifact.info.get("understood", []):
+        console.note(line)
     return StageResult(artifact, seconds, reused)
 
 

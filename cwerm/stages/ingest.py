@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL.Image import Image
 
 from cwerm import schema
 from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
-from cwerm.data.images import decode
+from cwerm.data.images import FULL_SCALES, decode, read
 from cwerm.data.source import Sample, Source
 from cwerm.errors import UserError
+from cwerm.stages import common
 from cwerm.stages.ingest_assign import ChunkRows, assign_rows
 from cwerm.stages.ingest_classes import check_classes, encode
 from cwerm.stages.ingest_scan import Scan, Scanner, check_rejects, check_same, parts_of
@@ -34,6 +36,7 @@ from cwerm.stages.ingest_sources import (
     plan_chunks,
     roles,
 )
+from cwerm.stages.ingest_told import full_scale, understood
 from cwerm.stages.parallel import Pool, worker_pool
 
 NAME = "ingest"
@@ -71,7 +74,8 @@ def _ingest(
     check_rejects(job, rejects, sum(chunk.size for _, _, chunk in chunks))
     check_classes(job, names, chunks, codes)
 
-    work = assigned(job, names, chunks, scans, codes)
+    largest = np.concatenate([scan.largest for scan in scans])
+    work = assigned(job, names, chunks, scans, codes, full_scale(largest))
     rows = [row for _, parts in work for row in parts]
     write = functools.partial(_ChunkWriter, sources, writer)
     todo = [(chunk, parts) for chunk, parts in work if any(part.ids for part in parts)]
@@ -84,7 +88,8 @@ def _ingest(
             source.check_unchanged()
     _check_rows(tables, rows)
     parts = {table: [files[i] for i in sorted(files)] for table, files in tables.items()}
-    parts["labels"] = [writer.write_part("labels", 0, _labels_table(rows))]
+    labels = _labels_table(rows)
+    parts["labels"] = [writer.write_part("labels", 0, labels)]
     reject_columns = [[path for path, _ in rejects], [reason for _, reason in rejects]]
     rejects_table = pa.table(
         [pa.array(c, pa.string()) for c in reject_columns], schema=schema.table_schema("rejects")
@@ -100,6 +105,9 @@ def _ingest(
             "num_rejects": len(rejects),
             "median_short_side": int(np.median(sizes)),
             "common_size": list(*shapes) if len(shapes) == 1 else None,
+            "understood": understood(
+                job, sources, chunks, names, common.column(labels, "label"), largest
+            ),
         },
     )
 
@@ -149,7 +157,7 @@ class _ChunkWriter:
         check_same(samples, part.digests)
         for name, ids in part.ids.items():
             clean = part.clean_labels if name == "images" else None
-            table = _images_table(samples, ids, part.labels, clean)
+            table = _images_table(samples, ids, part.labels, clean, part.full_scale)
             files[name] = self.writer.write_part(name, part.index, table, part.contents(name))
 
 
@@ -159,13 +167,14 @@ def assigned(
     chunks: list[WorkItem],
     scans: list[Scan],
     codes: list[np.ndarray],
+    scale: int,
 ) -> list[tuple[WorkItem, list[ChunkRows]]]:
     """Each chunk with the parts that it becomes."""
     lengths = [parts_of(c, scan.sizes) for (_, _, c), scan in zip(chunks, scans, strict=True)]
     table_of = [table for (table, _, _), parts in zip(chunks, lengths, strict=True) for _ in parts]
     rows = assign_rows(job.data, names, table_of, _in_parts(codes, lengths))
     for row, digests in zip(rows, _in_parts([s.digests for s in scans], lengths), strict=True):
-        row.digests = digests
+        row.digests, row.full_scale = digests, scale
     left = iter(rows)
     return [(c, list(islice(left, len(n)))) for c, n in zip(chunks, lengths, strict=True)]
 
@@ -191,10 +200,14 @@ def _check_rows(tables: dict[str, dict[int, File]], rows: list[ChunkRows]) -> No
 
 
 def _images_table(
-    samples: list[Sample], ids: np.ndarray, labels: np.ndarray, clean_labels: np.ndarray | None
+    samples: list[Sample],
+    ids: np.ndarray,
+    labels: np.ndarray,
+    clean_labels: np.ndarray | None,
+    full_scale: int,
 ) -> pa.Table:
     kept = np.flatnonzero(ids >= 0)
-    images = _image_column([samples[i].image for i in kept])
+    images = _image_column([_scaled(samples[i].image, full_scale) for i in kept])
     columns = [
         pa.array(ids[kept], pa.int64()),
         images,
@@ -205,18 +218,28 @@ def _images_table(
     return pa.table(columns, schema=schema.table_schema("images", value_type=images.type))
 
 
+def _scaled(image: bytes | np.ndarray, full_scale: int) -> bytes | np.ndarray:
+    """The image as it is, but in 8 bits where its data set uses only a part of 16: later stages read
+    an image alone, and can't know.
+    """
+    if full_scale == FULL_SCALES[-1]:
+        return image
+    picture = read(image)
+    return image if picture.largest is None else _png(picture.to_rgb(full_scale))
+
+
 def _image_column(images: list[bytes | np.ndarray]) -> pa.Array:
     """Encoded images stay as they are; pixel arrays of one shape become a tensor column."""
     arrays = [image for image in images if isinstance(image, np.ndarray)]
     shapes = {(image.shape, image.dtype) for image in arrays}
     if arrays and len(arrays) == len(images) and len(shapes) == 1 and arrays[0].dtype == np.uint8:
         return pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(arrays))
-    return pa.array([i if isinstance(i, bytes) else _as_png(i) for i in images], pa.binary())
+    return pa.array([i if isinstance(i, bytes) else _png(decode(i)) for i in images], pa.binary())
 
 
-def _as_png(pixels: np.ndarray) -> bytes:
+def _png(image: Image) -> bytes:
     buffer = io.BytesIO()
-    decode(pixels).save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 

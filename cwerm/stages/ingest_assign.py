@@ -24,6 +24,7 @@ class ChunkRows:
     digests: np.ndarray = field(
         default_factory=lambda: np.empty((0, 0), np.uint8)
     )  # bytes [rows, d] that tell its rows from any others
+    full_scale: int = 65535  # the largest value of images of more than 8 bits
 
     def contents(self, table: str) -> str:
         """A digest of what the part of a table must hold."""
@@ -32,7 +33,7 @@ class ChunkRows:
         columns = [ids, self.labels, self.digests]
         if self.clean_labels is not None and table == "images":
             columns.append(self.clean_labels)
-        digest = hashlib.sha256(table.encode())
+        digest = hashlib.sha256(f"{table} {self.full_scale}".encode())
         for column in columns:
             digest.update(column[kept].tobytes())
         return digest.hexdigest()

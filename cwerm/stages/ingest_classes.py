@@ -8,7 +8,7 @@ import numpy as np
 
 from cwerm import console
 from cwerm.config import Job
-from cwerm.data.labels import Label, normal, sort_labels
+from cwerm.data.labels import Label, alike, normal, sort_labels
 from cwerm.data.source import Source
 from cwerm.errors import UserError, blame
 from cwerm.stages.ingest_scan import Scan
@@ -95,9 +95,10 @@ def _unknown(role: str, split: str, name: Label, names: list[str]) -> UserError:
             f"data.{role}: {split} labels are integers without names, such as {name}, and the "
             f"training classes have names {known}; write the names there"
         )
+    near = [each for each in names if alike(each).casefold() == alike(str(name)).casefold()]
     return UserError(
         f"data.{role}: {split} class '{name}' is not among the training classes {known}; "
-        "remove it or rename it"
+        + (f"there is '{near[0]}': name them alike" if near else "remove it or rename it")
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cwerm.config import Job
-from cwerm.data.images import decode
+from cwerm.data.images import read
 from cwerm.data.source import Chunk, Sample, Source, runs
 from cwerm.errors import UserError
 from cwerm.stages.ingest_sources import WorkItem, naming
@@ -26,6 +26,7 @@ class Scan:
     short_sides: np.ndarray  # of readable rows, pixels
     shapes: set[tuple[int, int]]  # (height, width) that occur; two are enough to know they differ
     sizes: np.ndarray  # int64 [rows], bytes of each image
+    largest: np.ndarray  # int64, largest values of readable images of more than 8 bits
 
 
 class Scanner:
@@ -38,6 +39,7 @@ class Scanner:
         _, role, chunk = item
         readable, labels, digests, rejects, sides, sizes = [], [], [], [], [], []
         shapes: set[tuple[int, int]] = set()
+        largest: list[int] = []
         for sample in self._samples(role, chunk):
             labels.append(sample.label)
             digests.append(digest_of(sample))
@@ -45,7 +47,8 @@ class Scanner:
             try:
                 if sample.problem:
                     raise ValueError(sample.problem)
-                width, height = decode(sample.image).size
+                picture = read(sample.image)
+                width, height = picture.to_rgb().size
             except ValueError as error:
                 rejects.append((name_of(sample), str(error)))
                 readable.append(False)
@@ -57,6 +60,8 @@ class Scanner:
                 ) from error
             readable.append(True)
             sides.append(min(width, height))
+            if picture.largest is not None:
+                largest.append(picture.largest)
             if len(shapes) < 2:
                 shapes.add((height, width))
         short_sides = np.array(sides, dtype=np.int32)
@@ -68,6 +73,7 @@ class Scanner:
             short_sides,
             shapes,
             np.array(sizes, dtype=np.int64),
+            np.array(largest, dtype=np.int64),
         )
 
     def _samples(self, role: str, chunk: Chunk) -> Iterator[Sample]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from cwerm.algorithms.corrupt import corrupt_labels, long_tail
 from cwerm.artifacts import Artifact, ArtifactStore, artifact_key
 from cwerm.config import Job
 from cwerm.data.catalog import open_source
+from cwerm.data.images import decode
 from cwerm.errors import UserError
 from cwerm.stages import common, ingest
 from cwerm.storage import open_storage
@@ -269,6 +271,31 @@ def test_all_stages_take_the_unusual_images(tmp_path: Path, make_job: MakeJob) -
     store, made = run(job)
     features = store.read(extract.run(job, store), "features")
     assert features.column("id").to_pylist() == list(range(made.rows("images")))
+
+
+def test_a_folder_as_people_have_it(tmp_path: Path, make_job: MakeJob) -> None:
+    data = tmp_path / "data"
+    write_folder(data, {"bone": 9, "lung": 9}, "Training")
+    write_folder(data, {"bone": 2, "lung": 2}, "Testing")
+    deep = np.random.default_rng(0).integers(0, 4096, (10, 12)).astype(np.uint16)
+    Image.fromarray(deep).save(os.fsencode(data / "Training/lung") + b"/caf\xe9.png")
+    (data / "Training/lung/gone.png").symlink_to("../.annex/none")
+    (data / "Training/lung/Thumbs.db").write_bytes(b"x")
+    store, made = run(make_job(data__source=str(data), data__max_rejects=1))
+    assert made.info["understood"] == [
+        "bone 9, lung 10",
+        "train: Training/; test: Testing/",
+        "left out: 1 x Thumbs.db",
+        f"1 image(s) of 16 bits hold values up to {deep.max():,}: read as 12 bits, 0..4,095",
+    ]
+    (reject,) = store.read(made, "rejects").to_pylist()
+    assert reject == {
+        "path": "Training/lung/gone.png",
+        "reason": "link to nothing (../.annex/none); fetch its content",
+    }
+    rows = {row["path"]: row for row in store.read(made, "images").to_pylist()}
+    found = np.asarray(decode(rows[r"Training/lung/caf\xe9.png"]["image"]))
+    assert np.abs(found - deep[:, :, None] * 255.0 / 4095).max() <= 0.51
 
 
 def test_one_class_only(tmp_path: Path, make_job: MakeJob) -> None:
