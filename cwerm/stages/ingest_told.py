@@ -70,7 +70,9 @@ def _origins(job: Job, sources: dict[str, Source], items: list[WorkItem]) -> lis
 
 def full_scale(largest: np.ndarray) -> int:
     """The largest value that images of more than 8 bits can have, by those that occur."""
-    return next(scale for scale in FULL_SCALES if scale >= largest.max(initial=0))
+    if not len(largest):
+        return FULL_SCALES[-1]
+    return next(scale for scale in FULL_SCALES if scale >= largest.max())
 
 
 def _bits(largest: np.ndarray) -> list[str]:

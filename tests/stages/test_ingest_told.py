@@ -72,7 +72,7 @@ def test_many_classes_are_told_shortly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("largest", "scale", "line"),
     [
-        ([], 255, None),
+        ([], 65535, None),
         ([200, 90], 255, "2 image(s) of 16 bits hold values up to 200: read as 8 bits, 0..255"),
         ([700], 1023, "1 image(s) of 16 bits hold values up to 700: read as 10 bits, 0..1,023"),
         (
