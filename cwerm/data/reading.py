@@ -54,7 +54,7 @@ def patiently(read: Callable[[], T], where: str) -> T:
 def patiently_each(read: Callable[[int], Iterator[T]], start: int) -> Iterator[T]:
     """All that ``read(start)`` gives; after a passing error it goes on with the first that is missing.
 
-    An error that lasts is raised as it came.
+    An error that lasts, or a `UserError` made of one, is raised as it came.
     """
     waits = iter(WAITS)
     while True:
@@ -63,8 +63,9 @@ def patiently_each(read: Callable[[int], Iterator[T]], start: int) -> Iterator[T
                 yield item
                 start, waits = start + 1, iter(WAITS)
             return
-        except OSError as error:
+        except (OSError, UserError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
             wait = next(waits, None)
-            if wait is None or error.errno not in PASSING:
+            if wait is None or not isinstance(cause, OSError) or cause.errno not in PASSING:
                 raise
             time.sleep(wait)

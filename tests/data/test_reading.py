@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from cwerm.data import open_source
+from cwerm.data.reading import patiently_each
 from cwerm.data.source import Source
 from cwerm.errors import UserError
 
@@ -124,3 +125,28 @@ def test_a_file_that_vanishes_after_it_was_listed(tmp_path: Path) -> None:
     (tmp_path / "b").rmdir()
     with pytest.raises(UserError, match=r"b/2\.png' was there"):
         read(source)
+
+
+def test_a_stream_goes_on_where_it_broke_off(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / str(number)).write_text(str(number))
+    starts = []
+
+    def read(start: int) -> Iterator[str]:
+        starts.append(start)
+        for number in range(start, 6):
+            yield (tmp_path / str(number)).read_text()
+
+    stream = patiently_each(read, 0)
+    assert [next(stream) for _ in range(3)] == ["0", "1", "2"]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with no_file_left_to_open():
+        timer = threading.Timer(0.3, resource.setrlimit, (resource.RLIMIT_NOFILE, before))
+        timer.start()
+        assert [*stream] == ["3", "4", "5"]
+        timer.join()
+    assert len(starts) > 1
+    assert set(starts[1:]) == {3}
+    (tmp_path / "5").unlink()
+    with pytest.raises(FileNotFoundError):
+        [*patiently_each(read, 4)]

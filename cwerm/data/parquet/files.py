@@ -6,6 +6,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from cwerm.data.parquet.images import Cell
 from cwerm.data.parquet.names import has_parquet_name, split_of
 from cwerm.data.parquet.plan import plan
 from cwerm.data.parquet.rows import read_rows
-from cwerm.data.reading import patiently
+from cwerm.data.reading import patiently, patiently_each
 from cwerm.data.source import Chunk, Sample
 from cwerm.errors import UserError, shown
 from cwerm.storage import filesystem, open_storage
@@ -179,6 +180,10 @@ class Parquet(FileSource):
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The chunk's rows, streamed."""
+        return patiently_each(partial(self._read_from, chunk), chunk.start)
+
+    def _read_from(self, chunk: Chunk, start: int) -> Iterator[Sample]:
+        chunk = replace(chunk, start=start, size=chunk.start + chunk.size - start)
         (path,) = chunk.files
         where = f"{self.uri}/{path}"
         with self._open(path) as handle:
