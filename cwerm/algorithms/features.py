@@ -9,16 +9,11 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
-
-from cwerm.algorithms.names import unknown_name
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["Backbone", "InputSpec", "embed", "load_backbone", "preprocess", "resize_window"]
 
@@ -50,6 +45,7 @@ class Backbone:
     module: Any  # torch.nn.Module; naming it would import torch
     spec: InputSpec
     num_features: int
+    remarks: tuple[str, ...] = ()  # what was decided in loading it, for people
 
 
 def load_backbone(
@@ -57,108 +53,101 @@ def load_backbone(
 ) -> Backbone:
     """The timm model `name` as a feature extractor.
 
-    `weights` is "pretrained" (timm's hub), "random" (drawn from `seed`), or a checkpoint file,
-    .safetensors or .pth, with timm's names or the same tensors in the same order. `image_size`
-    replaces the model's input size; images are then not scaled up before the centre crop (crop_pct
-    = 1), which would cut the borders of small images away. Raises ValueError for names, files and
-    sizes that do not fit.
+    `weights` is "pretrained" (timm's hub), "random" (drawn from `seed`), or a file of weights: one that
+    `read_weights` reads and that fits, or a model that cwerm has trained, with its own normalisation and
+    size. `image_size` replaces the model's input size; images are then not scaled up before the centre
+    crop (crop_pct = 1), which would cut the borders of small images away. A size whose border would not
+    reach the features is raised to the next one that fits. Raises ValueError for names, files and sizes
+    that do not fit.
     """
-    import timm
     import torch
 
-    import cwerm.algorithms.models  # noqa: F401 - registers the project's models with timm
+    from cwerm.algorithms.timm_backbones import (
+        check_backbone_name,
+        create_backbone,
+        fitting_backbone_size,
+        set_image_size,
+    )
+    from cwerm.algorithms.timm_models import channels_last
 
-    pretrained_names = timm.list_models(pretrained=True)
-    names = {*timm.list_models(), *pretrained_names}
-    if name not in names:
-        raise unknown_name("backbone", name, names)
-    if (
-        weights == "pretrained"
-        and name not in pretrained_names
-        and not timm.is_model_pretrained(name)
-    ):
-        raise ValueError(
-            f"timm has no pretrained weights for {name}; give a checkpoint file as weights"
-        )
+    file = None
+    if weights not in ("pretrained", "random"):
+        from cwerm.algorithms.weight_files import read_weights
+
+        file = read_weights(weights)
+    check_backbone_name(name, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = timm.create_model(name, pretrained=weights == "pretrained", num_classes=0)
-    if weights not in ("pretrained", "random"):
-        _load_file(module, name, weights)
-    config = timm.data.resolve_model_data_config(module)
+        module = create_backbone(name, pretrained=weights == "pretrained")
+    remarks = []
+    about = file.about if file else {}
+    if file is not None:
+        remarks.append(_load_file(module, name, file))
+    config = _resolved_config(module, about)
     if image_size is not None:
-        _set_image_size(module, name, image_size)
-        config |= {"input_size": (3, image_size, image_size), "crop_pct": 1.0}
+        size = fitting_backbone_size(name, image_size)
+        if size != image_size:
+            remarks.append(
+                f"images of {size} pixels: of {image_size}, {name} would leave out a border"
+            )
+        set_image_size(module, name, size)
+        config |= {"input_size": (3, size, size), "crop_pct": 1.0}
     _, height, width = config.pop("input_size")
     if height != width:
         raise ValueError(f"{name} takes images of {width}x{height}; give an image_size for squares")
     assert config["interpolation"] in RESAMPLING
     spec = InputSpec(size=height, **config)
-    module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    return Backbone(module, spec, _output_width(module, spec))
+    channels_last(module.eval().requires_grad_(False))
+    told = tuple(remark for remark in remarks if remark)
+    return Backbone(module, spec, _output_width(module, spec), told)
+
+
+def _load_file(module: Any, name: str, file: Any) -> str:
+    from cwerm.algorithms.timm_backbones import set_image_size
+    from cwerm.algorithms.weight_matching import load_weights_into
+
+    trained = file.about.get("model")
+    if isinstance(trained, str) and trained.partition(".")[0] != name.partition(".")[0]:
+        raise ValueError(
+            f"weights file {file.path} is of {trained}, not of {name}; name that model"
+        )
+    if isinstance(size := file.about.get("image_size"), int):
+        set_image_size(module, name, size)
+    return load_weights_into(module, name, file)
+
+
+def _resolved_config(module: Any, about: dict[str, Any]) -> dict[str, Any]:
+    """Input size and normalisation: timm's, or those that a model of cwerm's own was trained with."""
+    import timm
+
+    config = timm.data.resolve_model_data_config(module)
+    mean, std, size = (about.get(key) for key in ("mean", "std", "image_size"))
+    if mean is None or std is None or size is None:
+        return config
+    return {
+        "input_size": (3, int(size), int(size)),
+        "mean": tuple(map(float, mean)),
+        "std": tuple(map(float, std)),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+    }
 
 
 def _output_width(module: Any, spec: InputSpec) -> int:
     """Width of the pooled features, which for some models is not timm's `num_features`."""
     import torch
 
+    from cwerm.algorithms.timm_backbones import no_such_size
+
     with torch.inference_mode():
         try:
-            return int(module(torch.zeros(1, 3, spec.size, spec.size)).shape[1])
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"the backbone cannot take images of size {spec.size} ({reason}); use larger ones"
-            ) from None
-
-
-def _load_file(module: Any, name: str, path: str) -> None:
-    """Load a checkpoint's tensors, matched by name, or else by order as in timm's `remap`.
-
-    Unlike timm's, the match by order wants equal shapes and the full model's number of tensors: a
-    file of another model must not pass for this one.
-    """
-    import timm
-
-    try:
-        state = timm.models.load_state_dict(path)
-    except FileNotFoundError:
-        raise ValueError(
-            f"weights file {path} does not exist; give a path, 'pretrained' or 'random'"
-        ) from None
-    except Exception as error:  # whatever torch or safetensors raise on a broken file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"weights file {path} is no readable checkpoint ({reason}); export it again"
-        ) from None
-    expected = module.state_dict()
-    if not expected.keys() <= state.keys():
-        full = timm.create_model(name).state_dict()
-        names = full if len(state) == len(full) else expected
-        state = dict(zip(names, state.values(), strict=True)) if len(state) == len(names) else {}
-    chosen: dict[str, Tensor] = {}
-    for key, value in expected.items():
-        if key not in state or state[key].shape != value.shape:
-            raise ValueError(
-                f"weights file {path} does not fit {name}, first at {key}; name the model it is of"
-            )
-        chosen[key] = state[key]
-    module.load_state_dict(chosen)
-
-
-def _set_image_size(module: Any, name: str, image_size: int) -> None:
-    """Let models with a fixed input size (transformers) resample their position embeddings."""
-    size = module.pretrained_cfg["input_size"][-1]
-    if not module.pretrained_cfg.get("fixed_input_size") or image_size == size:
-        return
-    if not hasattr(module, "set_input_size"):
-        raise ValueError(
-            f"{name} takes images of size {size} only, got {image_size}; leave the size out"
-        )
-    try:
-        module.set_input_size(img_size=(image_size, image_size))
-    except AssertionError as error:
-        raise ValueError(f"{name} cannot take images of size {image_size}: {error}") from None
+            output = module(torch.zeros(1, 3, spec.size, spec.size))
+        except Exception as error:  # layers have words of their own for maps that are too small
+            raise ValueError(no_such_size("the backbone", spec.size, error)) from None
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:
+        raise ValueError("the backbone gives no single vector an image; choose another")
+    return int(output.shape[1])
 
 
 def preprocess(image: Image.Image, spec: InputSpec) -> UInt8[np.ndarray, "size size 3"]:

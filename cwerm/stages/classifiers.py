@@ -19,9 +19,15 @@ def check_classifier_name(key: str, name: str) -> None:
     import timm
 
     import cwerm.algorithms.models  # noqa: F401  registers the models for small images
+    from cwerm.algorithms.timm_models import source_of
 
+    if source_of(name):
+        raise UserError(
+            f"{key}: '{name}' names weights, and training starts from random ones; give timm's name of the "
+            "model"
+        )
     names = timm.list_models()
-    if name not in names:
+    if name not in names and name not in timm.list_models(pretrained=True):
         hint = did_you_mean(name, names) or "; see timm.list_models() for the names"
         raise UserError(f"{key}: unknown model '{name}'{hint}")
 
@@ -37,23 +43,50 @@ def batch_bytes(section: str, name: str, num_classes: int, size: int) -> int:
     model = create_classifier(f"{section}.model", name, num_classes, size, seed=0)
     try:
         return estimate_batch_bytes(model, (3, size, size), training=True)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{section}.image_size: {name} can't take images of {size} pixels ({reason}); "
-            f"set {section}.image_size or choose another {section}.model"
-        ) from error
+    except Exception as error:  # layers have words of their own for maps that are too small
+        raise _no_such_size(f"{section}.model", name, size, error) from error
 
 
-def create_classifier(key: str, name: str, num_classes: int, size: int, seed: int) -> nn.Module:
-    """A freshly initialised classifier for RGB images of ``size`` pixels, the same for a seed."""
+def classifier_size(section: str, name: str, size: int) -> int:
+    """``size``, or the next side at which no border of an image is left out by a model of patches.
+
+    Raises:
+        UserError: the model can't take images of that size.
+    """
+    from cwerm.algorithms.timm_models import fitting_size
+
+    return fitting_size(lambda side: create_classifier(f"{section}.model", name, 2, side, 0), size)
+
+
+def create_classifier(
+    key: str, name: str, num_classes: int, size: int | None, seed: int
+) -> nn.Module:
+    """A freshly initialised classifier for RGB images of ``size`` pixels, the same for a seed.
+
+    Without a size it is the model's own.
+
+    Raises:
+        UserError: timm has no such model, or the model can't take images of that size.
+    """
     import timm
     import torch
 
     check_classifier_name(key, name)
+    sized = {} if size is None else {"img_size": size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return timm.create_model(name, num_classes=num_classes, img_size=size)
+            return timm.create_model(name, num_classes=num_classes, **sized)
         except TypeError:  # only models with position embeddings take a size
             return timm.create_model(name, num_classes=num_classes)
+        except Exception as error:
+            raise _no_such_size(key, name, size, error) from error
+
+
+def _no_such_size(key: str, name: str, size: int | None, error: Exception) -> UserError:
+    section = key.partition(".")[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"{section}.image_size: {name} can't take images of {size} pixels ({reason}); "
+        f"set {section}.image_size or choose another {section}.model"
+    )
