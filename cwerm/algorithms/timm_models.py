@@ -26,13 +26,14 @@ def source_of(name: str) -> str:
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """The module with its 4-dimensional tensors in channels-last memory; those of others stay.
+    """The module with its 4-dimensional parameters in channels-last memory.
 
-    ``module.to(memory_format=...)`` fails where a layer has five dimensions.
+    ``module.to(memory_format=...)`` fails where a layer has five dimensions, and turns buffers as well,
+    which no collective operation takes then.
     """
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return module
 
 

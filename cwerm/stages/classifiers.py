@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from cwerm import console
+from cwerm.artifacts import Artifact
+from cwerm.config import Job
 from cwerm.errors import UserError, did_you_mean
+from cwerm.stages import pixels
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def check_classifier_name(key: str, name: str) -> None:
@@ -58,6 +64,18 @@ def classifier_size(section: str, name: str, size: int) -> int:
     return fitting_size(lambda side: create_classifier(f"{section}.model", name, 2, side, 0), size)
 
 
+def told_size(job: Job, section: str, images: Artifact) -> int:
+    """The side of the images that the section's model takes, said where it is not the one asked for."""
+    settings = getattr(job, section)
+    asked = pixels.square_size(settings.image_size, images)
+    size = classifier_size(section, settings.model, asked)
+    if size != asked:
+        console.note(
+            f"{section}: images of {size} pixels: of {asked}, {settings.model} would leave out a border"
+        )
+    return size
+
+
 def create_classifier(
     key: str, name: str, num_classes: int, size: int | None, seed: int
 ) -> nn.Module:
@@ -81,6 +99,33 @@ def create_classifier(
             return timm.create_model(name, num_classes=num_classes)
         except Exception as error:
             raise _no_such_size(key, name, size, error) from error
+
+
+def savable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: contiguous, on the CPU, and none that shares memory.
+
+    Some networks use one tensor in several places, and have it under several names.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return found
+
+
+def freeze_unused(model: nn.Module, size: int) -> None:
+    """Freeze parameters that no output depends on: DDP would wait for their gradients."""
+    import torch
+
+    probe = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
+        outputs = probe(torch.rand(2, 3, size, size))
+    outputs.sum().backward()
+    for parameter, tried in zip(model.parameters(), probe.parameters(), strict=True):
+        parameter.requires_grad_(parameter.requires_grad and tried.grad is not None)
 
 
 def _no_such_size(key: str, name: str, size: int | None, error: Exception) -> UserError:

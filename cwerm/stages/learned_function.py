@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
 from cwerm.data.images import decode
@@ -92,7 +93,7 @@ class LearnedFunction:
             self.normalise = pixels.Normaliser(tuple(how["mean"]), tuple(how["std"]))
             section = self.job.reweight
             model = create_classifier("reweight.model", section.model, len(names), self.size, 0)
-            model = model.to(memory_format=torch.channels_last)
+            model = channels_last(model)
         model.load_state_dict(self._tensors(learned, "classifier"))
         return model
 

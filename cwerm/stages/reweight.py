@@ -17,9 +17,9 @@ from cwerm import console, schema
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import capacity, cluster, common, ingest, pixels, reweight_fit, select, session
+from cwerm.stages import capacity, cluster, common, ingest, reweight_fit, select, session
 from cwerm.stages.board import progress_board
-from cwerm.stages.classifiers import batch_bytes
+from cwerm.stages.classifiers import batch_bytes, told_size
 from cwerm.stages.reweight_fit import Learned
 
 NAME = "reweight"
@@ -92,7 +92,7 @@ def check_batch(job: Job, images: Artifact) -> None:
         UserError: naming the key to change.
     """
     if job.reweight.input == "images" and job.reweight_method in ("metaweightnet", "l2r"):
-        size = pixels.square_size(job.reweight.image_size, images)
+        size = told_size(job, "reweight", images)
         need = batch_bytes("reweight", job.reweight.model, len(images.info["class_names"]), size)
         capacity.check_memory("reweight.batch_size", MEMORY_MARGIN * need, job.reweight.batch_size)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore, Writer
 from cwerm.config import Job
 from cwerm.errors import blame
 from cwerm.stages import common, extract, ingest, pixels, select
-from cwerm.stages.classifiers import create_classifier
+from cwerm.stages.classifiers import classifier_size, create_classifier, savable
 
 SAVE_SECONDS = 5.0  # between saved states, from which an interrupted run goes on
 LEAST_STEPS, LEAST_EPOCHS = 1500, 10
@@ -118,9 +119,13 @@ def fit_weights(
             **extra,
         )
     description = {"cwerm": json.dumps(sets.description)}
-    files = {"classifier.safetensors": save(_tensors(method.classifier), metadata=description)}
+    files = {
+        "classifier.safetensors": save(
+            savable(method.classifier.state_dict()), metadata=description
+        )
+    }
     if job.reweight_method == "metaweightnet":
-        files["weight_net.safetensors"] = save(_tensors(method.weight_net))
+        files["weight_net.safetensors"] = save(savable(method.weight_net.state_dict()))
     return Learned(sets.ids, weights, method.losses_, method.history_, files)
 
 
@@ -180,7 +185,8 @@ def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features:
         return _Sets(ids, inputs, labels, meta_inputs, meta_labels)
     import torch
 
-    size = pixels.square_size(job.reweight.image_size, images)
+    asked = pixels.square_size(job.reweight.image_size, images)
+    size = classifier_size("reweight", job.reweight.model, asked)
     train = pixels.take_pixels(store, images, "images", ids, size)
     trusted = pixels.take_pixels(store, images, meta_table, meta_ids, size)
     normalise = pixels.Normaliser.of(train)
@@ -192,7 +198,7 @@ def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features:
         labels,
         normalise(torch.from_numpy(trusted)).numpy(),
         meta_labels,
-        model.to(memory_format=torch.channels_last),
+        channels_last(model),
         {"mean": normalise.mean, "std": normalise.std, "image_size": size},
     )
 
@@ -220,10 +226,6 @@ def _crop_and_flip(inputs: Any, generator: Any) -> Any:
     offsets = torch.randint(0, 2 * padding + 1, (len(inputs), 2), generator=generator)
     flips = torch.rand(len(inputs), generator=generator) < 0.5
     return crop_and_flip(inputs, offsets.to(inputs.device), flips.to(inputs.device), padding)
-
-
-def _tensors(module: Any) -> dict[str, Any]:
-    return {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
 
 
 def _save_state(writer: Writer, state: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.stages import broadcast, capacity, common, ingest, pixels, select, session
 from cwerm.stages.board import progress_board
-from cwerm.stages.classifiers import batch_bytes
+from cwerm.stages.classifiers import batch_bytes, classifier_size, savable, told_size
 from cwerm.stages.ranks import run_on_ranks
 
 NAME = "train"
@@ -61,6 +61,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
 def loop_inputs(job: Job, store: ArtifactStore, images: Artifact) -> dict[str, Any]:
     """What the loop of `train_loop` reads, on any number of workers."""
     samples, weights = training_set(job, store, images)
+    asked = pixels.square_size(job.train.image_size, images)
     return {
         "job": job,
         "store": store,
@@ -68,7 +69,7 @@ def loop_inputs(job: Job, store: ArtifactStore, images: Artifact) -> dict[str, A
         "samples": samples,
         "weights": weights,
         "samples_per_epoch": images.rows("images") - len(select.held_out(job, store, images)),
-        "size": pixels.square_size(job.train.image_size, images),
+        "size": classifier_size("train", job.train.model, asked),
     }
 
 
@@ -102,7 +103,7 @@ def check_batch(job: Job, images: Artifact) -> None:
     """
     batch_size, workers = job.train.batch_size, capacity.num_workers(job)
     check_batch_size(job, workers)
-    size = pixels.square_size(job.train.image_size, images)
+    size = told_size(job, "train", images)
     need = batch_bytes("train", job.train.model, len(images.info["class_names"]), size)
     share = capacity.workers_sharing_memory(workers) / workers
     capacity.check_memory("train.batch_size", int(MEMORY_MARGIN * need * share), batch_size)
@@ -136,8 +137,7 @@ def _commit(job: Job, writer: Writer, images: Artifact, result: Any) -> Artifact
         **state["input"],
     }
     metadata = {"cwerm": json.dumps(description)}  # one key, as safetensors shuffles several
-    tensors = {name: tensor.contiguous() for name, tensor in state["model"].items()}
-    writer.write_file("model.safetensors", save(tensors, metadata=metadata))
+    writer.write_file("model.safetensors", save(savable(state["model"]), metadata=metadata))
     writer.write_file("history.json", json.dumps(state["history"], indent=1).encode())
     trained = sum(epoch["seconds"] for epoch in state["history"])
     return writer.commit({}, last, least_seconds=trained)

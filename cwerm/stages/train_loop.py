@@ -11,11 +11,12 @@ from typing import Any
 
 from cwerm.algorithms import erm
 from cwerm.algorithms.evaluation import Evaluation
+from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.stages import pixels
-from cwerm.stages.classifiers import create_classifier
+from cwerm.stages.classifiers import create_classifier, freeze_unused
 
 EVALUATION_BATCH = 500
 HISTOGRAM_BINS = 64
@@ -81,7 +82,9 @@ class Worker:
         classes = len(images.info["class_names"])
         seed = self.job.seed
         model = create_classifier("train.model", self.job.train.model, classes, size, seed)
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        if world_size > 1:
+            freeze_unused(model, size)
+        self.model = channels_last(model.to(device))
         self.parallel: Any = self.model
         if world_size > 1:
             devices = [device] if device.type == "cuda" else None
