@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from cwerm import console
 from cwerm.algorithms import selection
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
-from cwerm.errors import UserError, blame, did_you_mean
+from cwerm.errors import UserError, blame
 
 
 def check(job: Job, store: ArtifactStore) -> None:
@@ -21,7 +22,7 @@ def check(job: Job, store: ArtifactStore) -> None:
         UserError: the first thing that is wrong.
     """
     from cwerm.stages import extract, ingest, reweight, session, train
-    from cwerm.stages.classifiers import check_classifier_name
+    from cwerm.stages.classifiers import check_classifier
     from cwerm.stages.ingest_sources import open_sources
 
     session.quiet_ray()
@@ -37,9 +38,9 @@ def check(job: Job, store: ArtifactStore) -> None:
         extract.weights_identity(job, store)  # reads their file
     store.storage.check_writable()
     session.check_address(job)
-    check_classifier_name("train.model", job.train.model)
+    check_classifier(job, "train")
     if coreset and job.reweight.input == "images":
-        check_classifier_name("reweight.model", job.reweight.model)
+        check_classifier(job, "reweight")
     ingest.key(job, store)  # reads all that local sources hold
     if coreset and not store.committed(extract.NAME, extract.key(job, store)):
         _check_backbone(job)
@@ -53,7 +54,7 @@ def check_images(job: Job, store: ArtifactStore, images: Artifact) -> None:
             not fit the memory.
     """
     from cwerm.algorithms import coreset
-    from cwerm.stages import broadcast, common, extract, reweight, select, train
+    from cwerm.stages import broadcast, common, extract, reweight, select, session, train
 
     labels = common.labels_of(store, images)
     held_out = select.held_out(job, store, images)
@@ -66,30 +67,30 @@ def check_images(job: Job, store: ArtifactStore, images: Artifact) -> None:
     if not job.trains_on_coreset:
         broadcast.check_neighbors(job, size)
     if not store.committed(extract.NAME, extract.key(job, store)):
+        session.ensure_ray(job)  # ingest may have found all it needs in the store
         reweight.check_batch(job, images)
         train.check_batch(job, images)
 
 
 def _check_backbone(job: Job) -> None:
     """Load the backbone, so that a wrong file does not show after hours of reading images."""
-    import timm
-
     from cwerm.algorithms.features import load_backbone
+    from cwerm.algorithms.timm_backbones import check_backbone_name
+    from cwerm.algorithms.timm_models import source_of
     from cwerm.stages import extract
 
     features = job.features
-    names = [*timm.list_models(), *timm.list_models(pretrained=True)]
-    if features.backbone not in names:
-        raise UserError(
-            f"features.backbone: unknown model '{features.backbone}'"
-            f"{did_you_mean(features.backbone, names) or '; see timm.list_models()'}"
-        )
-    with blame("features.image_size"):
-        load_backbone(features.backbone, "random", features.image_size)
+    with blame("features.backbone"):
+        check_backbone_name(features.backbone)
+    if not source_of(features.backbone):
+        with blame("features.image_size"):
+            load_backbone(features.backbone, "random", features.image_size)
     with tempfile.TemporaryDirectory() as folder, blame("features.weights"):
         weights = extract.weights_file(features, Path(folder), job.s3)
         backbone = load_backbone(features.backbone, weights, features.image_size)
         _check_finite(backbone.module, weights)
+    for remark in backbone.remarks:
+        console.note(f"features: {remark}")
 
 
 def _check_finite(module: Any, weights: str) -> None:

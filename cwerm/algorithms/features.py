@@ -99,7 +99,7 @@ def load_backbone(
     spec = InputSpec(size=height, **config)
     channels_last(module.eval().requires_grad_(False))
     told = tuple(remark for remark in remarks if remark)
-    return Backbone(module, spec, _output_width(module, spec), told)
+    return Backbone(module, spec, _output_width(module, name, spec), told)
 
 
 def _load_file(module: Any, name: str, file: Any) -> str:
@@ -134,7 +134,7 @@ def _resolved_config(module: Any, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _output_width(module: Any, spec: InputSpec) -> int:
+def _output_width(module: Any, name: str, spec: InputSpec) -> int:
     """Width of the pooled features, which for some models is not timm's `num_features`."""
     import torch
 
@@ -144,9 +144,9 @@ def _output_width(module: Any, spec: InputSpec) -> int:
         try:
             output = module(torch.zeros(1, 3, spec.size, spec.size))
         except Exception as error:  # layers have words of their own for maps that are too small
-            raise ValueError(no_such_size("the backbone", spec.size, error)) from None
+            raise ValueError(no_such_size(name, spec.size, error)) from None
     if not isinstance(output, torch.Tensor) or output.ndim != 2:
-        raise ValueError("the backbone gives no single vector an image; choose another")
+        raise ValueError(f"{name} gives no single vector an image; choose another")
     return int(output.shape[1])
 
 

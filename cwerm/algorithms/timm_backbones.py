@@ -20,10 +20,10 @@ __all__ = [
 ]
 
 
-def check_backbone_name(name: str, weights: str = "random") -> None:
-    """Raise ValueError for a name that timm does not know, or has no pretrained weights for."""
+def check_backbone_name(name: str, weights: str | None = None) -> None:
+    """Raise ValueError for a name that timm does not know, or that `weights` do not go with."""
     if source_of(name):
-        if weights != "pretrained":
+        if weights not in (None, "pretrained"):
             raise ValueError(
                 f"{name} comes with its own weights; leave the weights at 'pretrained'"
             )
@@ -79,8 +79,12 @@ def fitting_backbone_size(name: str, image_size: int) -> int:
 
 def no_such_size(name: str, size: int, error: Exception) -> str:
     """Why a model takes no images of that size, in one line."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"{name} cannot take images of size {size} ({reason}); use larger ones"
+    reason = (str(error).splitlines() or [""])[0]
+    config = None if source_of(name) else timm.get_pretrained_cfg(name)
+    own = f", its own {config.input_size[-1]} for one" if config else ""
+    return (
+        f"{name} cannot take images of size {size}{reason and f' ({reason})'}; use larger ones{own}"
+    )
 
 
 def set_image_size(module: Any, name: str, image_size: int) -> None:

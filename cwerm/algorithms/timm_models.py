@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-__all__ = ["channels_last", "fitting_size", "pretrained_source", "source_of"]
+__all__ = ["channels_last", "fitting_size", "local_folder", "pretrained_source", "source_of"]
 
 SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 CONNECT_SECONDS = 5.0
@@ -23,6 +23,22 @@ MOST_MORE = 64  # pixels that a side may grow by
 def source_of(name: str) -> str:
     """``hf-hub`` or ``local-dir`` where a name says that the model lies there; "" for timm's own names."""
     return next((s.rstrip(":").replace("_", "-") for s in SOURCES if name.startswith(s)), "")
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a ``local-dir:`` name, None for all others.
+
+    Raises:
+        ValueError: it is no absolute path, which workers need, or not timm's folder of a model.
+    """
+    if source_of(name) != "local-dir":
+        return None
+    folder = Path(name.partition(":")[2])
+    if not folder.is_absolute():
+        raise ValueError(f"{name}: give an absolute path, and one that all hosts see")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{name}: no config.json in '{folder}'; give timm's folder of a model")
+    return folder
 
 
 def channels_last(module: nn.Module) -> nn.Module:
@@ -42,12 +58,9 @@ def pretrained_source(name: str) -> Iterator[None]:
     """Around the making of a pretrained model: its weights are in the cache or can be had, known in seconds.
 
     Raises:
-        ValueError: neither; names the host and what else can be given.
+        ValueError: neither; names the host and what else can be given. As `local_folder`.
     """
-    if source_of(name) == "local-dir":
-        folder = Path(name.partition(":")[2])
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{name}: no config.json in '{folder}'; give timm's folder of a model")
+    if local_folder(name) is not None:
         yield
         return
     from huggingface_hub import constants
@@ -126,8 +139,7 @@ def fitting_size(build: Callable[[int | None], nn.Module], size: int) -> int:
         if patch == 1 or not _loses_border(module, size):
             return size
     for side in range(-(-size // patch) * patch, size + MOST_MORE, patch):
-        module = build(side)
-        if not _loses_border(module, side):
+        if not _loses_border(build(side), side):
             return side
     return size
 
@@ -151,7 +163,11 @@ def _loses_border(module: nn.Module, side: int) -> bool:
     module.eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, side, side, generator=generator).requires_grad_()
-    (gradient,) = torch.autograd.grad(_total(module(images)), images)
+    try:
+        output = module(images)
+    except Exception:  # of its own; who uses the module says which sizes it takes
+        return False
+    (gradient,) = torch.autograd.grad(_total(output), images)
     seen = gradient.abs().sum((0, 1))
     return not (seen[-1].any() and seen[:, -1].any())
 

@@ -38,6 +38,24 @@ def check_classifier_name(key: str, name: str) -> None:
         raise UserError(f"{key}: unknown model '{name}'{hint}")
 
 
+def check_classifier(job: Job, section: str) -> None:
+    """Check a section's model, and where its size is given whether it takes images of it.
+
+    Raises:
+        UserError: as `check_classifier_name` and `batch_bytes`.
+    """
+    settings = getattr(job, section)
+    name, _, tag = settings.model.partition(".")
+    check_classifier_name(f"{section}.model", settings.model)
+    if tag:
+        console.note(
+            f"{section}.model: '{tag}' names weights; training starts from random ones of {name}"
+        )
+    if settings.image_size is not None:
+        size = classifier_size(section, settings.model, settings.image_size)
+        batch_bytes(section, settings.model, 2, size)
+
+
 def batch_bytes(section: str, name: str, num_classes: int, size: int) -> int:
     """Bytes of activations that training takes a sample of ``size`` pixels.
 
@@ -71,7 +89,7 @@ def told_size(job: Job, section: str, images: Artifact) -> int:
     size = classifier_size(section, settings.model, asked)
     if size != asked:
         console.note(
-            f"{section}: images of {size} pixels: of {asked}, {settings.model} would leave out a border"
+            f"{section} takes images of {size} pixels, as {settings.model} would leave out a border of {asked}"
         )
     return size
 
@@ -129,9 +147,13 @@ def freeze_unused(model: nn.Module, size: int) -> None:
 
 
 def _no_such_size(key: str, name: str, size: int | None, error: Exception) -> UserError:
+    import timm
+
     section = key.partition(".")[0]
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = (str(error).splitlines() or [""])[0]
+    config = timm.get_pretrained_cfg(name)
+    own = f" (its own is {config.input_size[-1]})" if config else ""
     return UserError(
-        f"{section}.image_size: {name} can't take images of {size} pixels ({reason}); "
-        f"set {section}.image_size or choose another {section}.model"
+        f"{section}.image_size: {name} can't take images of {size} pixels{reason and f' ({reason})'}; "
+        f"set {section}.image_size{own} or choose another {section}.model"
     )

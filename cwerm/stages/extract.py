@@ -127,11 +127,19 @@ def weights_identity(job: Job, store: ArtifactStore) -> str:
     """
 
     def find() -> str:
+        from cwerm.algorithms.timm_models import local_folder
+
+        with blame("features.backbone"):
+            own = local_folder(job.features.backbone)
+        if own is not None:  # the weights lie in the backbone's folder
+            files = sorted(path for path in own.iterdir() if path.is_file())
+            sums = [f"{path.name} {_identity_of(str(path))}" for path in files]
+            return hashlib.sha256("\n".join(sums).encode()).hexdigest()
         with tempfile.TemporaryDirectory() as folder:
             weights = weights_file(job.features, Path(folder), job.s3)
             return _identity_of(weights)
 
-    return store.identity(f"weights {job.features.weights}", find)
+    return store.identity(f"weights {job.features.weights} {job.features.backbone}", find)
 
 
 def _identity_of(weights: str) -> str:
