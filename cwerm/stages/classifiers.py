@@ -89,7 +89,8 @@ def told_size(job: Job, section: str, images: Artifact) -> int:
     size = classifier_size(section, settings.model, asked)
     if size != asked:
         console.note(
-            f"{section} takes images of {size} pixels, as {settings.model} would leave out a border of {asked}"
+            f"{section} takes images of {size} pixels, as {settings.model} would leave out a border of "
+            f"{asked}"
         )
     return size
 
