@@ -88,7 +88,7 @@ def load_backbone(
         size = fitting_backbone_size(name, image_size)
         if size != image_size:
             remarks.append(
-                f"images of {size} pixels: of {image_size}, {name} would leave out a border"
+                f"takes images of {size} pixels, as {name} would leave out a border of {image_size}"
             )
         set_image_size(module, name, size)
         config |= {"input_size": (3, size, size), "crop_pct": 1.0}
@@ -121,6 +121,8 @@ def _resolved_config(module: Any, about: dict[str, Any]) -> dict[str, Any]:
     import timm
 
     config = timm.data.resolve_model_data_config(module)
+    # read from a file they are lists
+    config |= {key: tuple(config[key]) for key in ("mean", "std", "input_size")}
     mean, std, size = (about.get(key) for key in ("mean", "std", "image_size"))
     if mean is None or std is None or size is None:
         return config
