@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from cwerm.errors import UserError, did_you_mean
+from cwerm.errors import UserError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from cwerm.config import Job
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _leave(code: int, line: str) -> NoReturn:
-    print(f"cwerm: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
+    print(f"cwerm: {shown(' '.join(line.split()))}", file=sys.stderr)  # noqa: T201
     sys.exit(code)
 
 

@@ -23,7 +23,6 @@ from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.data.images import FULL_SCALES, decode, read
 from cwerm.data.source import Sample, Source
-from cwerm.errors import UserError
 from cwerm.stages import common
 from cwerm.stages.ingest_assign import ChunkRows, assign_rows
 from cwerm.stages.ingest_classes import check_classes, encode
@@ -56,8 +55,6 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     """
     sources = open_sources(job, store)
     chunks = plan_chunks(job, sources)
-    if not any(table == "images" for table, _, _ in chunks):
-        raise UserError(f"data.source: '{job.data.source}' holds no images; check the path")
     writer = Writer(store, NAME, key(job, store), _parameters(job))
     with worker_pool(job, len(chunks)) as pool:
         return _ingest(job, sources, chunks, writer, pool)

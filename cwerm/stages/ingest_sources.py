@@ -74,17 +74,34 @@ def naming(role: str) -> Iterator[None]:
 
 
 def plan_chunks(job: Job, sources: dict[str, Source]) -> list[WorkItem]:
-    """All chunks to read, in order, each with the table that its images are for."""
+    """All chunks to read, in order, each with the table that its images are for.
+
+    Raises:
+        UserError: a source has no split that could be what it is named for.
+    """
     rows = job.data.rows_per_part
-    items = [("images", "source", chunk) for chunk in sources["source"].chunks("train", rows)]
+    source = sources["source"]
+    items = [("images", "source", chunk) for chunk in source.chunks("train", rows)]
+    if not items:
+        found = [source.origin(split) for split in ("val", "test") if source.chunks(split, rows)]
+        raise UserError(
+            f"data.source: '{job.data.source}' has no training images"
+            + (f", only {' and '.join(found)}; rename that" if found else "; check the path")
+        )
     if "test" in sources:
-        test = sources["test"]
-        chunks = test.chunks("test", rows) or test.chunks("train", rows)
-        items += [("test_images", "test", chunk) for chunk in chunks]
+        items += _first(job, sources, "test", ("test", "train"))
     else:
-        chunks = sources["source"].chunks("test", rows)
-        items += [("test_images", "source", chunk) for chunk in chunks]
+        items += [("test_images", "source", chunk) for chunk in source.chunks("test", rows)]
     if "trusted" in sources:
-        chunks = sources["trusted"].chunks("train", rows)
-        items += [("trusted_images", "trusted", chunk) for chunk in chunks]
+        items += _first(job, sources, "trusted", ("train", "test"))
     return items
+
+
+def _first(
+    job: Job, sources: dict[str, Source], role: str, splits: tuple[str, ...]
+) -> list[WorkItem]:
+    """The first of the splits that the source of the role has."""
+    for split in splits:
+        if chunks := sources[role].chunks(split, job.data.rows_per_part):
+            return [(f"{role}_images", role, chunk) for chunk in chunks]
+    raise UserError(f"data.{role}: '{getattr(job.data, role)}' holds no images; check the path")

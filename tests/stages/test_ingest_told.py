@@ -13,6 +13,7 @@ from cwerm.config import Job, parse_job
 from cwerm.data import decode
 from cwerm.data.catalog import open_source
 from cwerm.data.source import Sample
+from cwerm.errors import UserError
 from cwerm.stages.ingest import _images_table
 from cwerm.stages.ingest_sources import plan_chunks
 from cwerm.stages.ingest_told import full_scale, understood
@@ -60,6 +61,19 @@ def test_classes_and_splits_are_told(tmp_path: Path) -> None:
         "data.test: left out: 1 x folder @eaDir",
         "data.trusted: left out: 1 x folder @eaDir",
     ]
+
+
+def test_a_source_without_the_split_that_is_asked_for(tmp_path: Path) -> None:
+    fill(tmp_path / "a", {"valid/cat": 1, "valid/dog": 2})
+    fill(tmp_path / "b", {"cat": 1, "dog": 1})
+    with pytest.raises(
+        UserError, match=r"^data\.source: '.*' has no training images, only valid/; re"
+    ):
+        told(job_of(source=f"{tmp_path}/a"), [1, 2])
+    job = job_of(source=f"{tmp_path}/b", test=f"{tmp_path}/a", trusted=f"{tmp_path}/a")
+    assert told(job, [1, 1])[1] == (
+        "train: all class folders; test: valid/ of data.test; trusted: valid/ of data.trusted"
+    )
 
 
 def test_many_classes_are_told_shortly(tmp_path: Path) -> None:
