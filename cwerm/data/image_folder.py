@@ -99,6 +99,11 @@ class ImageFolder(FileSource):
     def _check_classes(self) -> None:
         names = self._names()
         for split, classes in names.items():
+            if "" in classes:
+                raise UserError(
+                    f"data.source: below '{self.uri}' a class folder has no name (two slashes in a row); "
+                    "rename the objects"
+                )
             twins = sorted(name for name in classes if alike(name) in classes - {name})
             if twins:
                 raise UserError(

@@ -62,6 +62,32 @@ def test_a_change_after_the_listing_is_noticed(
         [*source.read(source.chunks("train", 10)[0])]
 
 
+def test_what_lies_beside_images_in_a_bucket(s3_prefix: str) -> None:  # noqa: F811
+    images = [
+        "Training/cat/1.jpe",
+        "Training/cat/deep/2",
+        "Training/dog/3.HEIC",
+        "Testing/dog/4.PNG",
+    ]
+    beside = [
+        "Training/cat/@eaDir/1.jpe/t.jpg",
+        "__MACOSX/Training/cat/._1.jpe",
+        "Training/.DS_Store",
+    ]
+    beside += ["Training/dog/notes.txt", "labels.csv", "Training/dog/.hidden/5.png"]
+    source = open_source(put(s3_prefix, dict.fromkeys([*images, *beside], b"x")))
+    found = {
+        split: [s.path for chunk in source.chunks(split, 9) for s in source.read(chunk)]
+        for split in ("train", "test")
+    }
+    assert found == {"train": images[:3], "test": images[3:]}
+    assert source.origin("test") == "Testing/"
+    assert source.remarks() == [
+        "left out: 1 x .csv, 1 x .txt, 1 x folder .hidden, 1 x folder @eaDir, 1 x folder __MACOSX, "
+        "1 x hidden file"
+    ]
+
+
 def test_one_object(s3_prefix: str, small_data: Path) -> None:  # noqa: F811
     storage = open_storage(s3_prefix)
     storage.upload(small_data / "train.parquet", "a/train.parquet")
