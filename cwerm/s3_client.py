@@ -25,6 +25,8 @@ FIRST_SECONDS = 10.0  # likewise where the server has not answered this process 
 LONGEST_WAIT = 4.0
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
+SHORTEST_READ = 1.0
+LOGIN_SECONDS = 4.0  # for the answer of who gives credentials, twice
 TELL_SECONDS = 30.0  # between two lines about one outage
 QUIET_SECONDS = 1.5  # a shorter one is not told
 CONNECTIONS = 32
@@ -66,6 +68,14 @@ def _client(settings: S3, _surroundings: int) -> Any:
     try:
         # a session of its own: the shared one keeps the credentials that it saw first
         session = boto3.session.Session(profile_name=settings.profile)
+        # for those that give credentials, which would be asked for minutes
+        session._session.set_default_client_config(
+            Config(
+                connect_timeout=LOGIN_SECONDS / 2,
+                read_timeout=LOGIN_SECONDS,
+                retries={"total_max_attempts": 2},
+            )
+        )
         client: Any = session.client(
             "s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config
         )
@@ -113,7 +123,7 @@ class _Patience:
 
     def _allow(self, context: dict[str, Any], left: float) -> None:
         longest = LAST_SECONDS if _interrupt.is_recent() else READ_SECONDS
-        context["read_timeout"] = min(longest, max(left, 1.0))
+        context["read_timeout"] = min(longest, max(left, SHORTEST_READ))
 
     def repeat(
         self,

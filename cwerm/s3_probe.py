@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cwerm.errors import UserError
@@ -22,23 +23,27 @@ def probe(storage: S3Storage) -> None:
         UserError: the first thing that is refused, or that the server lacks or ignores.
     """
     name = f".write-test-{uuid.uuid4().hex}"
-    _try(storage, name, lambda: storage.write_bytes(name, CONTENT))
+    _try(storage, lambda: storage.write_bytes(name, CONTENT))
     try:
         # a missing object is said to be one only to who may list
-        _try(storage, name, lambda: next(storage.walk_keys(name), None))
-        _try(storage, name, lambda: _read(storage, name))
-        _try(storage, name, lambda: _write_once(storage, name), CONDITIONS)
-    finally:
-        _try(storage, name, lambda: storage.delete(name))
+        _try(storage, lambda: next(storage.walk_keys(name), None))
+        _try(storage, lambda: _read(storage, name))
+        _try(storage, lambda: _write_once(storage, f"{name}-once"), CONDITIONS)
+    except UserError:
+        with suppress(UserError):  # what went wrong first is told
+            storage.delete(name)
+        raise
+    _try(storage, lambda: storage.delete(name))
 
 
-def _try(
-    storage: S3Storage, name: str, action: Callable[[], object], lacking: str = CHECKSUMS
-) -> None:
+def _try(storage: S3Storage, action: Callable[[], object], lacking: str = CHECKSUMS) -> None:
     try:
         action()
     except UserError as error:
-        reason, _, remedy = str(error).removeprefix(f"{storage.uri(name)}: ").partition("; ")
+        text = str(error)
+        if text.startswith(f"{storage.root}/"):
+            text = text.partition(": ")[2]
+        reason, _, remedy = text.partition("; ")
         if "NotImplemented" in reason or "(501)" in reason:
             remedy = lacking
         raise UserError(
@@ -58,11 +63,8 @@ def _read(storage: S3Storage, name: str) -> None:
 
 
 def _write_once(storage: S3Storage, name: str) -> None:
-    once = f"{name}-once"
-    try:
-        won = [storage.write_bytes(once, text, if_absent=True) for text in (CONTENT, b"2")]
-    finally:
-        storage.delete(once)
+    won = [storage.write_bytes(name, text, if_absent=True) for text in (CONTENT, b"2")]
+    storage.delete(name)
     if won != [True, False]:
         raise UserError(
             f"the server ignores If-None-Match, so that two runs would mix; {CONDITIONS}"

@@ -145,7 +145,9 @@ def proxy_words(url: str) -> str:
     if not proxy:
         return ""
     proxy = _bare(proxy if "://" in proxy else f"http://{proxy}")
-    return f"asked through the proxy {proxy} of {scheme}_proxy; no_proxy={host} would go round it"
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    name = next((name for name in names if os.environ.get(name)), "the system's settings")
+    return f"asked through the proxy {proxy} of {name}; no_proxy={host} would go round it"
 
 
 def credentials_problem(error: Exception, settings: S3) -> str:

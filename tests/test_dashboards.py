@@ -92,8 +92,8 @@ def test_the_address_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", ["", "/api/packages", "/api/jobs"])
 def test_a_dashboard_that_falls_silent(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(submit, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(submit, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(submit, "ANSWER_SECONDS", 0.5)
     started = time.monotonic()
     with (
         dashboard({path: None}) if path else silent_server() as address,

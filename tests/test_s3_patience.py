@@ -24,7 +24,7 @@ from cwerm.errors import UserError
 from cwerm.sections import S3
 from cwerm.storage import S3Storage, open_storage
 
-FIRST, PATIENCE = 1.0, 5.0
+FIRST, PATIENCE = 0.5, 3.0
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,7 @@ def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same patience in less time, for this process."""
     monkeypatch.setattr(s3_client, "FIRST_SECONDS", FIRST)
     monkeypatch.setattr(s3_client, "PATIENCE_SECONDS", PATIENCE)
+    monkeypatch.setattr(s3_client, "SHORTEST_READ", 0.5)
     monkeypatch.setattr(s3_client, "QUIET_SECONDS", 0.3)
 
 
@@ -86,7 +87,7 @@ def test_a_busy_server_is_waited_for_and_told(s3_prefix: str) -> None:  # noqa: 
 
     def answer(asked: Asked) -> Said | None:
         first.append(time.monotonic())
-        is_busy = time.monotonic() < first[0] + 2.5  # longer than a first look
+        is_busy = time.monotonic() < first[0] + 1.2  # longer than a first look
         return Said(503, "SlowDown") if is_busy else None
 
     told: list[str] = []
@@ -122,7 +123,7 @@ def test_a_name_that_is_not_found(
     storage.write_bytes("a", b"1")
     storage.client._endpoint.http_session.close()  # its connections are kept
     known[0] = False
-    back = threading.Timer(1.5, lambda: known.__setitem__(0, True))
+    back = threading.Timer(0.7, lambda: known.__setitem__(0, True))
     back.start()
     assert storage.read_bytes("a") == b"1"
     back.join()
@@ -153,15 +154,15 @@ def test_certificates(
 
 
 def test_nothing_waits_after_an_interrupt(
-    mortal_server: Server,  # noqa: F811
+    s3_prefix: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In no thread, and not for long: what is started later has its patience again."""
-    storage = open_storage(f"s3://{BUCKET}/store")
-    storage.write_bytes("a", b"1")
-    mortal_server.kill()
+    with relay(os.environ["AWS_ENDPOINT_URL_S3"], lambda asked: None) as server:
+        storage = S3Storage(s3_prefix, S3(endpoint=server.address))
+        storage.write_bytes("a", b"1")
     monkeypatch.setattr(s3_client, "PATIENCE_SECONDS", 60.0)
-    monkeypatch.setattr(s3_client, "HURRY_SECONDS", 2.0)
+    monkeypatch.setattr(s3_client, "HURRY_SECONDS", 1.0)
     ended: list[float] = []
 
     def read() -> None:
@@ -171,16 +172,16 @@ def test_nothing_waits_after_an_interrupt(
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
-    time.sleep(1.0)
+    time.sleep(0.5)
     interrupted = time.monotonic()
     s3_client.hurry()
     for thread in threads:
         thread.join()
     assert max(ended) - interrupted < 1
     assert seconds_to_fail(lambda: storage.read_bytes("a"), "no answer") < 1
-    monkeypatch.setattr(s3_client, "PATIENCE_SECONDS", 3.0)
-    time.sleep(2.0)
-    assert seconds_to_fail(lambda: storage.read_bytes("a"), "no answer") > 1
+    monkeypatch.setattr(s3_client, "PATIENCE_SECONDS", 1.5)
+    time.sleep(1.0)
+    assert seconds_to_fail(lambda: storage.read_bytes("a"), "no answer") > 0.5
 
 
 INTERRUPTED = """

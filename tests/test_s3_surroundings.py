@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from object_store import BUCKET, s3_prefix  # noqa: F401
-from s3_servers import Asked, Relay, Said
+from s3_servers import Asked, Relay, Said, silent_server
 
 from cwerm import s3_client
 from cwerm.config import parse_job
@@ -93,6 +94,27 @@ def test_profiles_that_can_not_be_used(
         for word in words:
             assert word in line
         assert key in line or profile == "half"
+
+
+def test_who_gives_credentials_is_not_waited_for(
+    profiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with silent_server() as address, (profiles / "config").open("a") as config:
+        config.write(
+            f"[profile sts]\nrole_arn = arn:aws:iam::123456789012:role/x\nsource_profile = keys\n"
+            f"region = us-east-1\nendpoint_url = {address}\n"
+            "[profile keys]\naws_access_key_id = A\naws_secret_access_key = B\n"
+        )
+        config.flush()
+        monkeypatch.setenv("AWS_PROFILE", "sts")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", address)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.2:9")
+        monkeypatch.setattr(s3_client, "LOGIN_SECONDS", 0.3)
+        started = time.monotonic()
+        line = refused()
+        assert time.monotonic() - started < 10
+    assert "profile 'sts' of AWS_PROFILE asks 127.0.0.1 for credentials" in line
+    assert "silent" in line
 
 
 def test_files_of_aws_that_are_none(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
