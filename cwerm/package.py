@@ -105,5 +105,21 @@ def pack(
                     "share"
                 )
             write(found, package, {JOB_FILE, SWEEP_FILE})
+            _check_needed(job, {*found.files})
             tell(found.told())
     return target
+
+
+def _check_needed(job: Job, shipped: set[str]) -> None:
+    """Refuse a job whose data stay here, as what is hidden does."""
+    uris = {f"data.{key}": getattr(job.data, key) for key in DATA_KEYS}
+    uris["features.weights"] = job.features.weights
+    for key, uri in uris.items():
+        if not uri or not uri.startswith("./") or uri == "./.":
+            continue
+        path = uri.removeprefix("./")
+        if path not in shipped and not any(name.startswith(f"{path}/") for name in shipped):
+            raise UserError(
+                f"{key}: nothing of '{uri}' is shipped, as what is hidden, a cache, a store or a secret "
+                "stays here; move it or rename it"
+            )

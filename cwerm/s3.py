@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,9 +86,8 @@ class S3Storage(Storage):
             exceptions.IncompleteReadError,
             exceptions.FlexibleChecksumError,
         )
-        deadline: float | None = None
         damaged = 0
-        with explained(self.uri(path), self.settings):
+        with explained(self.uri(path), self.settings), clients.one_patience() as wait:
             while True:
                 try:
                     answer = self.client.get_object(**self._place(path), **arguments)
@@ -103,10 +101,7 @@ class S3Storage(Storage):
                     broken
                 ) as error:  # boto3 repeats a request, but not the reading of its answer
                     damaged += isinstance(error, exceptions.FlexibleChecksumError)
-                    deadline = deadline or clients.deadline()
-                    if time.monotonic() > deadline or damaged == DAMAGED_TRIES:
-                        raise
-                    if not clients.pause(1.0):
+                    if damaged == DAMAGED_TRIES or not wait(error):
                         raise
 
     def write_bytes(self, path: str, data: bytes, *, if_absent: bool = False) -> bool:

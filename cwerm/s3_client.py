@@ -8,6 +8,8 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cwerm import console
@@ -21,8 +23,9 @@ from cwerm.s3_settings import (
 from cwerm.sections import S3
 
 PATIENCE_SECONDS = 75.0  # from an outage's beginning to the end of the last try
-FIRST_SECONDS = 10.0  # likewise where the server has not answered this process yet
+FIRST_SECONDS = 12.0  # likewise where the server has not answered this process yet
 LONGEST_WAIT = 4.0
+PAUSE_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 SHORTEST_READ = 1.0
@@ -119,7 +122,8 @@ class _Patience:
 
     def begin(self, params: dict[str, Any], **_: Any) -> None:
         """Set the time for the first answer."""
-        self._allow(params["context"], self.seconds)
+        left = self.seconds if _task.until is None else _task.until - time.monotonic()
+        self._allow(params["context"], left)
 
     def _allow(self, context: dict[str, Any], left: float) -> None:
         longest = LAST_SECONDS if _interrupt.is_recent() else READ_SECONDS
@@ -147,7 +151,7 @@ class _Patience:
         context, now = request_dict["context"], time.monotonic()
         if "cwerm_until" not in context:
             context["cwerm_began"] = began = now - _silence(caught_exception, context)
-            context["cwerm_until"] = began + self.seconds
+            context["cwerm_until"] = _task.until or began + self.seconds
         left = context["cwerm_until"] - now
         wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, 0.25 * 2 ** min(attempts, 8))
         if wait >= left or not self._sleep(context, reason, wait, left):
@@ -219,11 +223,28 @@ class _Interrupt:
 _interrupt = _Interrupt()
 
 
-def deadline() -> float:
-    """Until when what has just failed is tried again, on the monotonic clock."""
-    return time.monotonic() + PATIENCE_SECONDS
+class _Task(threading.local):
+    until: float | None = None  # on the monotonic clock
 
 
-def pause(seconds: float) -> bool:
-    """Wait that long; False where the process was interrupted."""
-    return not _interrupt.comes_within(seconds)
+_task = _Task()
+
+
+@contextmanager
+def one_patience() -> Iterator[Callable[[Exception], bool]]:
+    """Let what this thread asks for meanwhile share one patience, from the first failure on.
+
+    The value is called with each failure that boto3 does not repeat by itself: it waits a moment, and
+    is False where no time is left.
+    """
+
+    def wait(error: Exception) -> bool:
+        now, longest = time.monotonic(), min(READ_SECONDS, PATIENCE_SECONDS)
+        if _task.until is None:
+            _task.until = now - _silence(error, {"read_timeout": longest}) + PATIENCE_SECONDS
+        return now + PAUSE_SECONDS < _task.until and not _interrupt.comes_within(PAUSE_SECONDS)
+
+    try:
+        yield wait
+    finally:
+        _task.until = None

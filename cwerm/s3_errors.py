@@ -65,9 +65,7 @@ def explained(uri: str, settings: S3) -> Iterator[None]:
             f"{uri}: something that is no S3 server answers at {_endpoint(settings)}; "
             "check the address"
         ) from None
-    except Exception:
-        raise
-    except BaseException:
+    except (KeyboardInterrupt, SystemExit):
         hurry()
         raise
 
@@ -118,7 +116,11 @@ def _failure(error: Any, settings: S3) -> str:
         return _no_answer(settings, REASONS.get(name, name))
     if isinstance(error, exceptions.FlexibleChecksumError):
         return "what arrives has another checksum than what was stored; write the object again"
-    return s3_settings.credentials_problem(error, settings)
+    if isinstance(error, exceptions.IncompleteReadError):
+        return _no_answer(settings, "its answer breaks off")
+    if any(word in name for word in ("Credential", "Token", "SSO", "Login", "Config", "MFA")):
+        return s3_settings.credentials_problem(error, settings)
+    return f"{name} of S3; check the bucket's name and the settings"
 
 
 def _is_s3(host: str, known: str) -> bool:

@@ -77,8 +77,7 @@ class Relay:
                 for name, value in headers:
                     if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                         self.send_header(name, value)
-                head = self.command == "HEAD" and length is not None
-                self.send_header("content-length", str(length if head else len(body)))
+                self.send_header("content-length", str(length or len(body)))
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)

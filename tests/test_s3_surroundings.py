@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from object_store import BUCKET, s3_prefix  # noqa: F401
-from s3_servers import Asked, Relay, Said, silent_server
+from s3_servers import Asked, Relay, Said, relay, silent_server
 
 from cwerm import s3_client
 from cwerm.config import parse_job
@@ -270,3 +270,25 @@ def test_odd_keys_are_each_read_once_in_their_class(s3_prefix: str) -> None:  # 
     samples = [s for chunk in source.chunks("train", 99) for s in source.read(chunk)]
     assert len(samples) == len({s.path for s in samples}) == len(classes) * len(names)
     assert all(classes[s.image[0]] == s.label for s in samples)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("key", ["a//b.png", "a/../b.png", "./b.png"])
+def test_keys_that_are_no_paths(key: str, s3_prefix: str) -> None:  # noqa: F811
+    prefix = s3_prefix.rpartition("/")[2]
+    entry = (
+        f"<Contents><Key>{prefix}/{key}</Key><Size>1</Size>"
+        "<LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+    )
+
+    def answer(asked: Asked) -> Said | None:
+        if "list-type" in asked.path:
+            return Said(200, f"<ListBucketResult>{entry}</ListBucketResult>")
+        return Said(404, "NoSuchKey")
+
+    with (
+        relay(os.environ["AWS_ENDPOINT_URL_S3"], answer) as server,
+        pytest.raises(UserError) as caught,
+    ):
+        open_source(s3_prefix, s3=S3(endpoint=server.address))
+    assert str(caught.value).startswith(f"data.source: {s3_prefix}/{key}: ")
+    assert "rename the object" in str(caught.value)

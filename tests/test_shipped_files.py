@@ -122,6 +122,18 @@ def test_stores_stay(project: Path, out: Path) -> None:
         pack(job(), project / "begun", out)
 
 
+def test_data_that_would_not_be_there(project: Path, out: Path) -> None:
+    (project / ".images").mkdir()
+    (project / ".images" / "1.png").write_text("x")
+    for source, is_there in (("./images", True), ("./code.py", True), ("./.images", False)):
+        tree = parse_job({"storage": "s3://b/x", "data": {"source": source}})
+        if is_there:
+            packed(project, out, tree)
+            continue
+        with pytest.raises(UserError, match=r"^data.source: nothing of './.images' is shipped"):
+            packed(project, out, tree)
+
+
 def test_what_is_no_file(project: Path, out: Path) -> None:
     os.mkfifo(project / "pipe")
     (project / "null").symlink_to("/dev/null")
