@@ -188,10 +188,10 @@ def _refusal(error: Any, settings: S3, uri: str) -> str:
     if code in ("PreconditionFailed", "412", "InvalidRange", "416"):
         return "the object changed while it was read; run again when nobody writes it"
     if code in ("NotImplemented", "501"):
-        feature = (
-            "checksum headers, or conditional writes" if operation == "PutObject" else operation
-        )
-        return f"the server lacks {feature} ({code}); {CHECKSUMS}"
+        needs = "PutObject needs, checksum headers or conditional writes"
+        if operation != "PutObject":
+            needs = f"{operation} needs, such as checksum headers"
+        return f"the server lacks what {needs} ({code}); {CHECKSUMS}"
     if status == 407:
         return _no_answer(settings, "407, the proxy wants a password", "give it in the proxy's URL")
     if status == 507 or "StorageFull" in code or "Quota" in code:

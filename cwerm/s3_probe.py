@@ -28,7 +28,8 @@ def probe(storage: S3Storage) -> None:
         # a missing object is said to be one only to who may list
         _try(storage, lambda: next(storage.walk_keys(name), None))
         _try(storage, lambda: _read(storage, name))
-        _try(storage, lambda: _write_once(storage, f"{name}-once"), CONDITIONS)
+        once = f"{name}-once"
+        _try(storage, lambda: _write_once(storage, once), "conditional writes", CONDITIONS)
     except UserError:
         with suppress(UserError):  # what went wrong first is told
             storage.delete(name)
@@ -36,7 +37,12 @@ def probe(storage: S3Storage) -> None:
     _try(storage, lambda: storage.delete(name))
 
 
-def _try(storage: S3Storage, action: Callable[[], object], lacking: str = CHECKSUMS) -> None:
+def _try(
+    storage: S3Storage,
+    action: Callable[[], object],
+    feature: str = "checksum headers",
+    without: str = CHECKSUMS,
+) -> None:
     try:
         action()
     except UserError as error:
@@ -45,7 +51,7 @@ def _try(storage: S3Storage, action: Callable[[], object], lacking: str = CHECKS
             text = text.partition(": ")[2]
         reason, _, remedy = text.partition("; ")
         if "NotImplemented" in reason or "(501)" in reason:
-            remedy = lacking
+            reason, remedy = f"the server lacks {feature} {reason[reason.rindex('(') :]}", without
         raise UserError(
             f"storage: '{storage.root}' can't be written ({reason}); {remedy}"
         ) from None
