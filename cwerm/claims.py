@@ -27,11 +27,12 @@ import psutil
 from cwerm import console
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.errors import UserError
-from cwerm.storage import Storage, hurry
+from cwerm.storage import Storage, hurry, parse_mapping
 
 BEAT_SECONDS = 4.0
 POLL_SECONDS = 1.0
 SILENT_SECONDS = 30.0  # without a beat, its owner counts as dead
+MOST_SECONDS = 1e9
 JOIN_SECONDS = 2.0  # for a beat that is under way as a run ends early
 
 
@@ -58,8 +59,8 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
         elif watch.is_new(claim):
             console.note(f"{stage}: waits for {_owner(claim)}, which is making it")
         time.sleep(POLL_SECONDS)
-    store.earlier_seconds[stage, key] = claims.earlier_seconds()
     try:
+        store.earlier_seconds[stage, key] = claims.earlier_seconds()
         # it may have been committed, and its claims removed, after the look above
         yield store.find(stage, key)
     except BaseException as error:
@@ -128,10 +129,9 @@ class _Claims:
 
     def earlier_seconds(self) -> float:
         """How long those before us have worked on the artifact."""
-        claims = [self._read(number) for number in range(1, self.number)]
-        paths = [entry.path for entry in self.storage.walk(self.records)]
-        records = [json.loads(self.storage.read_bytes(path)) for path in paths]
-        return sum(float(each.get("seconds", 0.0)) for each in [*claims, *records] if each)
+        paths = [self._path(number) for number in range(1, self.number)]
+        paths += [entry.path for entry in self.storage.walk(self.records)]
+        return sum(_seconds_in(self.storage.read_bytes(path)) for path in paths)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.started, 3)
@@ -156,6 +156,17 @@ class _Claims:
 
     def _path(self, number: int) -> str:
         return f"{self.folder}/{number:06d}.json"
+
+
+def _seconds_in(record: bytes) -> float:
+    """What a claim or a record says, which nobody has checked; nothing where it makes no sense."""
+    try:
+        seconds = parse_mapping(record).get("seconds")
+    except ValueError:
+        return 0.0
+    if isinstance(seconds, int | float) and 0 <= seconds < MOST_SECONDS:
+        return float(seconds)
+    return 0.0
 
 
 class _Watch:

@@ -134,6 +134,14 @@ def test_the_seconds_of_all_attempts_count(
     assert left == {f"{made.folder}/manifest.json", f"{made.folder}/{made.files['note.txt'].path}"}
 
 
+@pytest.mark.parametrize("record", [b"", b"[]", b'{"seconds": NaN}', b'{"seconds": "9"}', b"{}"])
+def test_a_record_that_makes_no_sense_is_no_time(tmp_path: Path, record: bytes) -> None:
+    store = ArtifactStore(open_storage(str(tmp_path)))
+    store.storage.write_bytes(f"artifacts/{STAGE}/{KEY}/attempts/0.json", record)
+    with claimed(store, STAGE, KEY):
+        assert make(store, "only").seconds < 60
+
+
 def test_one_refused_at_once_leaves_nothing(store: ArtifactStore) -> None:
     with pytest.raises(UserError), claimed(store, STAGE, KEY):
         raise UserError("data.source: no")

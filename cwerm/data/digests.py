@@ -66,7 +66,10 @@ def digests(root: str, paths: Sequence[str]) -> dict[str, tuple[str, State]]:
     if todo and seconds > WORTH_SECONDS:
         limit = (started - SETTLED_SECONDS) * 1e9
         settled = {path: e for path, e in found.items() if max(e[1][1], e[1][2]) < limit}
-        outcome = memory.write(settled)
+        # of other sources in the same folder, such as a second file
+        others = {path: e for path, e in known.items() if path not in found}
+        there = {path: e for path, e in others.items() if os.path.exists(f"{root}/{path}")}
+        outcome = memory.write({**there, **settled})
         where = escape(shown(root))
         console.note(f"hashed {decimal(size)} of '{where}' in {seconds:.1f} s; {outcome}")
     return found

@@ -54,6 +54,18 @@ def test_what_does_not_change_is_hashed_once(data: Path, capfd: Capture) -> None
     assert capfd.readouterr().out == ""
 
 
+def test_of_two_sources_in_one_folder_both_are_remembered(data: Path, capfd: Capture) -> None:
+    for path in PATHS:
+        digests(str(data), [path])
+    assert "hashed 3 bytes" in capfd.readouterr().out
+    assert right(data)
+    assert capfd.readouterr().out == ""
+    (data / PATHS[0]).unlink()
+    (data / PATHS[1]).write_text("new")
+    digests(str(data), PATHS[1:])
+    assert b"one/a.png" not in memory(data).read_bytes(), "what is gone is forgotten"
+
+
 def test_what_changes_is_hashed_again_even_with_its_size_and_time_kept(data: Path) -> None:
     assert right(data)
     before = os.stat(data / PATHS[0])
