@@ -37,32 +37,37 @@ def corrupt_labels(
     Raises ValueError for an unknown kind, a rate outside 0 to 1, too few classes or a label that is
     none of them.
     """
-    choices = _choices(kind, rate, num_classes, seed)
+    _check(kind, rate, num_classes)
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(
             f"labels run from {labels.min()} to {labels.max()}; "
             f"they must be class numbers from 0 to {num_classes - 1}"
         )
     drawn_anew = _generator(seed, WHETHER).random(len(labels)) < rate
-    which = _generator(seed, WHICH).integers(choices.shape[1], size=len(labels))
-    return np.where(drawn_anew, choices[labels, which], labels).astype(labels.dtype)
+    number = {"uniform": num_classes, "symmetric": num_classes - 1, "flip": 1, "flip2": 2}[kind]
+    which = _generator(seed, WHICH).integers(number, size=len(labels))
+    if kind == "uniform":  # the two with as many choices as classes have no need of their table
+        drawn = which
+    elif kind == "symmetric":
+        drawn = (labels + 1 + which) % num_classes
+    else:
+        drawn = _choices(kind, num_classes, seed)[labels, which]
+    return np.where(drawn_anew, drawn, labels).astype(labels.dtype)
 
 
 def transition_matrix(
     kind: str, rate: float, num_classes: int, seed: int = 0
 ) -> Float[np.ndarray, "{num_classes} {num_classes}"]:
     """Probability of each noisy label (column) by true class (row), for `corrupt_labels`."""
-    choices = _choices(kind, rate, num_classes, seed)
+    _check(kind, rate, num_classes)
+    choices = _choices(kind, num_classes, seed)
     matrix = (1 - rate) * np.eye(num_classes)
     rows = np.arange(num_classes)[:, None]
     matrix[rows, choices] += rate / choices.shape[1]
     return matrix
 
 
-def _choices(
-    kind: str, rate: float, num_classes: int, seed: int
-) -> Int[np.ndarray, "{num_classes} choices"]:
-    """The equally likely classes that a label of each class is drawn anew from."""
+def _check(kind: str, rate: float, num_classes: int) -> None:
     if kind not in NOISE_KINDS:
         raise unknown_name("label noise", kind, NOISE_KINDS)
     if not 0 <= rate <= 1:
@@ -70,6 +75,10 @@ def _choices(
     needed = 3 if kind == "flip2" else 2
     if num_classes < needed:
         raise ValueError(f"{kind} label noise needs at least {needed} classes, got {num_classes}")
+
+
+def _choices(kind: str, num_classes: int, seed: int) -> Int[np.ndarray, "{num_classes} choices"]:
+    """The equally likely classes that a label of each class is drawn anew from."""
     classes = np.arange(num_classes)[:, None]
     if kind == "uniform":
         return np.repeat(classes.T, num_classes, axis=0)
@@ -120,10 +129,11 @@ def long_tail(
     if sizes.size and sizes.min() == 0:
         raise ValueError(f"class {sizes.argmin()} has no samples to make a long tail of")
     counts = long_tail_counts(int(sizes.min(initial=len(labels))), len(sizes), imbalance)
-    kept = []
-    for label, count in enumerate(counts):
-        order = _generator(seed, TAIL, label).permutation(np.flatnonzero(labels == label))
-        kept.append(order[:count])
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+    kept = [
+        _generator(seed, TAIL, label).permutation(rows)[:count]
+        for label, (count, rows) in enumerate(zip(counts, members, strict=True))
+    ]
     return np.sort(np.concatenate(kept))
 
 

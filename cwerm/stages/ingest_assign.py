@@ -99,8 +99,10 @@ def _drawn_test(data: Data, names: list[str], labels: np.ndarray) -> np.ndarray:
     """Positions of the test split: the same share of each class, at least one."""
     random = np.random.default_rng([data.split_seed, 1])
     drawn = []
-    for label in np.unique(labels[labels >= 0]):
-        rows = np.flatnonzero(labels == label)
+    order = np.argsort(labels, kind="stable")
+    order = order[np.count_nonzero(labels < 0) :]
+    classes, first = np.unique(labels[order], return_index=True)
+    for label, rows in zip(classes, np.split(order, first[1:]), strict=True):
         count = max(1, round(data.test_fraction * len(rows)))
         if count >= len(rows):
             raise UserError(

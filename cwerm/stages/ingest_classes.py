@@ -30,9 +30,7 @@ def encode(
     named = []
     for (_, role, _), scan in zip(items, scans, strict=True):
         with blame("data.label_column"):
-            named.append(
-                {label: _name(label, own_names[role]) for label in dict.fromkeys(scan.labels)}
-            )
+            named.append({label: _name(label, own_names[role]) for label in scan.labels})
     train = {
         name
         for (table, _, _), of_labels in zip(items, named, strict=True)
@@ -47,9 +45,8 @@ def encode(
         for name in of_labels.values():
             if str(name) not in known:
                 raise _unknown(role, chunk.split, name, names)
-        code_of = {label: known[str(name)] for label, name in of_labels.items()}
-        chunk_codes = np.array([code_of[label] for label in scan.labels], dtype=np.int32)
-        codes.append(np.where(scan.readable, chunk_codes, -1).astype(np.int32))
+        code_of = np.array([known[str(name)] for name in of_labels.values()], dtype=np.int32)
+        codes.append(np.where(scan.readable, code_of[scan.label_of], -1).astype(np.int32))
     return names, codes
 
 

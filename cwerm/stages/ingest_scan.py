@@ -14,13 +14,16 @@ from cwerm.data.source import Chunk, Sample, Source, runs
 from cwerm.errors import UserError
 from cwerm.stages.ingest_sources import WorkItem, naming
 
+LARGEST_IMAGE = 2**31 - 1  # bytes, which a cell of a part can hold
+
 
 @dataclass
 class Scan:
     """What the first pass learns of one chunk."""
 
     readable: np.ndarray  # bool [rows]
-    labels: list[str | int]  # of all rows
+    labels: list[str | int]  # that occur
+    label_of: np.ndarray  # int32 [rows], which of them each row has
     rejects: list[tuple[str, str]]  # path, reason
     digests: np.ndarray  # bytes [rows, 16], of all that each row holds
     short_sides: np.ndarray  # of readable rows, pixels
@@ -37,16 +40,19 @@ class Scanner:
 
     def __call__(self, item: WorkItem) -> Scan:
         _, role, chunk = item
-        readable, labels, digests, rejects, sides, sizes = [], [], [], [], [], []
+        readable, label_of, digests, rejects, sides, sizes = [], [], [], [], [], []
+        labels: dict[str | int, int] = {}
         shapes: set[tuple[int, int]] = set()
         largest: list[int] = []
         for sample in self._samples(role, chunk):
-            labels.append(sample.label)
+            label_of.append(labels.setdefault(sample.label, len(labels)))
             digests.append(digest_of(sample))
             sizes.append(image_bytes(sample))
             try:
                 if sample.problem:
                     raise ValueError(sample.problem)
+                if sizes[-1] > LARGEST_IMAGE:
+                    raise ValueError(f"larger than {LARGEST_IMAGE:,} bytes")
                 picture = read(sample.image)
                 width, height = picture.to_rgb().size
             except ValueError as error:
@@ -55,7 +61,7 @@ class Scanner:
                 continue
             except OSError as error:
                 raise UserError(
-                    f"data.{role}: '{sample.path}' can't be decoded here ({error.strerror}); mend that, "
+                    f"data.{role}: '{name_of(sample)}' can't be decoded here ({error.strerror}); mend that, "
                     "and run again"
                 ) from error
             readable.append(True)
@@ -67,7 +73,8 @@ class Scanner:
         short_sides = np.array(sides, dtype=np.int32)
         return Scan(
             np.array(readable, dtype=bool),
-            labels,
+            list(labels),
+            np.array(label_of, dtype=np.int32),
             rejects,
             as_rows(digests),
             short_sides,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -180,3 +181,14 @@ def test_long_tail_errors() -> None:
     for few in (labels * 0, labels[:0]):
         with pytest.raises(ValueError, match="needs at least 2 classes"):
             long_tail(few, 2.0)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "symmetric"])
+def test_noise_of_very_many_classes_takes_no_table_of_them(kind: str) -> None:
+    labels = np.arange(20_000).repeat(2)
+    tracemalloc.start()
+    noisy = corrupt_labels(labels, kind, 0.5, 20_000, seed=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+    assert 0.45 < (noisy != labels).mean() < 0.55

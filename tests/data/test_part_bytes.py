@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data.parquet_files import png, put
 
 from cwerm.data import Chunk, Source, open_source
 from cwerm.data.source import PART_BYTES, runs
-from cwerm.stages.ingest_scan import parts_of
+from cwerm.stages.ingest_scan import Scanner, parts_of
 
 MEGABYTE = 2**20
 
@@ -63,3 +64,15 @@ def test_what_the_plan_could_not_know_is_cut_after_the_scan() -> None:
     assert parts_of(Chunk("train", 0, 10), sizes) == [4, 4, 2]
     assert parts_of(Chunk("train", 0, 10, parts=(3, 7)), sizes) == [3, 4, 3]
     assert parts_of(Chunk("train", 0, 10, parts=(3, 7)), sizes // 100) == [3, 7]
+
+
+def test_an_image_too_large_for_any_part_is_a_reject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cwerm.stages.ingest_scan.LARGEST_IMAGE", 1000)
+    put(tmp_path / "a.parquet", [0, 1, 0], images=[png(0), png(1) + bytes(1000), png(2)])
+    source = open_source(str(tmp_path))
+    (chunk,) = source.chunks("train", 10)
+    scan = Scanner({"source": source})(("images", "source", chunk))
+    assert scan.rejects == [("a.parquet[1]", "larger than 1,000 bytes")]
+    assert scan.readable.tolist() == [True, False, True]

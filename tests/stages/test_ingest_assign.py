@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,13 @@ def test_a_class_that_noise_leaves_without_a_label() -> None:
     message = rf"^data\.noise_rate: at 1 no training image .* label '{NAMES[lost]}'; lower the .*$"
     with pytest.raises(UserError, match=message):
         assign(settings(noise="uniform", noise_rate=1.0), train)
+
+
+def test_very_many_classes_take_no_pass_each() -> None:
+    codes = np.tile(np.arange(60_000, dtype=np.int32), 3)
+    names = [str(code) for code in range(60_000)]
+    started = time.process_time()
+    (rows,) = assign_rows(settings(test_fraction=0.4), names, ["images"], [codes])
+    assert time.process_time() - started < 4
+    test = codes[rows.ids["test_images"] >= 0]
+    assert np.array_equal(np.sort(test), np.arange(60_000)), "one of each class"
