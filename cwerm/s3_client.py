@@ -169,7 +169,7 @@ class _Patience:
         if tell:
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
             text = f"{context['cwerm_uri']}: no answer from {self.endpoint} ({reason}); trying until {until}"
-            console.note(text.replace("[", r"\["))
+            console.note(text)
         return not _interrupt.comes_within(wait)
 
 

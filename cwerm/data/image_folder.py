@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cwerm.data.files import FileSource
 from cwerm.data.labels import alike, normal, sort_labels
@@ -28,7 +28,8 @@ class ImageFolder(FileSource):
 
     def __init__(self, listing: Listing) -> None:
         self.uri = listing.uri
-        possible = [file for file in listing.files if not is_side_file(file.path)]
+        side_files = {file.path for file in listing.files if is_side_file(file.path)}
+        possible = [file for file in listing.files if file.path not in side_files]
         named = [file.path for file in possible if suffix(file.path) in IMAGES]
         if not possible:
             raise self._no_images(listing)
@@ -36,9 +37,7 @@ class ImageFolder(FileSource):
             self.uri, [file.path for file in possible], named, listing.folders
         )
         self._splits: dict[str, list[File]] = defaultdict(list)
-        left_out = Counter(
-            kind_of_name(file.path) for file in listing.files if is_side_file(file.path)
-        )
+        left_out = Counter(map(kind_of_name, side_files))
         for file in possible:
             parts = file.path.split("/")
             split = next((each.split for each in self._folders if each.holds(parts)), None)
@@ -77,13 +76,14 @@ class ImageFolder(FileSource):
     def _names(self) -> dict[str, set[str]]:
         """The classes of each split."""
         return {
-            split: {self._label(file.path, split) for file in files}
+            split: {self._label(f"{folder}/", split) for folder in _folders_of(files)}
             for split, files in self._splits.items()
         }
 
     def _check_folders(self, listing: Listing) -> None:
         """Raise `UserError` for a folder without images where a class or a split should be."""
-        filled = {part for file in self.files for part in _folders_above(file.path)}
+        folders = _folders_of(self.files)
+        filled = {above for folder in folders for above in _with_those_above(folder)}
         for folder in listing.folders:
             *above, name = folder.split("/")
             of_class = any(tuple(above) == each.folder for each in self._folders)
@@ -169,9 +169,13 @@ class ImageFolder(FileSource):
         return self._remarks
 
 
-def _folders_above(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+def _folders_of(files: Iterable[File]) -> set[str]:
+    return {file.path.rpartition("/")[0] for file in files}
+
+
+def _with_those_above(folder: str) -> list[str]:
+    parts = folder.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
 def _remarks(left_out: Counter[str], repeated: int) -> list[str]:

@@ -181,6 +181,12 @@ def _inner_splits(tree: _Tree, top: tuple[str, ...]) -> list[SplitFolder]:
         all_named = {
             folder: found.split for inner in named.values() for folder, found in inner.items()
         }
+        for name, inside in by_class.items():
+            if deep := [folder for folder in sorted(inside) if tree.below[(*top, name, folder)]]:
+                raise tree.question(
+                    f"has split folders with folders in them below {_list(by_class)}, such as "
+                    f"'{shown(name)}/{shown(deep[0])}/'; give one of those, or join them"
+                )
         renamed = _renamed(tree, all_named)
         return [SplitFolder(split, top, folder) for folder, split in renamed.items()]
     for name, inner in named.items():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 IMAGES = frozenset(
     f".{name}"
     for line in (
@@ -43,12 +41,14 @@ _SIDE_ENDS = ("@synoeastream", "@synoresource")
 
 def suffix(path: str) -> str:
     """The file's last suffix with its dot, in lower case; "" where it has none."""
-    return PurePosixPath(path).suffix.lower()
+    name = path.rpartition("/")[2]
+    stem, dot, end = name.rpartition(".")
+    return f".{end}".lower() if stem and dot and end else ""
 
 
 def is_side_file(path: str) -> bool:
     """Whether a file among images is, by its name, no image: a text, a table, a checksum."""
-    name = PurePosixPath(path).name.lower()
+    name = path.rpartition("/")[2].lower()
     return (
         suffix(path) in _SIDE_SUFFIXES or name.strip() in _SIDE_NAMES or name.endswith(_SIDE_ENDS)
     )
@@ -56,5 +56,5 @@ def is_side_file(path: str) -> bool:
 
 def kind_of_name(path: str) -> str:
     """A word for files like this one: the suffix, or the name where there is none or it says more."""
-    name = PurePosixPath(path).name
+    name = path.rpartition("/")[2]
     return name.strip() if suffix(path) in ("", ".db", ".ini") else suffix(path)

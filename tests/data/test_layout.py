@@ -100,6 +100,7 @@ QUESTIONS = {
     "a/1.png; a/test/2.png; b/1.png": "split folders in the class 'a' ('test/'), but not only such",
     "train/a/1.png; train/b/1.png; test/": "split folder '{}/test' holds no image; fill it",
     "a/x/1.png; a/y/1.png; b/": "class folder '{}/b' holds no image; fill it",
+    "fold1/train/a/1.png; fold2/train/a/1.png": "folders in them below 'fold1/', 'fold2/', such as",
     "train/Cat/1.png; test/cat/1.png": "'cat', which train/ has not, but 'Cat'; name them alike",
     "train/cat/1.png; test/cat /1.png": "'cat ', which train/ has not, but 'cat'; name them alike",
     "cat/1.png; cat /1.png": "classes 'cat' and 'cat ' of '{}' differ in blanks alone; join",
