@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -84,6 +85,20 @@ def test_a_second_run_reuses_everything(cwerm: Cwerm, finished: Finished) -> Non
     assert after["reused"] == STAGES
     assert after["test_accuracy"] == before["test_accuracy"]
     assert after["artifacts"] == before["artifacts"]
+
+
+def test_a_copy_of_the_data_elsewhere_reuses_everything(
+    cwerm: Cwerm, finished: Finished, small_data: Path, tmp_path: Path
+) -> None:
+    """With other times, as cp, rsync or git make it."""
+    copied = tmp_path / "another name"
+    shutil.copytree(small_data, copied, copy_function=shutil.copyfile)
+    for path in copied.iterdir():
+        os.utime(path, (1, 1))
+    cwerm("run", finished.job, "name=copied", f"data.source={copied}").succeeded()
+    summary = json.loads((finished.store / "runs" / "copied" / "summary.json").read_text())
+    assert summary["reused"] == STAGES
+    shutil.rmtree(finished.store / "runs" / "copied")
 
 
 def test_a_changed_later_section_reuses_the_earlier_stages(
