@@ -39,8 +39,9 @@ class Planted:
             self._attempts("select", key)
         self._put("artifacts/select/" + OPEN + "/state.pt")
         self._garbage("artifacts/select/" + DONE + "/state.pt")
-        self._put("artifacts/select/" + OPEN + "/claims/000001.json")
-        self._garbage("artifacts/select/" + DONE + "/claims/000001.json")
+        for record in ("claims/000001.json", "attempts/0123.json"):
+            self._put(f"artifacts/select/{OPEN}/{record}")
+            self._garbage(f"artifacts/select/{DONE}/{record}")
         Writer(self.store, "train", TRAINED, {}).commit({}, {"test_accuracy": 1})
         for name, stage_key in (("train", TRAINED), ("reweight", f"reweight-{DONE}")):
             for file in ("checkpoint_manager_snapshot.json", "checkpoint_1/state.pt"):
@@ -110,7 +111,7 @@ def test_all_garbage_goes_and_all_else_stays(
     told = capsys.readouterr().out
     assert planted.paths() == before
     kinds = ["lost attempt", "lost files", "intermediate results", "part markers", "saved state"]
-    kinds += ["claims"]
+    kinds += ["claims", "attempts"]
     kinds += ["checkpoints"]
     if isinstance(planted.storage, LocalStorage):
         kinds.append("interrupted write")
