@@ -47,6 +47,7 @@ def test_a_run_says_what_it_did_and_nothing_else(finished: Finished) -> None:
         "┃",
     )
     ours = (*ours, "run ", "model ", "weights ", "TensorBoard ", "│", "┌")
+    ours = (*ours, "10 classes of 40 images each (", "train: train.parquet; test: test.parquet")
     for line in out.splitlines():
         assert line.strip().startswith(ours), line
     for noise in ("ray", "Ray", "WARNING", "INFO", "pid="):
@@ -125,7 +126,7 @@ def test_stage_by_stage_equals_a_run(finished: Finished, tmp_path: Path) -> None
     for stage in STAGES:
         answer = process("stage", stage, finished.job, "--storage", tmp_path / "store")
         answer.succeeded()
-        _, place = answer.out.splitlines()
+        place = answer.out.splitlines()[-1]
         assert (Path(place) / "manifest.json").is_file()
     answer = process("run", finished.job, "--storage", tmp_path / "store")
     answer.succeeded()
