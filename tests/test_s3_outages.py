@@ -32,7 +32,7 @@ LARGE = 20 * 2**20  # goes up in parts
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_client, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(s3_client, "PATIENCE_SECONDS", 0.4)
 
 
 def _restart_later(server: Server) -> threading.Thread:
