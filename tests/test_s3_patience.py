@@ -86,7 +86,7 @@ def test_all_tries_together_take_the_patience(
         storage.write_bytes("a", b"1")
         falls_silent.set()
         took = seconds_to_fail(lambda: storage.read_bytes("a"), "no answer")
-    assert PATIENCE - 1.5 < took < PATIENCE + 2
+    assert PATIENCE - 1.5 < took < PATIENCE + 4
 
 
 def test_a_busy_server_is_waited_for_and_told(s3_prefix: str) -> None:  # noqa: F811
