@@ -183,3 +183,14 @@ def test_arrays_are_matched_by_the_names_of_their_data_set(tmp_path: Path) -> No
     names, codes = encode(opened, items, [scan(item) for item in items])
     assert names == own
     np.testing.assert_array_equal(codes[-1], [own.index("Bag"), own.index("Coat")])
+
+
+@pytest.mark.parametrize("other", ["Cat", "cat ", "cat\u200b"])
+def test_names_that_differ_in_case_or_blanks_across_sources(tmp_path: Path, other: str) -> None:
+    put(tmp_path / "a.parquet", ["cat", "dog"])
+    put(tmp_path / "b.parquet", [other, "dog"])
+    fails(
+        "there is 'cat': name them alike",
+        source=tmp_path / "a.parquet",
+        test=tmp_path / "b.parquet",
+    )
