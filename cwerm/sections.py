@@ -57,11 +57,13 @@ class Data(Section):
     max_rejects: Annotated[float, Field(ge=0)] = 0.01
     """Unreadable images allowed: a share below 1, or a count."""
     image_column: Text = "image"
-    """Parquet column of encoded images or arrays."""
+    """Parquet column of encoded images, or of arrays (nested lists, tensors of Arrow or Ray Data)."""
     label_column: Text = "label"
-    """Parquet column of labels, strings or integers."""
+    """Parquet column of labels: text, or whole numbers, with the names of Hugging Face's ``ClassLabel``
+    where the file has them. Also a folder's name may hold it, as ``label=cat``."""
     rows_per_part: Count = 1024
-    """Images a part: the unit of work, of commit and of resumption."""
+    """Images a part, the unit of work, of commit and of resumption; fewer where they are large, so that a
+    part holds up to 128 MiB of them."""
 
 
 class Features(Section):
