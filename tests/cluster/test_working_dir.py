@@ -22,6 +22,7 @@ from cwerm.stages import common
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1900),  # of three runs
     pytest.mark.skipif(obstacle() is not None, reason=str(obstacle())),
 ]
 
@@ -37,7 +38,7 @@ CHANGES = (
     "train.epochs=1",
 )
 STAGES = ["broadcast", "extract", "ingest", "reweight", "select", "train"]
-RUN_SECONDS = 500
+RUN_SECONDS = 600
 
 
 @pytest.fixture(scope="module")
