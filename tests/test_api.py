@@ -121,3 +121,29 @@ def test_meta_gradient_equals_finite_differences() -> None:
                 assert abs(slope - expected[i]) < 1e-7 + 1e-4 * abs(slope), (slope, expected[i])
         """
     )
+
+
+def test_bad_settings_are_one_line() -> None:
+    check(
+        """
+        ids, weights = np.arange(5, 120, 10), np.ones(12)
+        vote = lambda **s: cwerm.broadcast_weights(features, labels, ids, weights, "vote", **s)
+        select = lambda *a, **s: cwerm.select_coreset(features, labels, *a, **s)
+        for call, message in (
+            (lambda: vote(neighbors=2.0), "neighbors must be a whole number, got 2.0"),
+            (lambda: vote(neighbors=0), "neighbors must be at least 1, got 0"),
+            (lambda: vote(neighbors=12), "neighbors must be from 1 to 11"),
+            (lambda: vote(neighbors=5, power=np.nan), "power must be a finite number"),
+            (lambda: vote(neighbors=5, power=-1), "power must be a finite number"),
+            (lambda: select("0.1"), "the coreset ratio must be above 0 and at most 1, got '0.1'"),
+            (lambda: select(0.1, seed=-1), "the seed must be at least 0, got -1"),
+            (lambda: select(0.1, "el2n", seed=None), "the seed must be a whole number, got None"),
+        ):
+            try:
+                call()
+            except ValueError as error:
+                assert str(error).startswith(message) and len(str(error).splitlines()) == 1, error
+            else:
+                raise AssertionError(message)
+        """
+    )

@@ -7,8 +7,9 @@ out of its own neighbours, and agreement means the same inside the coreset and o
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int64, Integer
+from jaxtyping import Float32, Int, Int64, Integer
 
+from cwerm.algorithms.inputs import Given, as_features, as_labels, check_whole_number
 from cwerm.algorithms.neighbors import NeighborIndex
 
 __all__ = ["consistent_samples", "label_agreement", "search_others", "without_own"]
@@ -18,7 +19,7 @@ META_NEIGHBORS = 10
 
 def search_others(
     index: NeighborIndex,
-    features: Float[np.ndarray, "b d"],
+    features: Given,
     ids: Integer[np.ndarray, " b"],
     neighbors: int,
 ) -> tuple[Float32[np.ndarray, "b k"], Int64[np.ndarray, "b k"]]:
@@ -46,8 +47,8 @@ def label_agreement(
 
 
 def consistent_samples(
-    features: Float[np.ndarray, "m d"],
-    labels: Integer[np.ndarray, " m"],
+    features: Given,
+    labels: Given,
     per_class: int,
     neighbors: int = META_NEIGHBORS,
 ) -> Int[np.ndarray, " chosen"]:
@@ -56,14 +57,18 @@ def consistent_samples(
     A meta set for those who have no clean labels. Of equal agreement the nearer to its neighbours is
     taken, then the first. Raises ValueError naming a class that has fewer than twice as many.
     """
-    rows = np.arange(len(labels))
-    index = NeighborIndex(features, rows)
-    distances, found = search_others(index, features, rows, min(neighbors, len(labels) - 1))
-    agreement = label_agreement(labels[found], labels)
+    vectors = as_features(features)
+    codes, classes = as_labels(labels, len(vectors))
+    check_whole_number("per_class", per_class, 1)
+    check_whole_number("neighbors", neighbors, 1)
+    rows = np.arange(len(codes))
+    index = NeighborIndex(vectors, rows)
+    distances, found = search_others(index, vectors, rows, min(neighbors, len(codes) - 1))
+    agreement = label_agreement(codes[found], codes)
     order = np.lexsort((rows, distances.mean(axis=1), -agreement))
     chosen = []
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
+    for code, label in enumerate(classes):
+        members = order[codes[order] == code]
         if len(members) < 2 * per_class:
             raise ValueError(
                 f"class {label} has {len(members)} samples, too few to take {per_class} of them as "

@@ -13,7 +13,14 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, Integer
 
 from cwerm.algorithms.agreement import search_others
-from cwerm.algorithms.medians import check_finite
+from cwerm.algorithms.inputs import (
+    Given,
+    as_features,
+    as_ids,
+    as_labels,
+    as_weights,
+    check_whole_number,
+)
 from cwerm.algorithms.names import unknown_name
 from cwerm.algorithms.neighbors import NeighborIndex
 
@@ -108,60 +115,59 @@ def normalise(weights: Float[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
     return (weights.astype(np.float64) / mean).astype(np.float32)
 
 
-def _check(
-    features: Float[np.ndarray, "n d"],
-    labels: Integer[np.ndarray, "_"],
-    coreset_ids: Integer[np.ndarray, "_"],
-    coreset_weights: Float[np.ndarray, "_"],
-    neighbors: int,
-    method: str,
-) -> None:
-    n, m = len(features), len(coreset_ids)
-    most = m - (method in LEAVE_ONE_OUT)
-    if len(labels) != n:
-        raise ValueError(f"{n} features but {len(labels)} labels; give one label a feature row")
-    if len(coreset_weights) != m:
+def _check_settings(samples: int, neighbors: int, method: str, power: float) -> None:
+    check_whole_number("neighbors", neighbors, 1)
+    most = samples - (method in LEAVE_ONE_OUT)
+    if neighbors > most:
         raise ValueError(
-            f"{m} coreset ids but {len(coreset_weights)} weights; give one weight an id"
+            f"neighbors must be from 1 to {most} with a coreset of {samples} samples, got {neighbors}"
         )
-    if not 1 <= neighbors <= most:
-        raise ValueError(
-            f"neighbors must be from 1 to {most} with a coreset of {m} samples, got {neighbors}"
-        )
-    if coreset_ids.min() < 0 or coreset_ids.max() >= n:
-        raise ValueError(f"coreset ids must be row numbers from 0 to {n - 1}")
-    check_finite(features)
+    if isinstance(power, str) or not 0 <= power < np.inf:
+        raise ValueError(f"power must be a finite number of at least 0, got {power!r}")
+
+
+def _in_range(weights: Float[np.ndarray, "m"]) -> Float32[np.ndarray, "m"]:
+    """As float32; where that has not their size, all scaled by one power of two, as means cancel it."""
+    exponent = int(np.frexp(weights.max())[1])
+    return np.ldexp(weights, -exponent if abs(exponent) > 60 else 0).astype(np.float32)
 
 
 def broadcast_weights(
-    features: Float[np.ndarray, "n d"],
-    labels: Integer[np.ndarray, "_"],
-    coreset_ids: Integer[np.ndarray, "_"],
-    coreset_weights: Float[np.ndarray, "_"],
+    features: Given,
+    labels: Given,
+    coreset_ids: Given,
+    coreset_weights: Given,
     method: str = "nearest",
     neighbors: int = 1,
     power: float = 1.0,
 ) -> tuple[Float32[np.ndarray, "n"], Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
     """Weights of all n samples (mean 1), ids and distances of their k nearest coreset samples.
 
-    `coreset_ids` are rows of `features`. With `method="nearest"` a sample gets the mean weight of
-    its k nearest coreset samples, which for k = 1 is the paper's equation 3; a coreset sample is
-    its own nearest. With `method="vote"` it gets the share of its neighbours' weight that carries its
-    own label, to the power `power`; a coreset sample is none of its own neighbours. Raises
-    ValueError in one line for unknown methods, arrays that do not fit together, and weights that
-    cannot be scaled to mean 1.
+    `features` [n, d] are real numbers of any type, `labels` [n] integers from 0, booleans or strings,
+    `coreset_ids` [m] distinct rows of `features` with one weight each; arrays, lists, pandas objects or
+    tensors. With `method="nearest"` a sample gets the mean weight of its k nearest coreset samples,
+    which for k = 1 is the paper's equation 3; a coreset sample is its own nearest. With
+    `method="vote"` it gets the share of its neighbours' weight that carries its own label, to the power
+    `power`; a coreset sample is none of its own neighbours. Raises ValueError in one line for unknown
+    methods, arrays that do not fit together, features that are no rows of finite numbers up to 1e30,
+    ids that repeat or are no rows, weights that are negative, NaN or infinite (naming the row), and
+    weights that cannot be scaled to mean 1.
     """
     weigh = batch_method(method)
-    _check(features, labels, coreset_ids, coreset_weights, neighbors, method)
-    weight_of = np.zeros(len(features), np.float32)
-    weight_of[coreset_ids] = coreset_weights
-    index = NeighborIndex(features[coreset_ids], coreset_ids)
+    vectors = as_features(features)
+    codes = as_labels(labels, len(vectors)).codes
+    chosen = as_ids(coreset_ids, len(vectors))
+    given = as_weights(coreset_weights, len(chosen))
+    _check_settings(len(chosen), neighbors, method, power)
+    weight_of = np.zeros(len(vectors), np.float32)
+    weight_of[chosen] = _in_range(given)
+    index = NeighborIndex(vectors[chosen], chosen)
     weights, ids, distances = [], [], []
-    for start in range(0, len(features), BATCH_ROWS):
+    for start in range(0, len(vectors), BATCH_ROWS):
         rows = slice(start, start + BATCH_ROWS)
-        query_ids = np.arange(len(features))[rows]
-        near, near_ids = search(method, index, features[rows], query_ids, neighbors)
-        shares = weigh(weight_of[near_ids], labels[near_ids], labels[rows])
+        query_ids = np.arange(len(vectors))[rows]
+        near, near_ids = search(method, index, vectors[rows], query_ids, neighbors)
+        shares = weigh(weight_of[near_ids], codes[near_ids], codes[rows])
         weights.append(shares**power)
         ids.append(near_ids)
         distances.append(near)

@@ -6,25 +6,44 @@ lower precision, or on one rank's share of a batch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from cwerm.algorithms.given_model import check_labels, check_logits, check_trainable, unwrapped
 from cwerm.algorithms.step_options import StepOptions
-from cwerm.algorithms.tangents import graph_jvp
+from cwerm.algorithms.tangents import NoRuleError, graph_jvp
 
-Batch = tuple[Shaped[Tensor, "batch ..."], Int[Tensor, " batch"]]
-MetaBatch = tuple[Shaped[Tensor, "meta ..."], Int[Tensor, " meta"]]
+# Labels are class numbers, or shares of the classes with one row a sample.
+Batch = tuple[Shaped[Tensor, "batch ..."], Shaped[Tensor, "batch ..."]]
+MetaBatch = tuple[Shaped[Tensor, "meta ..."], Shaped[Tensor, "meta ..."]]
 Weigh = Callable[[Tensor, slice], Tensor]
 Tensors = Mapping[str, Tensor]
 
+# Of the slopes and the gradient, relative to both lengths; rounding makes up far less.
+LARGEST_GAP = 1e-3
+
+NO_EXACT = "the classifier has no exact meta-gradient ({}): use StepOptions(slopes='central')"
+
 # Length of the steps of finite differences, in units of the parameters.
 STEP = 1e-3
+
+
+_log = logging.getLogger(__name__)
+_told: set[str] = set()
+
+
+def tell_once(reason: str) -> None:
+    """Log that steps take a double backward, once for each reason."""
+    if reason not in _told:
+        _told.add(reason)
+        _log.warning("meta-gradients take a double backward, which is slower: %s", reason)
 
 
 class ClassifierPass:
@@ -32,12 +51,18 @@ class ClassifierPass:
 
     `losses` and `logits` are known after the first pass. With `keep_buffers` the model's buffers
     stay as they are, else the first pass updates them.
+
+    `fallback` says why exact slopes took a double backward, which is slower and takes more memory: an
+    operation without a rule, or a hook that changes gradients; None if they did not.
     """
 
     def __init__(
         self, model: nn.Module, batch: Batch, options: StepOptions, keep_buffers: bool = False
     ) -> None:
+        model = unwrapped(model)
+        check_trainable(model)
         self.model, self.options = model, options
+        self.fallback: str | None = None
         self.size, self.device = len(batch[1]), batch[0].device
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.moved = _last_layer(model, self.trained) if options.last_layer else self.trained
@@ -79,12 +104,19 @@ class ClassifierPass:
         assert total is not None
         return self.options.mean_over_ranks(total, self.size)
 
-    def slopes(self, direction: Sequence[Tensor]) -> Float[Tensor, " batch"]:
-        """The derivative of each loss at theta where the moved parameters go in `direction`."""
+    def slopes(
+        self,
+        direction: Sequence[Tensor],
+        weights: Float[Tensor, " batch"] | None = None,
+        gradients: Sequence[Tensor] | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """The derivative of each loss at theta where the moved parameters go in `direction`.
+
+        They are those of `gradient` by its weights: at `weights`, of which that gave `gradients`, or
+        at 0. That matters only where a backward or a hook is no linear map.
+        """
         if self.options.slopes == "exact":
-            return torch.cat(
-                [graph_jvp(loss, self.moved.values(), direction) for _, loss in self._passed()]
-            )
+            return self._exact_slopes(direction, weights, gradients)
         if self._first:
             list(self._passed())
         step = STEP / torch.cat([d.flatten() for d in direction]).norm().clamp(min=1e-30)
@@ -92,6 +124,78 @@ class ClassifierPass:
         if self.options.slopes == "forward":
             return (above - self.losses) / step
         return (above - self._losses_at(direction, -step)) / (2 * step)
+
+    def _exact_slopes(
+        self,
+        direction: Sequence[Tensor],
+        weights: Tensor | None,
+        gradients: Sequence[Tensor] | None,
+    ) -> Float[Tensor, " batch"]:
+        variables = list(self.moved.values())
+        try:
+            slopes = torch.cat(
+                [graph_jvp(loss, variables, direction) for _, loss in self._passed()]
+            )
+        except NoRuleError as missing:
+            if missing.once:
+                raise ValueError(NO_EXACT.format(missing)) from missing
+            return self._double_backward(direction, weights, str(missing))
+        if (
+            weights is None
+            or gradients is None
+            or self._agree(slopes, direction, weights, gradients)
+        ):
+            return slopes
+        return self._double_backward(direction, weights, "a hook changes gradients")
+
+    def _agree(
+        self,
+        slopes: Tensor,
+        direction: Sequence[Tensor],
+        weights: Tensor,
+        gradients: Sequence[Tensor],
+    ) -> bool:
+        """Whether the gradient goes along `direction` as far as the slopes say: hooks may change it."""
+        precise = min(t.dtype.itemsize for t in (*gradients, slopes)) >= 4
+        if self.options.autocast is not None or self.options.all_reduce_mean or not precise:
+            return True
+        along = sum(torch.sum(g * d).double() for g, d in zip(gradients, direction, strict=True))
+        lengths = [
+            torch.stack([torch.linalg.vector_norm(t).double() for t in tensors]).norm()
+            for tensors in (gradients, direction)
+        ]
+        gap = (torch.dot(slopes.double(), weights.double()) / self.size - along).abs()
+        return not bool(gap > LARGEST_GAP * lengths[0] * lengths[1])  # not finite: told elsewhere
+
+    def _double_backward(
+        self, direction: Sequence[Tensor], weights: Tensor | None, reason: str
+    ) -> Float[Tensor, " batch"]:
+        """The slopes by differentiating the gradient by the weights of the losses."""
+        tell_once(reason)
+        self.fallback = reason
+        slopes = []
+        variables = list(self.moved.values())
+        for rows, losses in self._passed():
+            start = (
+                torch.zeros_like(losses) if weights is None else weights[rows].detach() / self.size
+            )
+            upstream = start.to(losses.dtype).requires_grad_()
+            try:
+                pulled = torch.autograd.grad(
+                    losses, variables, upstream, create_graph=True, allow_unused=True
+                )
+                pairs = [
+                    (p, d) for p, d in zip(pulled, direction, strict=True)
+                    if p is not None and p.requires_grad
+                ]  # fmt: skip
+                (found,) = torch.autograd.grad(
+                    [p for p, _ in pairs], upstream, [d for _, d in pairs], materialize_grads=True
+                )
+            except (RuntimeError, NotImplementedError) as error:
+                first = str(error).splitlines()[0]
+                raise ValueError(NO_EXACT.format(f"{reason}; double backward: {first}")) from error
+            slopes.append(found)
+        return torch.cat(slopes)
 
     def meta_direction(
         self, theta: Sequence[Tensor], meta_batch: MetaBatch
@@ -142,8 +246,10 @@ class ClassifierPass:
         )
         with precision:
             logits = functional_call(self.model, dict(tensors), (part[0],))
-        if dtype is not None:
-            logits = logits.float()
+        logits = check_logits(logits, len(part[1]))
+        # on a GPU the test waits for all that runs there, so loops go without it
+        if self.keep_buffers or self.device.type == "cpu":
+            check_labels(part[1], logits.shape[1])
         return functional.cross_entropy(logits, part[1], reduction="none"), logits
 
     @torch.no_grad()

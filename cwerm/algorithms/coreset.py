@@ -8,11 +8,20 @@ with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from cwerm.algorithms.medians import check_finite
+from cwerm.algorithms.inputs import (
+    Given,
+    Labels,
+    as_features,
+    as_ids,
+    as_labels,
+    blocks,
+    check_whole_number,
+)
 from cwerm.algorithms.names import unknown_name
 from cwerm.algorithms.selection import load_method
 from cwerm.algorithms.training_record import TrainingRecord
@@ -28,14 +37,13 @@ __all__ = [
 ]
 
 SCOPES = ("class", "global")
-CHUNK_ELEMENTS = 1 << 20
 DRAW_STREAM = 1  # keeps `draw_balanced` independent of a random coreset of the same seed
 
 
 def coreset_size(num_samples: int, ratio: float) -> int:
     """round(ratio * n); ValueError unless the ratio is in (0, 1] and gives a sample."""
-    if not 0 < ratio <= 1:
-        raise ValueError(f"the coreset ratio must be above 0 and at most 1, got {ratio}")
+    if isinstance(ratio, str) or not 0 < ratio <= 1:
+        raise ValueError(f"the coreset ratio must be above 0 and at most 1, got {ratio!r}")
     size = round(ratio * num_samples)
     if size == 0:
         raise ValueError(
@@ -85,32 +93,28 @@ def _check_size(total: int, num_samples: int) -> None:
         )
 
 
-def _check_labels(labels: Integer[np.ndarray, "n"]) -> None:
-    if labels.size == 0:
-        raise ValueError("there are no samples to select from; check the data source")
-    if labels.min() < 0:
-        raise ValueError(f"labels must be class numbers from 0 on, got {labels.min()}")
-    if labels.min() == labels.max():
+def _several_classes(labels: Labels) -> Labels:
+    if len(labels.classes) == 1:
         raise ValueError(
-            f"all samples are of class {labels[0]}; selection needs two classes or more"
+            f"all samples are of class {labels.classes[0]}; selection needs two classes or more"
         )
+    return labels
 
 
-def _check_features(features: Float[np.ndarray, "n d"], labels: Integer[np.ndarray, "m"]) -> None:
-    if len(features) != len(labels):
-        raise ValueError(
-            f"{len(features)} features but {len(labels)} labels; give one label a feature row"
-        )
-    check_finite(features)
+def _members(codes: Int[np.ndarray, "n"], num_classes: int) -> list[Int[np.ndarray, "_"]]:
+    """Row numbers of each class, ascending."""
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(codes, minlength=num_classes))[:-1])
 
 
 def class_medians(
     features: Float[np.ndarray, "n d"], labels: Integer[np.ndarray, "n"]
 ) -> Float[np.ndarray, "classes d"]:
-    """Median of each feature dimension by class, float32; NaN for class numbers without samples."""
-    medians = np.full((int(labels.max()) + 1, features.shape[1]), np.nan, np.float32)
-    for label in np.unique(labels):
-        medians[label] = np.median(features[labels == label].astype(np.float64), axis=0)
+    """Median of each feature dimension by class, float64; NaN for class numbers without samples."""
+    medians = np.full((int(labels.max()) + 1, features.shape[1]), np.nan)
+    for label, rows in enumerate(_members(labels, len(medians))):
+        if len(rows):
+            medians[label] = np.median(features[rows].astype(np.float64), axis=0)
     return medians
 
 
@@ -119,18 +123,20 @@ def distances_to_centers(
     labels: Integer[np.ndarray, "n"],
     centers: Float[np.ndarray, "classes d"],
 ) -> Float[np.ndarray, "n"]:
-    """Euclidean distance of each row to its class centre, float32, whatever batch it comes in."""
-    distances = np.empty(len(labels), np.float32)
-    rows = max(1, CHUNK_ELEMENTS // features.shape[1])
-    for start in range(0, len(labels), rows):
-        chunk = slice(start, start + rows)
-        differences = features[chunk].astype(np.float64) - centers[labels[chunk]]
-        distances[chunk] = np.sqrt(np.square(differences).sum(axis=1))
+    """Euclidean distance of each row to its class centre, whatever batch it comes in.
+
+    float32, of float64 features float64.
+    """
+    precise = features.dtype == np.float64
+    distances = np.empty(len(labels), np.float64 if precise else np.float32)
+    for rows in blocks(*features.shape):
+        differences = features[rows].astype(np.float64) - centers[labels[rows]]
+        distances[rows] = np.sqrt(np.square(differences).sum(axis=1))
     return distances
 
 
 def select(
-    labels: Integer[np.ndarray, "n"],
+    labels: Given,
     size: int,
     method: str = "moderate",
     scope: str = "class",
@@ -143,27 +149,31 @@ def select(
     chosen = load_method(method)
     if scope not in SCOPES:
         raise unknown_name("coreset scope", scope, SCOPES)
-    _check_labels(labels)
-    given = {"labels": labels, "distances": distances, "features": features, "outputs": outputs}
+    check_whole_number("the seed", seed, 0)
+    known = _several_classes(labels if isinstance(labels, Labels) else as_labels(labels))
+    codes = known.codes
+    given: dict[str, Any] = {
+        "labels": codes, "distances": distances, "features": features, "outputs": outputs
+    }  # fmt: skip
     values = given[chosen.NEEDS]
     assert values is not None, f"{method} needs {chosen.NEEDS}"
-    assert len(values) == len(labels)
+    assert len(values) == len(codes)
     if scope == "global":
         generator = np.random.default_rng(seed)
-        _check_size(size, len(labels))
+        _check_size(size, len(codes))
         return np.sort(chosen.choose(size, values, generator))
+    members = _members(codes, len(known.classes))
+    counts = allocate(np.bincount(codes), size)
     ids = []
-    for label, count in enumerate(allocate(np.bincount(labels), size)):
-        members = np.flatnonzero(labels == label)
-        generator = np.random.default_rng([seed, label])
-        if count:
-            ids.append(members[chosen.choose(int(count), values[members], generator)])
+    for number, rows, count in zip(known.numbers, members, counts, strict=True):
+        generator = np.random.default_rng([seed, number])
+        ids.append(rows[chosen.choose(int(count), values[rows], generator)])
     return np.sort(np.concatenate(ids))
 
 
 def select_coreset(
-    features: Float[np.ndarray, "n d"],
-    labels: Integer[np.ndarray, "m"],
+    features: Given,
+    labels: Given,
     ratio: float = 0.01,
     method: str = "moderate",
     scope: str = "class",
@@ -171,28 +181,35 @@ def select_coreset(
 ) -> Int[np.ndarray, "coreset"]:
     """Ids (row numbers) of exactly round(ratio * n) samples, ascending.
 
+    `features` [n, d] are real numbers of any type, `labels` [n] integers from 0, booleans or strings;
+    arrays, lists, pandas objects or tensors. What float64 and large integers tell apart is kept.
+    Costs grow with the classes that occur, not with the largest label.
+
     `scope="class"` shares the coreset out to the classes in proportion (`allocate`) and chooses
     within each; `scope="global"` chooses from all samples at once. Methods: one module each in
     `selection`. Those that rank by a model's outputs get them from `train_head` with its defaults
-    and the seed. Raises ValueError in one line for unknown names, a ratio too small or large, NaN or
-    infinite features (naming the row), a single class, and features and labels of different length.
+    and the seed. Raises ValueError in one line for unknown names, a ratio too small or large, features
+    that are no rows of finite numbers up to 1e30 (naming the row), labels that are no classes or a
+    single one, and features and labels of different length.
     """
     needs = load_method(method).NEEDS
-    _check_labels(labels)
-    _check_features(features, labels)
-    size = coreset_size(len(labels), ratio)
+    vectors = as_features(features)
+    known = _several_classes(as_labels(labels, len(vectors)))
+    size = coreset_size(len(vectors), ratio)
     distances = outputs = None
     if needs == "distances":
-        distances = distances_to_centers(features, labels, class_medians(features, labels))
+        centers = class_medians(vectors, known.codes)
+        distances = distances_to_centers(vectors, known.codes, centers)
     elif needs == "outputs":
         from cwerm.algorithms.head_training import train_head  # loads torch
 
-        _, outputs = train_head(features, labels, seed=seed)
-    return select(labels, size, method, scope, seed, distances, features, outputs)
+        check_whole_number("the seed", seed, 0)
+        _, outputs = train_head(vectors, known.codes, seed=seed)
+    return select(known, size, method, scope, seed, distances, vectors, outputs)
 
 
 def draw_balanced(
-    labels: Integer[np.ndarray, "n"],
+    labels: Given,
     size: int,
     seed: int,
     exclude: Sequence[int] | Integer[np.ndarray, "excluded"] = (),
@@ -202,22 +219,27 @@ def draw_balanced(
     What is left over goes one each to the classes with the most samples. Raises ValueError naming
     the class that has too few.
     """
-    _check_labels(labels)
-    if size < 1:
-        raise ValueError(f"the number of samples to draw must be at least 1, got {size}")
-    free = np.ones(len(labels), bool)
-    free[np.asarray(exclude, np.int64)] = False
-    classes = np.unique(labels)
-    available = np.array([np.count_nonzero(free & (labels == label)) for label in classes])
-    counts = np.full(len(classes), size // len(classes))
-    counts[np.argsort(-available, kind="stable")[: size % len(classes)]] += 1
+    known = _several_classes(as_labels(labels))
+    check_whole_number("the number of samples to draw", size, 1)
+    check_whole_number("the seed", seed, 0)
+    codes, num_classes = known.codes, len(known.classes)
+    free = np.ones(len(codes), bool)
+    if len(exclude):
+        free[as_ids(np.unique(np.asarray(exclude)), len(codes), "ids to exclude")] = False
+    rows = np.flatnonzero(free)
+    members = [rows[places] for places in _members(codes[rows], num_classes)]
+    available = np.array([len(places) for places in members])
+    counts = np.full(num_classes, size // num_classes)
+    counts[np.argsort(-available, kind="stable")[: size % num_classes]] += 1
     ids = []
-    for label, count, most in zip(classes, counts, available, strict=True):
-        if count > most:
+    for label, number, places, count in zip(
+        known.classes, known.numbers, members, counts, strict=True
+    ):
+        if count > len(places):
             raise ValueError(
-                f"class {label} has {most} samples to draw {count} from; "
+                f"class {label} has {len(places)} samples to draw {count} from; "
                 f"draw fewer than {size} in all"
             )
-        generator = np.random.default_rng([seed, int(label), DRAW_STREAM])
-        ids.append(generator.choice(np.flatnonzero(free & (labels == label)), count, replace=False))
+        generator = np.random.default_rng([seed, number, DRAW_STREAM])
+        ids.append(generator.choice(places, count, replace=False))
     return np.sort(np.concatenate(ids))

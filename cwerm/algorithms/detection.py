@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float
+
+from cwerm.algorithms.inputs import Given, as_array, as_labels
 
 __all__ = [
     "auroc",
@@ -15,15 +17,15 @@ __all__ = [
 
 
 def auroc(
-    weights: Float[np.ndarray, "n"],
-    mislabelled: Bool[np.ndarray, "n"],
+    weights: Given,
+    mislabelled: Given,
 ) -> float:
     """Probability that a clean sample weighs more than a mislabelled one, ties counting half.
 
     The area under the ROC curve: 0.5 for weights that know nothing, 1 for perfect ones. Raises
     ValueError unless there are samples of both kinds.
     """
-    _check_finite(weights)
+    weights, mislabelled = _finite(weights), _flags(mislabelled, weights)
     num_wrong = int(np.count_nonzero(mislabelled))
     num_clean = len(weights) - num_wrong
     if num_wrong == 0 or num_clean == 0:
@@ -37,15 +39,13 @@ def auroc(
     return float((clean_ranks - num_clean * (num_clean + 1) / 2) / num_clean / num_wrong)
 
 
-def precision_at_errors(
-    weights: Float[np.ndarray, "n"], mislabelled: Bool[np.ndarray, "n"]
-) -> float:
+def precision_at_errors(weights: Given, mislabelled: Given) -> float:
     """Share of mislabelled among the lowest weights, as many as there are mislabelled samples.
 
     Of equal weights at the border, each is taken in part, so that constant weights score the share
     of mislabelled samples. Raises ValueError if there are none.
     """
-    _check_finite(weights)
+    weights, mislabelled = _finite(weights), _flags(mislabelled, weights)
     count = int(np.count_nonzero(mislabelled))
     if count == 0:
         raise ValueError("no sample is mislabelled; precision needs at least one")
@@ -56,40 +56,59 @@ def precision_at_errors(
     return float(found / count)
 
 
-def effective_sample_size(weights: Float[np.ndarray, "n"]) -> float:
+def effective_sample_size(weights: Given) -> float:
     """(sum w)^2 / sum w^2 as a share of n (Kish): 1 for equal weights, 1 / n for a single one."""
-    _check_weights(weights)
+    weights = _usable(weights)
     scaled = weights.astype(np.float64) / weights.max()
     return float(scaled.sum() ** 2 / np.square(scaled).sum() / len(scaled))
 
 
-def class_weight_shares(
-    weights: Float[np.ndarray, "n"], labels: Integer[np.ndarray, "n"]
-) -> Float[np.ndarray, "classes"]:
+def class_weight_shares(weights: Given, labels: Given) -> Float[np.ndarray, "classes"]:
     """Each class's share of the total weight; 0 for class numbers without samples."""
-    _check_weights(weights)
-    totals = np.bincount(labels, weights.astype(np.float64))
+    weights = _usable(weights)
+    known = as_labels(labels, len(weights), rows="weights")
+    totals = np.bincount(np.array(known.numbers)[known.codes], weights.astype(np.float64))
     return totals / totals.sum()
 
 
-def class_weight_ratio(weights: Float[np.ndarray, "n"], labels: Integer[np.ndarray, "n"]) -> float:
+def class_weight_ratio(weights: Given, labels: Given) -> float:
     """Largest over smallest total weight of the classes that have samples.
 
     The imbalance that training sees: 1 if classes weigh the same, infinite if one weighs nothing.
     """
-    shares = class_weight_shares(weights, labels)[np.unique(labels)]
+    weights = _usable(weights)
+    known = as_labels(labels, len(weights), rows="weights")
+    shares = np.bincount(known.codes, weights.astype(np.float64))
     return float(shares.max() / shares.min()) if shares.min() > 0 else float("inf")
 
 
-def _check_finite(weights: Float[np.ndarray, "n"]) -> None:
-    finite = np.isfinite(weights)
+def _finite(weights: Given) -> Float[np.ndarray, "n"]:
+    values = as_array(weights, "weights")
+    if values.ndim != 1 or values.dtype.kind not in "fiub":
+        raise ValueError(
+            f"weights are {values.dtype} of shape {list(values.shape)}: give one a sample"
+        )
+    values = values.astype(np.float64 if values.dtype.kind != "f" else f"f{values.dtype.itemsize}")
+    finite = np.isfinite(values)
     if not finite.all():
         raise ValueError(f"the weight of sample {finite.argmin()} is NaN or infinite; repair it")
+    return values
 
 
-def _check_weights(weights: Float[np.ndarray, "n"]) -> None:
-    _check_finite(weights)
-    if weights.size == 0 or weights.min() < 0 or weights.max() == 0:
+def _flags(mislabelled: Given, weights: Given) -> Bool[np.ndarray, "n"]:
+    flags = as_array(mislabelled, "mislabelled")
+    if flags.dtype != bool or flags.shape != (len(weights),):
+        raise ValueError(
+            f"mislabelled is {flags.dtype} of shape {list(flags.shape)}: give True or False for each "
+            f"of the {len(weights)} weights"
+        )
+    return flags
+
+
+def _usable(weights: Given) -> Float[np.ndarray, "n"]:
+    values = _finite(weights)
+    if values.size == 0 or values.min() < 0 or values.max() == 0:
         raise ValueError(
             "weights must be at least one number, none below 0 and not all 0; check how they arose"
         )
+    return values

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cwerm.algorithms.erm import cosine_lr, epoch_batches
+from cwerm.algorithms.inputs import Given, Labels, as_features, as_labels
 from cwerm.algorithms.meta_data import feature_head
+from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 from cwerm.algorithms.training_record import TrainingRecord
 
 __all__ = ["Snapshot", "snapshot", "train_head"]
@@ -63,8 +65,8 @@ def snapshot(
 
 
 def train_head(
-    features: Float[np.ndarray, "n d"],
-    labels: Integer[np.ndarray, " n"],
+    features: Given,
+    labels: Given,
     *,
     epochs: int = 10,
     batch_size: int = 128,
@@ -77,15 +79,40 @@ def train_head(
 ) -> tuple[nn.Sequential, TrainingRecord]:
     """Train `feature_head` by SGD with a cosine schedule; the head and its record.
 
-    Start and order of the samples come from the seed alone: equal seeds give equal records on one
-    machine and thread count. Raises ValueError if the loss diverges.
+    Features [n, d] and labels [n] as in `select_coreset`; the head's outputs stand for the classes that
+    occur, ascending. Start and order of the samples come from the seed alone: equal seeds give equal
+    records on one machine and thread count. Raises ValueError for unusable data and if the loss diverges.
     """
+    vectors = as_features(features)
+    known = as_labels(labels, len(vectors))
+    if vectors.dtype == np.float16:
+        vectors = vectors.astype(np.float32)
+    with plain_torch(), float32_defaults():
+        return _train(
+            vectors, known, epochs, batch_size, lr, momentum, weight_decay, hidden, seed, device
+        )
+
+
+def _train(
+    features: Float[np.ndarray, "n d"],
+    known: Labels,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    hidden: int,
+    seed: int,
+    device: str | torch.device,
+) -> tuple[nn.Sequential, TrainingRecord]:
+    labels = known.codes
     if epochs < 1:
         raise ValueError(f"a head must be trained for at least 1 epoch, got {epochs}")
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(seed)
-        num_classes = int(labels.max()) + 1
-        head = feature_head(torch.from_numpy(features.astype(np.float32)), num_classes, hidden)
+        head = feature_head(
+            torch.from_numpy(np.array(features, order="C")), len(known.classes), hidden
+        )
     assert isinstance(head, nn.Sequential)
     head.to(device)
     optimizer = torch.optim.SGD(head.parameters(), lr, momentum=momentum, weight_decay=weight_decay)
@@ -120,5 +147,6 @@ def _batch(
     rows: slice | Int[np.ndarray, " batch"],
     device: str | torch.device,
 ) -> tuple[Float[Tensor, "batch d"], Int[Tensor, " batch"]]:
-    inputs = torch.from_numpy(features[rows].astype(np.float32))
+    kept = np.float64 if features.dtype == np.float64 else np.float32
+    inputs = torch.from_numpy(features[rows].astype(kept))
     return inputs.to(device), torch.from_numpy(labels[rows].astype(np.int64)).to(device)

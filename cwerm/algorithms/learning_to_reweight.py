@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cwerm.algorithms.classifier_pass import Batch, ClassifierPass, MetaBatch
+from cwerm.algorithms.given_model import as_batch
 from cwerm.algorithms.meta_step import MetaStep, apply_gradients
 from cwerm.algorithms.step_options import StepOptions
+from cwerm.algorithms.torch_state import plain_torch
 
 __all__ = ["reweight_step"]
 
@@ -35,17 +37,20 @@ def reweight_step(
     """
     # The meta pass comes first, so that keeping the graph of the batch costs no memory.
     options = replace(options or StepOptions(), keep_graph=True)
-    forward = ClassifierPass(model, batch, options)
-    direction, meta_loss, meta_logits = forward.meta_direction(
-        list(forward.moved.values()), meta_batch
+    with plain_torch():
+        forward = ClassifierPass(model, as_batch(batch, model, "batch"), options)
+        direction, meta_loss, meta_logits = forward.meta_direction(
+            list(forward.moved.values()), as_batch(meta_batch, model, "meta batch")
+        )
+        positive = forward.slopes(direction).clamp(min=0)
+        (mean,) = options.mean_over_ranks([positive.mean()], len(positive))
+        weights = torch.where(mean > 0, positive / mean, positive)
+
+        def weigh(_: Tensor, rows: slice) -> Tensor:
+            return weights[rows]
+
+        trained = list(forward.trained.values())
+        apply_gradients(optimizer, trained, forward.gradient(weigh, trained, last=True))
+    return MetaStep(
+        forward.losses, forward.logits, weights, meta_loss, meta_logits, forward.fallback
     )
-    positive = forward.slopes(direction).clamp(min=0)
-    (mean,) = options.mean_over_ranks([positive.mean()], len(positive))
-    weights = torch.where(mean > 0, positive / mean, positive)
-
-    def weigh(_: Tensor, rows: slice) -> Tensor:
-        return weights[rows]
-
-    trained = list(forward.trained.values())
-    apply_gradients(optimizer, trained, forward.gradient(weigh, trained, last=True))
-    return MetaStep(forward.losses, forward.logits, weights, meta_loss, meta_logits)

@@ -18,21 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Integer, UInt
 
-__all__ = ["MedianState", "check_finite", "dimension_blocks"]
+from cwerm.algorithms.inputs import check_finite
+
+__all__ = ["MedianState", "dimension_blocks"]
 
 BYTE_VALUES = 256
 BITS = {"float16": 16, "float32": 32}
 CHUNK_ELEMENTS = 1 << 20  # features counted at once: bounds the memory of the index arrays
-
-
-def check_finite(features: Float[np.ndarray, "n d"]) -> None:
-    """Raise ValueError naming the first row with a NaN or infinity."""
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"row {int(np.argmin(finite))} of the features has NaN or infinite values; "
-            f"remove it or extract its features again"
-        )
 
 
 def dimension_blocks(num_classes: int, num_features: int, max_bytes: int) -> list[slice]:
@@ -121,7 +113,7 @@ class MedianState:
     ) -> UInt[np.ndarray, "cells 256"]:
         """Counts of the next byte in one part of the data; the sum of all advances the state.
 
-        Raises ValueError on NaN and infinity.
+        Raises ValueError on NaN, infinity and fill values.
         """
         assert not self.done
         assert features.dtype == self.dtype
@@ -171,7 +163,7 @@ class MedianState:
         return MedianState(self.dtype, self.passes + 1, prefixes, ranks)
 
     def medians(self) -> Float[np.ndarray, "classes d"]:
-        """float32 medians: the middle value of a class, or the mean of the two middle values."""
+        """float64 medians: the middle value of a class, or the mean of the two middle values."""
         assert self.done
         lower, upper = _numbers(self.prefixes, self.dtype)
-        return ((lower + upper) / 2).astype(np.float32)
+        return (lower + upper) / 2

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim import Optimizer
 
 from cwerm.algorithms.classifier_pass import (
@@ -28,7 +29,16 @@ from cwerm.algorithms.classifier_pass import (
     MetaBatch,
     virtual_step,
 )
+from cwerm.algorithms.given_model import (
+    as_batch,
+    check_trainable,
+    floating_type,
+    one_weight_a_loss,
+    unwrapped,
+)
+from cwerm.algorithms.inputs import Given
 from cwerm.algorithms.step_options import StepOptions
+from cwerm.algorithms.torch_state import default_device, plain_torch
 from cwerm.algorithms.weight_net import net_inputs
 
 __all__ = ["MetaStep", "StepOptions", "meta_gradient", "meta_step"]
@@ -39,7 +49,8 @@ Extra = Float[Tensor, "batch columns"]
 class MetaStep(NamedTuple):
     """Losses, logits and new weights of the batch; loss and logits of the meta batch at theta'.
 
-    The last two are None in a step without a meta batch.
+    The latter are None in a step without a meta batch. `fallback` says why the step took a double
+    backward, which is slower; None if it did not.
     """
 
     losses: Float[Tensor, " batch"]
@@ -47,13 +58,14 @@ class MetaStep(NamedTuple):
     weights: Float[Tensor, " batch"]
     meta_loss: Float[Tensor, ""] | None = None
     meta_logits: Float[Tensor, "meta classes"] | None = None
+    fallback: str | None = None
 
 
 def meta_gradient(
     model: nn.Module,
     weight_net: nn.Module,
-    batch: Batch,
-    meta_batch: MetaBatch,
+    batch: tuple[Given, Given],
+    meta_batch: tuple[Given, Given],
     lr: float,
     *,
     extra: Extra | None = None,
@@ -68,9 +80,21 @@ def meta_gradient(
     in; its parameters, buffers and `.grad` stay as they are, and only parameters that require a
     gradient move in the virtual step. With `optimizer`, an SGD over the model's parameters, its
     momentum and weight decay are part of the virtual step.
+
+    Labels are class numbers or, as float [batch, classes], shares of each class. Frozen and unused
+    parameters of the weight net have gradient 0, and dropout in it is drawn once. `torch.no_grad`,
+    `inference_mode` and `autocast` around the call do not matter (`options` sets autocast), and a
+    compiled model runs uncompiled. An operation that neither has a rule nor is differentiable by
+    itself, or a hook that changes gradients, makes this a double backward, slower and with more memory;
+    that is logged once. `ValueError` in one line for what cannot be: a model without trainable parameters,
+    one that returns no logits, operations that torch cannot differentiate twice.
     """
-    forward = ClassifierPass(model, batch, options or StepOptions(), keep_buffers=True)
-    return _meta_gradient(forward, weight_net, meta_batch, lr, extra, optimizer)[0]
+    with plain_torch():
+        train = as_batch(batch, model, "batch")
+        meta = as_batch(meta_batch, model, "meta batch")
+        forward = ClassifierPass(model, train, options or StepOptions(), keep_buffers=True)
+        weigher = _Weigher(weight_net, extra, keep_buffers=True)
+        return _meta_gradient(forward, weigher, meta, lr, optimizer)[0]
 
 
 def meta_step(
@@ -93,20 +117,25 @@ def meta_step(
     `meta_gradient` and `StepOptions`.
     """
     options = options or StepOptions()
-    forward = ClassifierPass(model, batch, options)
-    meta_loss = meta_logits = None
-    if meta_batch is not None:
-        followed = optimizer if options.like_optimizer else None
-        gradients, meta_loss, meta_logits = _meta_gradient(
-            forward, weight_net, meta_batch, lr, extra, followed
-        )
-        apply_gradients(weight_optimizer, list(weight_net.parameters()), gradients)
-    trained = list(forward.trained.values())
-    weigh = _Weigher(weight_net, extra)
-    apply_gradients(optimizer, trained, forward.gradient(weigh, trained, last=True))
-    losses = forward.losses
-    weights = weigh(losses, slice(None))
-    return MetaStep(losses, forward.logits, weights, meta_loss, meta_logits)
+    with plain_torch():
+        forward = ClassifierPass(model, as_batch(batch, model, "batch"), options)
+        meta_loss = meta_logits = None
+        if meta_batch is not None:
+            meta_batch = as_batch(meta_batch, model, "meta batch")
+            followed = optimizer if options.like_optimizer else None
+            gradients, meta_loss, meta_logits = _meta_gradient(
+                forward, _Weigher(weight_net, extra, keep_buffers=True), meta_batch, lr, followed
+            )
+            learned = [(p, g) for p, g in zip(weight_net.parameters(), gradients, strict=True)
+                       if p.requires_grad]  # fmt: skip
+            apply_gradients(weight_optimizer, *zip(*learned, strict=True))
+        trained = list(forward.trained.values())
+        weigh = _Weigher(weight_net, extra)
+        apply_gradients(optimizer, trained, forward.gradient(weigh, trained, last=True))
+        return MetaStep(
+            forward.losses, forward.logits, weigh.weights.detach(), meta_loss, meta_logits,
+            forward.fallback,
+        )  # fmt: skip
 
 
 def apply_gradients(
@@ -114,42 +143,70 @@ def apply_gradients(
 ) -> None:
     """One step of the optimizer with these gradients."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
+        parameter.grad = gradient.to(parameter.dtype)
+    with default_device(parameter.device):  # where Adam counts its steps
+        optimizer.step()
     optimizer.zero_grad()
 
 
 def _meta_gradient(
     forward: ClassifierPass,
-    weight_net: nn.Module,
+    weigh: _Weigher,
     meta_batch: MetaBatch,
     lr: float,
-    extra: Extra | None,
     optimizer: Optimizer | None,
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """The gradient by the weight net's parameters, and the meta batch's loss and logits."""
     moved = list(forward.moved.values())
-    gradients = forward.gradient(_Weigher(weight_net, extra), moved)
+    gradients = forward.gradient(weigh, moved)
     theta = virtual_step(moved, gradients, lr, optimizer)
-    del gradients
     direction, meta_loss, meta_logits = forward.meta_direction(theta, meta_batch)
     del theta
-    slopes = forward.slopes(direction)
-    weights = weight_net(net_inputs(forward.losses, extra))
-    means = torch.autograd.grad(
-        weights, list(weight_net.parameters()), slopes * (-lr / len(slopes))
+    weights = weigh.weights
+    slopes = forward.slopes(direction, weights.detach(), gradients)
+    learned = [p for p in weigh.weight_net.parameters() if p.requires_grad]
+    found = iter(
+        torch.autograd.grad(
+            weights, learned, slopes.to(weights.dtype) * (-lr / len(slopes)), materialize_grads=True
+        )
     )
-    means = tuple(forward.options.mean_over_ranks(means, len(slopes)))
+    by_parameter = [
+        next(found) if p.requires_grad else torch.zeros_like(p)
+        for p in weigh.weight_net.parameters()
+    ]
+    means = tuple(forward.options.mean_over_ranks(by_parameter, len(slopes)))
     return means, meta_loss, meta_logits
 
 
 class _Weigher:
-    """The weight net as a function of losses and the rows of the batch they belong to."""
+    """The weight net as a function of losses and the rows of the batch they belong to.
 
-    def __init__(self, weight_net: nn.Module, extra: Extra | None) -> None:
-        self.weight_net, self.extra = weight_net, extra
+    It is asked once for each row, so that what it draws, as in dropout, is drawn once: `weights` are
+    the answers with their graph. With `keep_buffers` the net's buffers stay as they are.
+    """
 
-    @torch.no_grad()
+    def __init__(
+        self, weight_net: nn.Module, extra: Extra | None, keep_buffers: bool = False
+    ) -> None:
+        self.weight_net = unwrapped(weight_net, "weight net")
+        check_trainable(self.weight_net, "weight net")
+        self.extra = extra
+        self.buffers = (
+            {name: b.clone() for name, b in weight_net.named_buffers()} if keep_buffers else {}
+        )
+        self.answers: list[Tensor] = []
+
+    @property
+    def weights(self) -> Float[Tensor, " batch"]:
+        """The weights of all rows asked for so far."""
+        weights = torch.cat(self.answers)
+        if not weights.requires_grad:
+            raise ValueError("the weight net's weights do not depend on its parameters")
+        return weights
+
     def __call__(self, losses: Tensor, rows: slice) -> Tensor:
         extra = None if self.extra is None else self.extra[rows]
-        return self.weight_net(net_inputs(losses, extra))
+        inputs = net_inputs(losses, extra).to(floating_type(self.weight_net))
+        answer = functional_call(self.weight_net, self.buffers, (inputs,))
+        self.answers.append(one_weight_a_loss(answer, losses))
+        return self.answers[-1].detach()

@@ -14,10 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cwerm.algorithms.given_model import TrainModes, check_logits
 from cwerm.algorithms.learning_to_reweight import reweight_step
 from cwerm.algorithms.meta_data import LabelledData
 from cwerm.algorithms.meta_step import MetaStep, meta_step
 from cwerm.algorithms.step_options import StepOptions
+from cwerm.algorithms.torch_state import float32_defaults
 from cwerm.algorithms.weight_net import WeightNet, net_inputs
 
 State = dict[str, Any]
@@ -73,6 +75,8 @@ class Training(ABC):
     ) -> None:
         self.settings, self.data, self.meta = settings, data, meta
         self.classifier = classifier.to(settings.device)
+        self.modes = TrainModes(self.classifier)
+        self.fallbacks: set[str] = set()
         self.optimizer = torch.optim.SGD(
             [p for p in self.classifier.parameters() if p.requires_grad],
             settings.lr,
@@ -80,8 +84,8 @@ class Training(ABC):
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.weight_sum = torch.zeros(len(data.labels), device=settings.device)
+        self.generator = torch.Generator(device="cpu").manual_seed(settings.seed)
+        self.weight_sum = torch.zeros(len(data.labels), dtype=torch.float32, device=settings.device)
         self.history: list[dict[str, float]] = []
         self.parts: dict[str, Any] = {"classifier": self.classifier, "optimizer": self.optimizer}
 
@@ -105,7 +109,7 @@ class Training(ABC):
             self.epoch / self.settings.epochs >= fraction for fraction in self.settings.milestones
         )
         self.optimizer.param_groups[0]["lr"] = lr
-        self.classifier.train()
+        self.modes.train()
         steps, meta_steps = [], []
         pairs = self._positions()
         self.steps_done = self.epoch * len(pairs)
@@ -115,6 +119,8 @@ class Training(ABC):
             meta_batch = self._batch(self.meta, self._share(meta_positions))
             step = self.step(batch, meta_batch, positions)
             self.steps_done += 1
+            if step.fallback is not None:
+                self.fallbacks.add(step.fallback)
             hits = (step.logits.argmax(1) == batch[1]).sum()
             weights = step.weights
             steps.append(
@@ -130,13 +136,14 @@ class Training(ABC):
         """Near-equal batches of a permutation; a meta batch each, from permutations in a row."""
         size, meta_size = len(self.data.labels), len(self.meta.labels)
         num_steps = math.ceil(size / self.settings.batch_size)
-        batches = torch.randperm(size, generator=self.generator).tensor_split(num_steps)
+        batches = self._order(size).tensor_split(num_steps)
         meta_batch_size = min(self.settings.meta_batch_size, meta_size)
         rounds = math.ceil(num_steps * meta_batch_size / meta_size)
-        order = torch.cat(
-            [torch.randperm(meta_size, generator=self.generator) for _ in range(rounds)]
-        )
+        order = torch.cat([self._order(meta_size) for _ in range(rounds)])
         return list(zip(batches, order.split(meta_batch_size)[:num_steps], strict=True))
+
+    def _order(self, size: int) -> Tensor:
+        return torch.randperm(size, generator=self.generator, device="cpu")
 
     def _share(self, positions: Tensor) -> Tensor:
         """This rank's part of a batch that all ranks work on."""
@@ -181,13 +188,14 @@ class Training(ABC):
     @torch.no_grad()
     def losses(self) -> Float[Tensor, " samples"]:
         """Loss of each sample in eval mode; the ranks share the work."""
-        self.classifier.eval()
-        losses = torch.zeros(len(self.data.labels), device=self.settings.device)
-        for rows in self._share(torch.arange(len(losses))).split(EVALUATION_BATCH):
-            logits = self.classifier(self.data.inputs[rows])
-            losses[rows] = functional.cross_entropy(
-                logits, self.data.labels[rows], reduction="none"
-            )
+        size, device = len(self.data.labels), self.settings.device
+        losses = torch.zeros(size, dtype=torch.float32, device=device)
+        with self.modes.evaluating():
+            for rows in self._share(torch.arange(size, device="cpu")).split(EVALUATION_BATCH):
+                logits = check_logits(self.classifier(self.data.inputs[rows.to(device)]), len(rows))
+                targets = self.data.labels[rows.to(device)]
+                loss = functional.cross_entropy(logits, targets, reduction="none")
+                losses[rows.to(device)] = loss.float()
         losses = self.settings.options.gather(losses).sum(0)
         if not losses.isfinite().all():
             raise ValueError(
@@ -234,7 +242,9 @@ class WeightNetTraining(Training):
         super().__init__(settings, data, meta, classifier)
         self.extra = extra
         inputs = 1 if extra is None else 1 + extra.shape[1]
-        self.weight_net = WeightNet(inputs, settings.hidden).to(settings.device)
+        with float32_defaults():
+            self.weight_net = WeightNet(inputs, settings.hidden)
+        self.weight_net.to(settings.device)
         self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), settings.weight_lr)
         self.parts |= {"weight_net": self.weight_net, "weight_optimizer": self.weight_optimizer}
 
@@ -269,7 +279,7 @@ class ReweightTraining(Training):
         step = reweight_step(
             self.classifier, batch, meta_batch, self.optimizer, self.settings.options
         )
-        self.step_weights[positions.to(self.step_weights.device)] = step.weights
+        self.step_weights[positions.to(self.step_weights.device)] = step.weights.float()
         return step
 
     def train_epoch(self) -> None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
-from cwerm.algorithms.meta_data import Array, extra_columns, feature_head, like, prepare
+from cwerm.algorithms.given_model import TrainModes, check_trainable, unwrapped
+from cwerm.algorithms.inputs import Given, as_array
+from cwerm.algorithms.meta_data import extra_columns, feature_head, like, prepare
 from cwerm.algorithms.meta_step import meta_gradient, meta_step
 from cwerm.algorithms.meta_training import (
     Augment,
@@ -24,6 +27,7 @@ from cwerm.algorithms.meta_training import (
     WeightNetTraining,
 )
 from cwerm.algorithms.step_options import StepOptions
+from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 from cwerm.algorithms.weight_net import WeightNet, net_inputs
 
 __all__ = [
@@ -41,18 +45,21 @@ OnEpoch = Callable[[int, Callable[[], State]], object]
 class LearningToReweight:
     """Learning to reweight (Ren et al., 2018): a weight for each sample of each batch, no net.
 
-    `classifier` is any torch module that maps a batch of inputs to logits; it is trained in place.
-    Without one, a head with one hidden layer is trained on feature vectors. The classifier learns
-    by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of `milestones`, which
-    are fractions of the run. Final weights are means over the steps of the last `average_last`
-    epochs (of all, if there are fewer), scaled to mean 1. `augment` is called with inputs and a CPU
-    generator on training and meta batches. `options` says how a step computes, and on several ranks
+    `classifier` is any torch module that maps a batch of inputs to logits [batch, classes]; it is
+    trained in place, in its own floating type, and layers that are in eval mode inside a model in train
+    mode stay so. Without one, a head with one hidden layer is trained on feature vectors. The
+    classifier learns by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of
+    `milestones`, which are fractions of the run. Final weights are means over the steps of the last
+    `average_last` epochs (of all, if there are fewer), scaled to mean 1. `augment` is called with
+    inputs and a CPU generator on training and meta batches. `options` says how a step computes, and on several ranks
     which share each takes. `num_classes` is for a head whose labels do not show all classes. Equal
     seeds give equal weights on one machine and thread count.
 
-    After `fit`: `classifier`, `losses_` (of each sample at the end) and `history_`, one dict an
-    epoch: `epoch`, `train_loss`, `train_accuracy`, `meta_loss` and `meta_accuracy` (before each
-    step), `weight_mean`, `weight_min`, `weight_max`, each over the epoch's steps.
+    After `fit`: `classifier`, `classes_` (the class of each output), `fallbacks_` (why steps took a
+    double backward, which is slower; as a rule empty), `losses_` (of each sample at the end) and
+    `history_`, one dict an epoch: `epoch`, `train_loss`, `train_accuracy`, `meta_loss` and
+    `meta_accuracy` (before each step), `weight_mean`, `weight_min`, `weight_max`, each over the
+    epoch's steps.
     """
 
     def __init__(
@@ -92,20 +99,21 @@ class LearningToReweight:
 
     def fit(
         self,
-        inputs: Array,
-        labels: Array,
-        meta_inputs: Array,
-        meta_labels: Array,
+        inputs: Given,
+        labels: Given,
+        meta_inputs: Given,
+        meta_labels: Given,
         on_epoch: OnEpoch | None = None,
         state: State | None = None,
-    ) -> Array:
+    ) -> Any:
         """Train, and return the weights float32[m], of mean 1. See `MetaWeightNet.fit`."""
-        training = _run(
+        training, losses, self.classes_ = _run(
             ReweightTraining, self.settings, self.given_classifier,
             (inputs, labels, meta_inputs, meta_labels), on_epoch, state,
         )  # fmt: skip
-        self.classifier, self.history_ = training.classifier, training.history
-        self.losses_: Array = like(inputs, training.losses())
+        self.classifier = _given_or(self.given_classifier, training.classifier)
+        self.history_, self.fallbacks_ = training.history, sorted(training.fallbacks)
+        self.losses_: Any = like(inputs, losses)
         mean = training.weight_sum.mean()
         if mean == 0:
             raise ValueError(
@@ -118,19 +126,21 @@ class LearningToReweight:
 class MetaWeightNet:
     """Learns one weight in (0, 1) a sample from a small trusted meta set.
 
-    `classifier` is any torch module that maps a batch of inputs to logits; it is trained in place.
-    Without one, a head with one hidden layer is trained on feature vectors. The classifier learns
-    by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of `milestones`, which
-    are fractions of the run; V, with `hidden` units, learns by Adam at `weight_lr`, in every
-    `meta_every`-th step. Weights are averaged over the ends of the last `average_last` epochs (of
-    all, if there are fewer). `augment` is called with inputs and a CPU generator on training and
+    `classifier` is any torch module that maps a batch of inputs to logits [batch, classes]; it is
+    trained in place, in its own floating type, and layers that are in eval mode inside a model in train
+    mode stay so. Without one, a head with one hidden layer is trained on feature vectors. The
+    classifier learns by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of
+    `milestones`, which are fractions of the run; V, with `hidden` units, learns by Adam at
+    `weight_lr`, in every `meta_every`-th step. Weights are averaged over the ends of the last
+    `average_last` epochs (of all, if there are fewer). `augment` is called with inputs and a CPU generator on training and
     meta batches. `options` says how a step computes, and on several ranks which share each takes.
     `num_classes` is for a head whose labels do not show all classes. Equal seeds give equal weights on
     one machine and thread count.
 
-    After `fit`: `classifier`, `weight_net`, `losses_` (of each sample at the end) and `history_`,
-    one dict an epoch: `epoch`, `train_loss`, `train_accuracy`, `meta_loss` and `meta_accuracy`
-    (after the virtual steps; NaN in an epoch without one), `weight_mean`, `weight_min`,
+    After `fit`: `classifier`, `weight_net`, `classes_` (the class of each output), `fallbacks_` (why
+    steps took a double backward, which is slower; as a rule empty), `losses_` (of each sample at the
+    end) and `history_`, one dict an epoch: `epoch`, `train_loss`, `train_accuracy`, `meta_loss` and
+    `meta_accuracy` (after the virtual steps; NaN in an epoch without one), `weight_mean`, `weight_min`,
     `weight_max`, each over the epoch's steps.
     """
 
@@ -177,35 +187,45 @@ class MetaWeightNet:
 
     def fit(
         self,
-        inputs: Array,
-        labels: Array,
-        meta_inputs: Array,
-        meta_labels: Array,
+        inputs: Given,
+        labels: Given,
+        meta_inputs: Given,
+        meta_labels: Given,
         on_epoch: OnEpoch | None = None,
         state: State | None = None,
-        extra: Array | None = None,
-    ) -> Array:
+        extra: Given | None = None,
+    ) -> Any:
         """Train, and return the weights float32[m]: an array for arrays, a tensor for tensors.
 
-        `inputs` are feature vectors [m, d] or whatever the classifier takes (images [m, c, h, w]),
-        used as float32; `labels` are integers from 0. `on_epoch(epoch, state)` is called after each
-        epoch (from 0) with a function that returns what a later `fit` on the same data needs as
-        `state` to go on as if never interrupted: nested dicts of tensors and numbers. `extra`
-        [m, e] are further inputs of V beside the loss, best of about its scale. `ValueError` for
-        unusable data, or if the loss diverges.
+        `inputs` are feature vectors [m, d] or whatever the classifier takes (images [m, c, h, w]):
+        arrays, lists, pandas objects or tensors. A classifier gets them in its own floating type,
+        or as int64 where they are integers and it takes those, as an embedding does. `labels` are
+        integers from 0 of any type, booleans or strings, and the meta set has each class that they
+        have. Integers number the classifier's outputs; without a classifier and `num_classes`, and
+        for other labels, the outputs stand for the classes that occur, ascending (`classes_`).
+        `on_epoch(epoch, state)` is called after each epoch (from 0) with a function that returns what
+        a later `fit` on the same data needs as `state` to go on as if never interrupted: nested dicts
+        of tensors and numbers. `extra` [m, e] are further inputs of V beside the loss, best of about
+        its scale. `ValueError` in one line for unusable data or models, or if the loss diverges.
+
+        `torch.no_grad`, `inference_mode`, `autocast` (see `options`), default type and device around
+        the call do not matter. Afterwards torch's generators and settings are as before, and the
+        classifier's parameters and buffers are trained, its train and eval flags as they came.
         """
-        columns = extra_columns(extra, len(inputs), self.settings.device)
-        training = _run(
+        with plain_torch():
+            columns = extra_columns(extra, len(inputs), self.settings.device)
+        training, losses, self.classes_ = _run(
             WeightNetTraining, self.settings, self.given_classifier,
             (inputs, labels, meta_inputs, meta_labels), on_epoch, state, extra=columns,
         )  # fmt: skip
-        self.classifier, self.weight_net = training.classifier, training.weight_net
+        self.classifier = _given_or(self.given_classifier, training.classifier)
+        self.weight_net, self.fallbacks_ = training.weight_net, sorted(training.fallbacks)
         self.history_: list[dict[str, float]] = training.history
-        self.losses_: Array = like(inputs, training.losses())
+        self.losses_: Any = like(inputs, losses)
         return like(inputs, training.weight_sum / self.settings.average_last)
 
     @torch.no_grad()
-    def weigh(self, losses: Array, extra: Array | None = None) -> Array:
+    def weigh(self, losses: Given, extra: Given | None = None) -> Any:
         """Return V of the losses [n] (and `extra` [n, e], if fitted with it) of any samples."""
         device = self.settings.device
         columns = extra_columns(extra, len(losses), device)
@@ -215,8 +235,15 @@ class MetaWeightNet:
             raise ValueError(
                 f"extra has {given} columns but V was fitted with {needed}: give the same"
             )
-        values = torch.as_tensor(losses, dtype=torch.float32, device=device)
+        values = torch.as_tensor(
+            losses if isinstance(losses, torch.Tensor) else as_array(losses, "losses"),
+            dtype=torch.float32, device=device,
+        )  # fmt: skip
         return like(losses, self.weight_net(net_inputs(values, columns)))
+
+
+def _given_or(given: nn.Module | None, made: nn.Module) -> nn.Module:
+    return made if given is None else given
 
 
 AnyTraining = TypeVar("AnyTraining", bound=Training)
@@ -226,24 +253,38 @@ def _run(
     make: Callable[..., AnyTraining],
     settings: Settings,
     classifier: nn.Module | None,
-    arrays: tuple[Array, Array, Array, Array],
+    arrays: tuple[Given, Given, Given, Given],
     on_epoch: OnEpoch | None,
     state: State | None,
     **further: Any,
-) -> AnyTraining:
-    """All epochs of one `fit`."""
-    data, meta, num_classes = prepare(*arrays, classifier, settings.device)
-    num_classes = max(num_classes, settings.num_classes or 0)
+) -> tuple[AnyTraining, torch.Tensor, np.ndarray]:
+    """All epochs of one `fit`: the training, the final losses, the class of each output."""
+    device = settings.device
+    modes = None
     # What draws from the global generators (dropout, fresh layers) is seeded and leaks nothing.
-    with torch.random.fork_rng([settings.device] if settings.device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        if classifier is None:
-            classifier = feature_head(data.inputs, num_classes)
-        training = make(settings, data, meta, classifier, **further)
-        if state is not None:
-            training.resume(state)
-        while training.epoch < settings.epochs:
-            training.train_epoch()
-            if on_epoch is not None:
-                on_epoch(training.epoch - 1, training.state)
-    return training
+    with plain_torch(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            if classifier is not None:
+                classifier = unwrapped(classifier).to(device)
+                modes = TrainModes(classifier)
+                with modes.evaluating():
+                    data, meta, classes = prepare(*arrays, classifier, None, device)
+                check_trainable(classifier)
+            else:
+                data, meta, classes = prepare(*arrays, None, settings.num_classes, device)
+            torch.manual_seed(settings.seed)
+            if classifier is None:
+                with float32_defaults():
+                    classifier = feature_head(data.inputs, settings.num_classes or len(classes))
+            training = make(settings, data, meta, classifier, **further)
+            if state is not None:
+                training.resume(state)
+            while training.epoch < settings.epochs:
+                training.train_epoch()
+                if on_epoch is not None:
+                    on_epoch(training.epoch - 1, training.state)
+            losses = training.losses()
+        finally:
+            if modes is not None:
+                modes.restore()
+    return training, losses, classes

@@ -6,6 +6,8 @@ distances are computed again from the differences in float64. A bound on FAISS's
 whether anything outside the candidates could belong to the answer; if so, the query is asked again
 with more of them. Results are sorted by (float32 distance, id) and depend neither on the batch of
 queries nor on how the vectors are sharded.
+
+What FAISS sees is less its mean, both in float64, and scaled where squares could leave float32's range.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import faiss
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
 
+from cwerm.algorithms.inputs import Given, as_features
+
 __all__ = ["NeighborIndex", "merge_top_k"]
 
 SPARE_CANDIDATES = 4
@@ -24,6 +28,13 @@ CHUNK_ELEMENTS = 1 << 22  # compared at once, which bounds the memory
 CACHED_ELEMENTS = 1 << 18
 UNIT_ROUNDOFF = 2.0**-24
 NO_ID = np.iinfo(np.int64).max
+PLAIN_EXPONENT = 30  # up to 2^30, and down to 2^-30, features are not scaled
+
+
+def _compared(vectors: Given, name: str) -> Float[np.ndarray, "n d"]:
+    """Rows in the type they are compared in: float64 as it is, else float32."""
+    rows = as_features(vectors, name)
+    return np.ascontiguousarray(rows, np.float64 if rows.dtype == np.float64 else np.float32)
 
 
 def merge_top_k(
@@ -39,21 +50,22 @@ def merge_top_k(
 
 
 class NeighborIndex:
-    """Vectors, float16 or float32, with int64 ids, searched on a GPU where FAISS sees one.
+    """Vectors [m, d] with int64 ids, searched on a GPU where FAISS sees one.
 
     Equal vectors are stored once, as they would fill the candidates. `num_threads` sets FAISS's
-    threads for the whole process.
+    threads for the whole process. Vectors and queries may be of any type; what float64 tells apart is
+    kept. Raises ValueError for a row with NaN, infinity or values beyond 1e30.
     """
 
     def __init__(
         self,
-        vectors: Float[np.ndarray, "m d"],
+        vectors: Given,
         ids: Integer[np.ndarray, "m"],
         num_threads: int | None = None,
     ) -> None:
         if num_threads is not None:
             faiss.omp_set_num_threads(num_threads)
-        rows = np.ascontiguousarray(vectors, np.float32)
+        rows = _compared(vectors, "features")
         row_bytes = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
         _, first, group = np.unique(row_bytes, return_index=True, return_inverse=True)
         order = np.lexsort((ids, group))
@@ -63,6 +75,9 @@ class NeighborIndex:
         self._starts = np.cumsum(self._sizes) - self._sizes
         # small norms keep FAISS's cancellation small
         self._mean = self._vectors.mean(axis=0, dtype=np.float64)
+        reach = np.abs(self._vectors - self._mean).max()
+        exponent = int(np.frexp(reach)[1])
+        self._scale = 2.0 ** (-exponent if abs(exponent) > PLAIN_EXPONENT else 0)
         self._index: faiss.Index = faiss.IndexFlatL2(rows.shape[1])
         if faiss.get_num_gpus() > 0:
             self._resources = faiss.StandardGpuResources()
@@ -73,13 +88,17 @@ class NeighborIndex:
         return len(self._ids)
 
     def search(
-        self, queries: Float[np.ndarray, "b d"], k: int
+        self, queries: Given, k: int
     ) -> tuple[Float32[np.ndarray, "b found"], Int64[np.ndarray, "b found"]]:
         """Euclidean distances and ids of the k nearest vectors, ties by the lowest id.
 
         `found` is k, or the number of vectors in the index where that is smaller.
         """
-        queries = np.ascontiguousarray(queries, np.float32)
+        queries = _compared(queries, "features")
+        if queries.shape[1] != self._vectors.shape[1]:
+            raise ValueError(
+                f"features have {queries.shape[1]} columns but the index {self._vectors.shape[1]}"
+            )
         found = min(k, len(self))
         distances = np.empty((len(queries), found), np.float32)
         ids = np.empty((len(queries), found), np.int64)
@@ -103,11 +122,11 @@ class NeighborIndex:
         rows = max(1, CHUNK_ELEMENTS // (width * self._vectors.shape[1]))
         return [slice(start, start + rows) for start in range(0, num_queries, rows)]
 
-    def _centered(self, rows: Float32[np.ndarray, "b d"]) -> Float32[np.ndarray, "b d"]:
-        return (rows - self._mean).astype(np.float32)
+    def _centered(self, rows: Float[np.ndarray, "b d"]) -> Float32[np.ndarray, "b d"]:
+        return ((rows - self._mean) * self._scale).astype(np.float32)
 
     def _search_candidates(
-        self, queries: Float32[np.ndarray, "b d"], k: int, width: int
+        self, queries: Float[np.ndarray, "b d"], k: int, width: int
     ) -> tuple[Float32[np.ndarray, "b found"], Int64[np.ndarray, "b found"], Bool[np.ndarray, "b"]]:
         """The best k of `width` candidates a query, and whether they are surely the best of all."""
         if width == len(self._vectors):
@@ -115,19 +134,22 @@ class NeighborIndex:
         else:
             proposed, candidates = self._index.search(self._centered(queries), width)
         squared = self._squared_distances(queries, candidates)
-        distances, ids = self._expand(np.sqrt(squared).astype(np.float32), candidates, k)
+        scaled = (np.sqrt(squared) * self._scale).astype(np.float32)
+        near, ids = self._expand(scaled, candidates, k)
+        distances = (near / np.float64(self._scale)).astype(np.float32)
         if width == len(self._vectors):
             return distances, ids, np.ones(len(queries), bool)
         # a vector left out that ties or beats the k-th, at distance `reach`, is at most |q| + reach
         # long (centred), so FAISS saw it at most `error` beyond reach^2 (sums of d + O(1) rounded
         # terms)
-        reach = distances[:, -1].astype(np.float64) * (1 + 4 * UNIT_ROUNDOFF)
-        norms = np.linalg.norm(queries - self._mean, axis=1)
+        reach = near[:, -1].astype(np.float64) * (1 + 4 * UNIT_ROUNDOFF)
+        norms = np.linalg.norm(queries - self._mean, axis=1) * self._scale
         error = (queries.shape[1] + 16) * UNIT_ROUNDOFF * (2 * norms + reach) ** 2
-        return distances, ids, proposed[:, -1] > reach**2 + error
+        farthest = proposed[:, -1]
+        return distances, ids, (farthest > reach**2 + error) & np.isfinite(farthest)
 
     def _squared_distances(
-        self, queries: Float32[np.ndarray, "b d"], candidates: Int[np.ndarray, "b width"]
+        self, queries: Float[np.ndarray, "b d"], candidates: Int[np.ndarray, "b width"]
     ) -> Float64[np.ndarray, "b width"]:
         rows, columns = np.indices(candidates.shape).reshape(2, -1)
         flat = candidates[rows, columns]

@@ -28,7 +28,8 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional
 
-from cwerm.algorithms.medians import check_finite
+from cwerm.algorithms.inputs import Given, as_features, class_numbers
+from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 
 __all__ = ["LabelPosterior", "estimate_transitions", "label_posterior"]
 
@@ -53,26 +54,48 @@ class LabelPosterior:
 
     def fit(
         self,
+        features: Given,
+        labels: Given,
+        meta_features: Given,
+        meta_labels: Given,
+    ) -> LabelPosterior:
+        """Fit the head on the meta set and the transition matrix on the coreset's labels.
+
+        Features [m, d] are real numbers of any type, labels [m] class numbers below `num_classes`.
+
+        Raises:
+            ValueError: features that are no rows of finite numbers, labels that are no class numbers,
+                or a class without a meta sample.
+        """
+        vectors, meta = as_features(features), as_features(meta_features, "meta_features")
+        if vectors.shape[1] != meta.shape[1]:
+            raise ValueError(
+                f"features have {vectors.shape[1]} columns but meta_features {meta.shape[1]}"
+            )
+        numbers = class_numbers(labels, self.num_classes, len(vectors))
+        meta_numbers = class_numbers(meta_labels, self.num_classes, len(meta), "meta_labels")
+        with plain_torch(), float32_defaults():
+            self._fit(vectors, numbers, meta, meta_numbers)
+        return self
+
+    def _fit(
+        self,
         features: Float[np.ndarray, "coreset d"],
         labels: Integer[np.ndarray, " coreset"],
         meta_features: Float[np.ndarray, "meta d"],
         meta_labels: Integer[np.ndarray, " meta"],
-    ) -> LabelPosterior:
-        """Fit the head on the meta set and the transition matrix on the coreset's labels.
-
-        Raises:
-            ValueError: features with NaN, or a class without a meta sample.
-        """
-        check_finite(features)
-        check_finite(meta_features)
+    ) -> None:
         missing = np.setdiff1d(np.arange(self.num_classes), meta_labels)
         if len(missing):
             raise ValueError(
                 f"class {missing[0]} has no sample in the meta set; give every class a few"
             )
-        together = np.concatenate([features, meta_features]).astype(np.float32)
-        self.mean = together.mean(axis=0)
-        self.scale = 1 / np.maximum(together.std(axis=0), 1e-6)
+        together = np.concatenate([features, meta_features])
+        # float64 features are shifted and scaled in float64, as float32 may not tell them apart
+        kept = np.float64 if together.dtype == np.float64 else np.float32
+        together = together.astype(np.float64)
+        self.mean = together.mean(axis=0).astype(kept)
+        self.scale = (1 / np.maximum(together.std(axis=0), 1e-6)).astype(kept)
         vectors, meta = self._standardised(features), self._standardised(meta_features)
         targets = torch.eye(self.num_classes)[torch.from_numpy(meta_labels.astype(np.int64))]
         fold = self._folds(len(meta))
@@ -88,7 +111,6 @@ class LabelPosterior:
         self.noise_rate = float(1 - right / expected)
         self.strength = float(np.clip(STRENGTH_PER_NOISE * self.noise_rate, 0, MAX_STRENGTH))
         self._learn_from_coreset(vectors, labels, meta, targets, first, transitions)
-        return self
 
     def _learn_from_coreset(
         self,
@@ -121,19 +143,22 @@ class LabelPosterior:
         fold = np.random.default_rng(self.seed).permutation(size) % FOLDS
         return [(np.flatnonzero(fold == f), np.flatnonzero(fold != f)) for f in np.unique(fold)]
 
-    def probabilities(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n classes"]:
+    def probabilities(self, features: Given) -> Float[np.ndarray, "n classes"]:
         """p(class | features) by the head."""
-        return _probabilities(_logits((self.weight, self.bias), self._standardised(features)))
+        vectors = as_features(features)
+        if vectors.shape[1] != len(self.mean):
+            raise ValueError(
+                f"features have {vectors.shape[1]} columns but fit saw {len(self.mean)}"
+            )
+        return _probabilities(_logits((self.weight, self.bias), self._standardised(vectors)))
 
-    def right(
-        self, features: Float[np.ndarray, "n d"], labels: Integer[np.ndarray, " n"]
-    ) -> Float[np.ndarray, " n"]:
+    def right(self, features: Given, labels: Given) -> Float[np.ndarray, " n"]:
         """The probability that each label is right, float32 in (0, 1]."""
-        return label_posterior(self.probabilities(features), labels, self.transitions)
+        probabilities = self.probabilities(features)
+        numbers = class_numbers(labels, self.num_classes, len(probabilities))
+        return label_posterior(probabilities, numbers, self.transitions)
 
-    def weigh(
-        self, features: Float[np.ndarray, "n d"], labels: Integer[np.ndarray, " n"]
-    ) -> Float[np.ndarray, " n"]:
+    def weigh(self, features: Given, labels: Given) -> Float[np.ndarray, " n"]:
         """The weight of each sample, float32 in [0, 1]."""
         return np.maximum(0, 1 - self.strength * (1 - self.right(features, labels)))
 
@@ -159,7 +184,8 @@ class LabelPosterior:
         return made
 
     def _standardised(self, features: Float[np.ndarray, "n d"]) -> Float[Tensor, "n d"]:
-        return torch.from_numpy((features.astype(np.float32) - self.mean) * self.scale)
+        centred = (features.astype(self.mean.dtype) - self.mean) * self.scale
+        return torch.from_numpy(centred.astype(np.float32))
 
 
 def _fit_head(features: Float[Tensor, "n d"], targets: Float[Tensor, "n classes"]) -> Head:

@@ -169,7 +169,7 @@ def _distances(
     num_classes = int(labels.max()) + 1
     counts = np.bincount(labels[candidates], minlength=num_classes)
     dimensions = common.dimensions(store, features)
-    medians = np.empty((num_classes, dimensions), dtype=np.float32)
+    medians = np.empty((num_classes, dimensions))
     distances = np.empty(len(labels), dtype=np.float32)
     with worker_pool(job, len(parts)) as pool:
         groups = np.array_split(parts, min(len(parts), GROUPS_A_WORKER * pool.size))

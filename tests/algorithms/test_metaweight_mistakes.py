@@ -24,15 +24,21 @@ def _set_nan(data: list[np.ndarray], index: int, value: float) -> list[np.ndarra
 
 
 MISTAKES = [
-    (lambda d: _set_nan(d, 0, np.nan), "^inputs are NaN or infinite in 2 samples, .* position 3"),
-    (lambda d: _set_nan(d, 2, np.inf), "^meta_inputs are NaN or infinite in 2 samples"),
-    (lambda d: [d[0], d[1][:-1], *d[2:]], r"inputs has 600 samples and labels shape \[599\]"),
-    (lambda d: [*d[:3], d[3][:, None]], r"and meta_labels shape \[100, 1\]"),
+    (
+        lambda d: _set_nan(d, 0, np.nan),
+        "^row 3 of the inputs has NaN or infinite values, the first of 2",
+    ),
+    (lambda d: _set_nan(d, 2, np.inf), "^row 3 of the meta_inputs has NaN or infinite values"),
+    (lambda d: [d[0], d[1][:-1], *d[2:]], "600 inputs but 599 labels"),
+    (
+        lambda d: [*d[:3], d[3][:, None]],
+        r"meta_labels have shape \[100, 1\]: .* as meta_labels\[:, 0\]",
+    ),
     (lambda d: [d[0], d[1], d[2][:, :60], d[3]], r"\[600, 64\] and meta_inputs \[100, 60\]"),
     (lambda d: [d[0], d[1] * 0, *d[2:]], "fewer than 2 classes"),
     (lambda d: [*d[:2], d[2][:0], d[3][:0]], "meta_inputs is empty"),
-    (lambda d: [d[0], d[1] - 1, *d[2:]], "labels reach -1: give integers from 0"),
-    (lambda d: [d[0], d[1] + 0.5, *d[2:]], "labels are torch.float64: give integers from 0"),
+    (lambda d: [d[0], d[1] - 1, *d[2:]], "labels must be class numbers from 0 on, got -1 in row"),
+    (lambda d: [d[0], d[1] + 0.5, *d[2:]], "labels are float64: give integers from 0"),
     (lambda d: [d[0].reshape(600, 8, 8), *d[1:]], r"all but the first size must agree"),
     (
         lambda d: [d[0].reshape(600, 8, 8), d[1], d[2].reshape(100, 8, 8), d[3]],

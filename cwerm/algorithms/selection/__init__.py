@@ -14,10 +14,13 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Integer, Shaped
 
+from cwerm.algorithms.inputs import blocks
 from cwerm.algorithms.names import unknown_name
 from cwerm.algorithms.training_record import TrainingRecord
 
 __all__ = ["Method", "Needs", "centered", "highest", "load_method", "method_names"]
+
+SPREAD = 64.0  # of squared norms, up to which float32 serves
 
 Needs = Literal["labels", "distances", "features", "outputs"]
 
@@ -58,7 +61,23 @@ def highest(
 
 
 def centered(features: Float[np.ndarray, "group d"]) -> Float[np.ndarray, "group d"]:
-    """The features less their mean, float32: small norms keep rounding small."""
-    rows = features.astype(np.float32)
-    rows -= rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    """The features less their mean, over a power of two that makes the largest about 1.
+
+    Neither squares overflow nor does a far mean cost digits. float32, or float64 where the features are
+    float64 or a few rows so far from the others that float32 could not tell those apart.
+    """
+    rows = _centered(features, np.float64 if features.dtype == np.float64 else np.float32)
+    norms = np.einsum("nd,nd->n", rows, rows)
+    if rows.dtype == np.float32 and norms.max() > SPREAD * np.median(norms):
+        return _centered(features, np.float64)
+    return rows
+
+
+def _centered(features: Float[np.ndarray, "group d"], dtype: type) -> Float[np.ndarray, "group d"]:
+    mean = features.mean(axis=0, dtype=np.float64)
+    reach = max((features.max(axis=0) - mean).max(), (mean - features.min(axis=0)).max())
+    exponent = np.frexp(reach)[1]
+    rows: np.ndarray = np.empty(features.shape, dtype)
+    for part in blocks(*features.shape):
+        rows[part] = np.ldexp(features[part] - mean, -exponent)
     return rows

@@ -25,7 +25,7 @@ def choose(
     total = np.zeros(rows.shape[1])
     chosen = np.empty(count, np.int64)
     for step in range(count):
-        chosen[step] = best = np.argmin(norms + rows @ (2 * total).astype(np.float32))
+        chosen[step] = best = np.argmin(norms + rows @ (2 * total).astype(rows.dtype))
         total += rows[best]
         norms[best] = np.inf
     return chosen

@@ -20,7 +20,7 @@ def choose(
     count: int, values: Float[np.ndarray, "group d"], generator: np.random.Generator
 ) -> Integer[np.ndarray, "{count}"]:
     """`count` distinct samples; a centre whose nearest one is taken gets the next."""
-    rows = centered(values)
+    rows = centered(values).astype(np.float32, copy=False)  # FAISS has no other type
     means = faiss.Kmeans(
         rows.shape[1],
         count,

@@ -1,0 +1,296 @@
+"""The one gate for what callers give: features, labels, ids and weights, as arrays that fit together.
+
+Accepted are NumPy arrays of any byte order and stride, lists, pandas objects whatever their index, and
+torch tensors on any device. What cannot be used is a ``ValueError`` of one line, the same everywhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int64, Shaped
+
+__all__ = [
+    "LARGEST",
+    "Given",
+    "Labels",
+    "as_array",
+    "as_features",
+    "as_ids",
+    "as_labels",
+    "as_weights",
+    "blocks",
+    "check_finite",
+    "check_whole_number",
+    "class_numbers",
+    "join_labels",
+]
+
+Given: TypeAlias = Any  # an array, a list, a pandas object or a tensor
+
+LARGEST = 1e30  # squares and sums of larger values overflow; they are fill values as a rule
+BLOCK_ELEMENTS = 1 << 20
+
+
+class Labels(NamedTuple):
+    """Labels as positions in `classes`, the distinct labels as given, ascending."""
+
+    codes: Int64[np.ndarray, " n"]
+    classes: Shaped[np.ndarray, " classes"]
+
+    @property
+    def numbers(self) -> list[int]:
+        """A number for each class: the label itself, or its position if labels are no integers."""
+        if self.classes.dtype.kind in "iu":
+            return [int(label) for label in self.classes]
+        return list(range(len(self.classes)))
+
+
+def blocks(num_rows: int, num_columns: int) -> Iterator[slice]:
+    """Slices of the rows, with about a million elements each."""
+    step = max(1, BLOCK_ELEMENTS // max(1, num_columns))
+    return (slice(start, start + step) for start in range(0, num_rows, step))
+
+
+def as_array(values: Given, name: str) -> np.ndarray:
+    """`values` as a plain array on the CPU; the bytes are shared where that is possible."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        tensor = values.detach()
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+            raise ValueError(f"{name} are no dense tensor: give a plain one, as of .to_dense()")
+        tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        return tensor.cpu().resolve_conj().resolve_neg().numpy()
+    if hasattr(values, "toarray") and not isinstance(values, np.ndarray):
+        raise ValueError(f"{name} are sparse: give {name}.toarray()")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        row = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+        raise ValueError(f"row {row} of the {name} is masked; remove or repair it")
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{name} are no array ({reason}): give rows of one length") from None
+
+
+def check_finite(features: Float[np.ndarray, "n d"], name: str = "features") -> None:
+    """Raise ValueError naming the first row with NaN, infinity or a value beyond `LARGEST`."""
+    limit = features.dtype.type(min(LARGEST, float(np.finfo(features.dtype).max)))
+    for rows in blocks(*features.shape):
+        block = features[rows]
+        with np.errstate(invalid="ignore"):
+            good = (block.max(axis=1) <= limit) & (block.min(axis=1) >= -limit)
+        if good.all():
+            continue
+        first = int(np.argmin(good))
+        bad = block[first]
+        if not np.isfinite(bad).all():
+            raise ValueError(
+                f"row {rows.start + first} of the {name} has NaN or infinite values; "
+                f"remove it or extract its features again"
+            )
+        value = bad[np.abs(bad).argmax()]
+        raise ValueError(
+            f"row {rows.start + first} of the {name} holds {value:.6g}; values beyond "
+            f"{LARGEST:g} are fill values as a rule: repair or remove them, or scale the {name}"
+        )
+
+
+def as_features(values: Given, name: str = "features") -> Float[np.ndarray, "n d"]:
+    """Finite numbers [n, d]: float16 and float32 as they are, others as float32 where that has them all.
+
+    Else as float64.
+    """
+    array = as_array(values, name)
+    if array.ndim != 2:
+        raise ValueError(
+            f"{name} have shape {list(array.shape)}: give one row of numbers for each sample, [n, d]"
+        )
+    if 0 in array.shape:
+        kind = "there are no samples" if len(array) == 0 else "they have no columns"
+        raise ValueError(f"{name} have shape {list(array.shape)}: {kind}")
+    array = _floating(array, name)
+    check_finite(array, name)
+    if array.dtype == np.float64 and all(
+        _fits_float32(array[part]) for part in blocks(*array.shape)
+    ):
+        array = array.astype(np.float32)
+    return array
+
+
+def _fits_float32(block: Float[np.ndarray, "b d"]) -> bool:
+    return bool((block.astype(np.float32) == block).all())
+
+
+def _floating(array: np.ndarray, name: str) -> np.ndarray:
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "O":
+        try:
+            return array.astype(np.float64)
+        except (ValueError, TypeError):
+            pass
+    if kind not in "fiub":
+        raise ValueError(f"{name} are {array.dtype}: give real numbers")
+    if kind == "f":
+        return np.asarray(array, f"f{min(size, 8)}")
+    return array.astype(np.float32 if size <= 2 else np.float64)
+
+
+def as_labels(
+    values: Given, size: int | None = None, name: str = "labels", rows: str = "features"
+) -> Labels:
+    """One class for each of `size` samples: integers from 0 of any type, booleans or strings."""
+    array = as_array(values, name)
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name} have shape {list(array.shape)}: give one class for each sample, [n]"
+            + _hint(array, name)
+        )
+    if size is not None and len(array) != size:
+        raise ValueError(f"{size} {rows} but {len(array)} {name}; give one label for each sample")
+    if len(array) == 0:
+        raise ValueError(f"there are no samples: {name} are empty; check the data source")
+    if isinstance(values, list | tuple) and array.dtype.kind in "US":
+        array = np.array(values, object)  # NumPy makes strings of numbers among strings
+    array = _plain_labels(array, name)
+    if array.dtype.kind in "iu":
+        array = _whole(array, name)
+    classes, codes = np.unique(array, return_inverse=True)
+    return Labels(codes.astype(np.int64), classes)
+
+
+def _hint(array: np.ndarray, name: str) -> str:
+    if array.ndim != 2 or array.shape[1] == 0:
+        return ""
+    return f", as {name}[:, 0]" if array.shape[1] == 1 else f", as {name}.argmax(1) of one-hot rows"
+
+
+def _plain_labels(array: np.ndarray, name: str) -> np.ndarray:
+    """The labels as integers, booleans or strings."""
+    if array.dtype.kind == "T":
+        array = array.astype(object)
+    if array.dtype.kind == "f" and np.isnan(array).any():  # pandas makes floats of such integers
+        array = array.astype(object)
+    if array.dtype.kind == "O":
+        missing = [i for i, label in enumerate(array) if label is None or _is_missing(label)]
+        if missing:
+            raise ValueError(f"row {missing[0]} of the {name} is missing; remove it or label it")
+        kinds = {
+            "bool" if isinstance(label, bool | np.bool_)
+            else "int" if isinstance(label, int | np.integer)
+            else "str" if isinstance(label, str)
+            else type(label).__name__
+            for label in array
+        }  # fmt: skip
+        if len(kinds) > 1:
+            raise ValueError(f"{name} mix {' and '.join(sorted(kinds))}: give labels of one type")
+        if kinds <= {"bool", "int", "str"}:
+            array = np.array(array.tolist())
+        else:
+            raise ValueError(f"{name} are {kinds.pop()}: give integers from 0, or strings")
+    if array.dtype.kind not in "iubUS":
+        raise ValueError(f"{name} are {array.dtype}: give integers from 0, or strings")
+    return array
+
+
+def _is_missing(label: Any) -> bool:
+    try:
+        return bool(label != label)
+    except TypeError:  # pandas.NA
+        return True
+
+
+def _whole(array: np.ndarray, name: str) -> np.ndarray:
+    """Native integers, none below 0."""
+    if array.min() < 0:
+        raise ValueError(
+            f"{name} must be class numbers from 0 on, got {array.min()} "
+            f"in row {int(np.argmin(array))}"
+        )
+    return array.astype(np.int64 if array.max() < 1 << 63 else np.uint64)
+
+
+def join_labels(first: Labels, other: Labels, name: str, other_name: str) -> tuple[Labels, Labels]:
+    """Both over the classes of both together."""
+    kinds = [
+        "numbers" if labels.classes.dtype.kind in "iub" else "strings" for labels in (first, other)
+    ]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{name} are {kinds[0]} and {other_name} {kinds[1]}: give both alike")
+    sets = [first.classes, other.classes]
+    if {values.dtype.kind for values in sets} & {"b", "u"} and sets[0].dtype != sets[1].dtype:
+        sets = [values.astype(np.uint64) for values in sets]
+    classes, places = np.unique(np.concatenate(sets), return_inverse=True)
+    if classes.dtype == np.uint64 and classes.max() < 1 << 63:
+        classes = classes.astype(np.int64)
+    split = len(first.classes)
+    return (
+        Labels(places[:split][first.codes], classes),
+        Labels(places[split:][other.codes], classes),
+    )
+
+
+def class_numbers(
+    values: Given, num_classes: int, size: int | None = None, name: str = "labels"
+) -> Int64[np.ndarray, " n"]:
+    """Labels that are numbers of `num_classes` known classes, int64."""
+    labels = as_labels(values, size, name)
+    if labels.classes.dtype.kind not in "iub":
+        raise ValueError(f"{name} are strings: give class numbers from 0 to {num_classes - 1}")
+    if labels.classes[-1] >= num_classes:
+        raise ValueError(
+            f"{name} reach {labels.classes[-1]}: with {num_classes} classes they run from 0 to "
+            f"{num_classes - 1}"
+        )
+    return labels.classes.astype(np.int64)[labels.codes]
+
+
+def as_ids(values: Given, num_rows: int, name: str = "coreset ids") -> Int64[np.ndarray, " m"]:
+    """Distinct row numbers below `num_rows`, int64."""
+    ids = as_array(values, name)
+    if ids.ndim != 1 or len(ids) == 0:
+        raise ValueError(f"{name} have shape {list(ids.shape)}: give one or more row numbers, [m]")
+    if ids.dtype.kind == "b":
+        raise ValueError(f"{name} are a boolean mask: give row numbers, as numpy.flatnonzero(mask)")
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"{name} are {ids.dtype}: give row numbers, which are integers")
+    if ids.min() < 0 or ids.max() >= num_rows:
+        wrong = int(np.argmax((ids < 0) | (ids >= num_rows)))
+        raise ValueError(
+            f"{name} must be row numbers from 0 to {num_rows - 1}, got {ids[wrong]} in row {wrong}"
+        )
+    ids = ids.astype(np.int64)
+    found, first = np.unique(ids, return_index=True)
+    if len(found) < len(ids):
+        again = int(np.setdiff1d(np.arange(len(ids)), first)[0])
+        raise ValueError(f"{name} repeat {ids[again]} in row {again}: give each sample once")
+    return ids
+
+
+def as_weights(values: Given, size: int, name: str = "coreset weights") -> Float[np.ndarray, " m"]:
+    """`size` finite weights, none negative; float32 or float64."""
+    weights = as_array(values, name)
+    if weights.ndim != 1:
+        hint = f", as {name.split()[-1]}[:, 0]" if weights.shape[1:] == (1,) else ""
+        raise ValueError(f"{name} have shape {list(weights.shape)}: give one a sample, [m]{hint}")
+    if len(weights) != size:
+        raise ValueError(f"{size} coreset ids but {len(weights)} weights; give one weight an id")
+    weights = _floating(weights, name)
+    valid = (weights >= 0) & (weights < np.inf)  # NaN fails the comparison, too
+    if not valid.all():
+        row = int(np.argmin(valid))
+        raise ValueError(
+            f"row {row} of the {name} is {weights[row]}; weights must be finite and not negative"
+        )
+    return weights if weights.dtype == np.float64 else weights.astype(np.float32)
+
+
+def check_whole_number(name: str, value: Any, least: int) -> None:
+    """Raise ValueError unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -1,0 +1,50 @@
+"""Torch's global state while cwerm computes: what the caller has set neither disturbs nor is changed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+__all__ = ["default_device", "float32_defaults", "plain_torch"]
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Gradients on, no inference mode and no autocast, also where the caller is inside of such.
+
+    What was compiled runs uncompiled, as compiled graphs cannot be walked twice.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@contextmanager
+def default_device(device: torch.device) -> Iterator[None]:
+    """New tensors are made on `device`, whatever `torch.set_default_device` was told."""
+    if torch.get_default_device().type == device.type:  # a device context slows every call down
+        yield
+        return
+    with device:
+        yield
+
+
+@contextmanager
+def float32_defaults() -> Iterator[None]:
+    """New tensors are float32 and on the CPU, whatever torch's defaults are."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with default_device(torch.device("cpu")):
+            yield
+    finally:
+        torch.set_default_dtype(before)
