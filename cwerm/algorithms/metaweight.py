@@ -51,8 +51,9 @@ class LearningToReweight:
     classifier learns by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of
     `milestones`, which are fractions of the run. Final weights are means over the steps of the last
     `average_last` epochs (of all, if there are fewer), scaled to mean 1. `augment` is called with
-    inputs and a CPU generator on training and meta batches. `options` says how a step computes, and on several ranks
-    which share each takes. `num_classes` is for a head whose labels do not show all classes. Equal
+    inputs and a CPU generator on training and meta batches. `options` says how a step computes, and
+    on several ranks which share each takes. `num_classes` is for a head whose labels do not show
+    all classes. Equal
     seeds give equal weights on one machine and thread count.
 
     After `fit`: `classifier`, `classes_` (the class of each output), `fallbacks_` (why steps took a
@@ -132,8 +133,9 @@ class MetaWeightNet:
     classifier learns by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of
     `milestones`, which are fractions of the run; V, with `hidden` units, learns by Adam at
     `weight_lr`, in every `meta_every`-th step. Weights are averaged over the ends of the last
-    `average_last` epochs (of all, if there are fewer). `augment` is called with inputs and a CPU generator on training and
-    meta batches. `options` says how a step computes, and on several ranks which share each takes.
+    `average_last` epochs (of all, if there are fewer). `augment` is called with inputs and a CPU
+    generator on training and meta batches. `options` says how a step computes, and on several
+    ranks which share each takes.
     `num_classes` is for a head whose labels do not show all classes. Equal seeds give equal weights on
     one machine and thread count.
 
