@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import ModuleType
 from typing import Any
 
@@ -91,3 +92,9 @@ def right_labels_of(store: ArtifactStore, images: Artifact) -> np.ndarray:
     """Labels of all training images as they would be without the noise that was made, int32 [n]."""
     clean = clean_labels_of(store, images)
     return labels_of(store, images) if clean is None else clean
+
+
+def tensor_metadata(data: bytes) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors."""
+    length = int.from_bytes(data[:8], "little")  # of the JSON header, as safetensors defines it
+    return json.loads(data[8 : 8 + length])["__metadata__"]

@@ -104,5 +104,4 @@ class LearnedFunction:
 
     def _description(self, learned: Artifact) -> dict[str, Any]:
         data = self.store.read_file(learned, "classifier.safetensors")
-        length = int.from_bytes(data[:8], "little")  # of the JSON header, as safetensors defines it
-        return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["cwerm"])
+        return json.loads(common.tensor_metadata(data)["cwerm"])

@@ -6,15 +6,19 @@ update over the ranks, so all ranks take the step that one process would take wi
 
 from __future__ import annotations
 
-import io
+import json
 from typing import Any
+
+import numpy as np
 
 from cwerm.artifacts import ArtifactStore, Writer
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import capacity, reweight_fit
+from cwerm.stages import capacity, common, reweight_fit
 from cwerm.stages.ranks import run_on_ranks
 from cwerm.stages.reweight_fit import Learned
+
+ARRAYS = ("ids", "weights", "losses")
 
 
 def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any) -> Learned:
@@ -71,19 +75,22 @@ def _all_reduce_mean(values: Any) -> None:
 
 
 def _result_path(writer: Writer) -> str:
-    return f"artifacts/{writer.stage}/{writer.key}/{writer.attempt}/result.pt"
+    return f"artifacts/{writer.stage}/{writer.key}/{writer.attempt}/result.safetensors"
 
 
 def _dump(learned: Learned) -> bytes:
-    import torch
+    from safetensors.numpy import save
 
-    buffer = io.BytesIO()
-    torch.save(vars(learned), buffer)
-    return buffer.getvalue()
+    arrays = {name: getattr(learned, name) for name in ARRAYS}
+    # files as bytes among the arrays, under names that no array has
+    files = {f"/{name}": np.frombuffer(data, np.uint8) for name, data in learned.files.items()}
+    return save(arrays | files, metadata={"history": json.dumps(learned.history)})
 
 
 def _load(data: bytes) -> Learned:
-    import torch
+    from safetensors.numpy import load
 
-    # not weights_only: arrays of NumPy, which this very job has just written
-    return Learned(**torch.load(io.BytesIO(data), weights_only=False))
+    found = load(data)
+    files = {name[1:]: array.tobytes() for name, array in found.items() if name.startswith("/")}
+    history = json.loads(common.tensor_metadata(data)["history"])
+    return Learned(**{name: found[name] for name in ARRAYS}, history=history, files=files)
