@@ -11,8 +11,9 @@ import numpy as np
 from cwerm import console
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.errors import UserError
-from cwerm.runs import load_summary, load_weights
+from cwerm.runs import load_weights
 from cwerm.storage import open_storage
+from cwerm.summary import address, load_summary
 
 TILE, GAP, LINE = 112, 8, 14  # pixels: side of an image, between images, height of a caption's line
 COLUMNS = 8
@@ -58,6 +59,11 @@ def inspect_run(run: str, lowest: int, target: Path) -> None:
     store, images = _images_of(run)
     names = images.info["class_names"]
     rows = weights.slice(0, lowest).to_pylist()
+    known = range(len(names))
+    if len(weights) > images.rows("images") or not all(
+        row["label"] in known and row["neighbor_label"] in known for row in rows
+    ):
+        raise UserError(f"{run}: weights.parquet is not that of its images; run the job again")
     ids = np.array([row["id"] for row in rows])
     paths = common.take_rows(store, images, "images", "path", ids)
     title = f"lowest {len(rows)} of {len(weights):,} weights"
@@ -95,12 +101,10 @@ def _images_of(run: str) -> tuple[ArtifactStore, Artifact]:
     """The store of a run and the images it was made from, even if their source has changed since."""
     from cwerm.stages import ingest
 
-    parts = load_summary(run)["artifacts"]["images"]
-    uri = parts if isinstance(parts, str) else parts[0]
-    former, _, path = uri.rpartition(f"/artifacts/{ingest.NAME}/")
-    root = open_storage(run).root.rpartition("/runs/")[0]  # the store may have moved since
-    store = ArtifactStore(open_storage(root or former))
-    artifact = store.find(ingest.NAME, path.partition("/")[0])
+    root, path = address(run, load_summary(run), "images")
+    store = ArtifactStore(open_storage(root))
+    _, stage, key, *_ = [*path.split("/"), "", ""]
+    artifact = store.find(stage, key) if stage == ingest.NAME and key else None
     if artifact is None:
         raise UserError(f"{run}: its images are no longer in the store; run the job again")
     return store, artifact

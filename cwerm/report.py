@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pyarrow.parquet as pq
 
 from cwerm import console
 from cwerm.errors import UserError
@@ -19,7 +16,8 @@ from cwerm.reports.comparison import Difference, Point, Sweep, read_sweep, setti
 from cwerm.reports.page import Table, markdown, page, print_table
 from cwerm.reports.panels import describe, panels, shown, varying
 from cwerm.reports.run_page import read_run
-from cwerm.storage import Storage, open_storage
+from cwerm.schema import read_parquet
+from cwerm.storage import Storage, open_storage, parse_mapping
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,14 +74,14 @@ _Parts = tuple[
 
 
 def _of_sweep(folder: str, storage: Storage) -> _Parts:
-    description = json.loads(storage.read_bytes("sweep.json"))
+    description = storage.read_bytes("sweep.json")
     try:
         data = storage.read_bytes("results.parquet")
     except FileNotFoundError:
         raise UserError(
             f"{folder}: no results.parquet yet; let `cwerm sweep` finish, which goes on where it stopped"
         ) from None
-    sweep = read_sweep(description, pq.read_table(io.BytesIO(data)))
+    sweep = _read_sweep(folder, description, data)
     if not any(point.n for point in sweep.points):
         reasons = [trial.error for trial in sweep.trials if trial.error]
         first = f"; the first says: {' '.join(reasons[0].split())}" if reasons else ""
@@ -97,6 +95,17 @@ def _of_sweep(folder: str, storage: Storage) -> _Parts:
         text += f"\n{markdown(unfinished)}\n"
     files = {"table.md": text.encode(), "table.csv": _csv(sweep).encode()}
     return f"Sweep {sweep.name}", tables, _figures(sweep), files, notes
+
+
+def _read_sweep(folder: str, description: bytes, results: bytes) -> Sweep:
+    try:
+        return read_sweep(parse_mapping(description), read_parquet(results, "results.parquet"))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(
+            f"{folder}: sweep.json or results.parquet is damaged "
+            f"({type(error).__name__}: {str(error).partition(';')[0]}); run the sweep again, which "
+            "takes up what is there"
+        ) from None
 
 
 def _of_run(folder: str) -> _Parts:

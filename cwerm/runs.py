@@ -146,35 +146,32 @@ def load_weights(run: str | RunResult) -> pa.Table:
     Columns: id, label, weight (mean 1), neighbor_id, neighbor_distance, neighbor_label.
 
     Raises:
-        UserError: the folder holds no weights.
+        UserError: the folder holds no weights, or damaged ones.
     """
-    import io
+    import numpy as np
 
-    import pyarrow.parquet as pq
+    from cwerm import schema
 
     folder = run.folder if isinstance(run, RunResult) else str(run)
     try:
         data = open_storage(folder).read_bytes("weights.parquet")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise UserError(
             f"{folder}: no weights.parquet; give the folder of a finished run of method cw-erm"
         ) from None
-    return pq.read_table(io.BytesIO(data))
-
-
-def load_summary(folder: str) -> dict[str, Any]:
-    """``summary.json`` of a finished run.
-
-    Raises:
-        UserError: the folder holds no summary.
-    """
     try:
-        return json.loads(open_storage(folder).read_bytes("summary.json"))
-    except (FileNotFoundError, NotADirectoryError):
+        table = schema.read_parquet(data, "weights.parquet")
+        schema.check_stored("weights", table.schema)
+        ids = np.sort(table.column("id").to_numpy())
+        if not len(ids) or not np.array_equal(ids, np.arange(len(ids))):
+            raise ValueError("its ids are not those of samples, each once")
+    except (ValueError, KeyError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; ")[0]
         raise UserError(
-            f"{folder}: no summary.json; give the folder of a finished run, such as "
-            "cwerm-store/runs/quickstart"
+            f"{folder}: weights.parquet can't be read ({reason}); run the job again, which takes up "
+            "what is in the store"
         ) from None
+    return table
 
 
 def _print_table(summary: dict[str, Any], folder: str) -> None:

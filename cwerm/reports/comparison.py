@@ -215,11 +215,20 @@ def best_point(points: Sequence[Point], mode: str) -> Point | None:
 
 
 def read_sweep(description: Mapping[str, Any], results: pa.Table) -> Sweep:
-    """The sweep of a ``sweep.json`` and its ``results.parquet``; of equal trials, one that is done."""
+    """The sweep of a ``sweep.json`` and its ``results.parquet``; of equal trials, one that is done.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: they are not what a sweep has left.
+    """
     metric, baseline = description["metric"], description["baseline"]
     keys = tuple(description["keys"])
     groups: dict[str, dict[int, Trial]] = {}
     numbers = [field.name for field in results.schema if pa.types.is_floating(field.type)]
+    seeds_column = results.column("seed")
+    if metric not in numbers or description["mode"] not in ("max", "min"):
+        raise ValueError(f"no column of numbers {metric}, or no mode {description['mode']}")
+    if not pa.types.is_integer(seeds_column.type) or seeds_column.null_count:
+        raise ValueError("seeds are no numbers")
     for row in results.to_pylist():
         trial = _trial(row, metric, numbers)
         seeds = groups.setdefault(_identity(trial.job, keys), {})

@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from cwerm.errors import UserError
 from cwerm.reports.figure_style import COLORS, FAINT, INK, STYLE, WORD
 from cwerm.reports.panels import METHODS
-from cwerm.runs import load_summary, load_weights
+from cwerm.runs import load_weights
 from cwerm.storage import open_storage
+from cwerm.summary import address, load_summary
 
 LOWEST = 30  # classes that the figure shows
 HISTORY = "train/history.json"
+EPOCH_NUMBERS = {"epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
 
 
 @dataclass(frozen=True)
@@ -83,18 +85,33 @@ def read_run(folder: str) -> Run:
         UserError: the folder holds no summary, or the history is no longer in the store.
     """
     summary = load_summary(folder)
-    former, _, path = summary["artifacts"][HISTORY].rpartition("/artifacts/")
-    root = open_storage(folder).root.rpartition("/runs/")[0]  # the store may have moved since
+    root, path = address(folder, summary, HISTORY)
     try:
-        text = open_storage(root or former).read_bytes(f"artifacts/{path}")
-    except FileNotFoundError:
+        text = open_storage(root).read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise UserError(
             f"{folder}: its training history is no longer in the store; run the job again"
         ) from None
     weights = None
     if "weights" in summary["artifacts"]:
         weights = load_weights(folder).column("weight").to_numpy()
-    return Run(summary, json.loads(text), weights)
+    return Run(summary, _history(folder, text), weights)
+
+
+def _history(folder: str, text: bytes) -> list[dict[str, Any]]:
+    """The metrics of each epoch, checked."""
+    try:
+        history: list[dict[str, Any]] = json.loads(text)
+        for epoch in history:
+            if not all(type(epoch[name]) in (int, float) for name in EPOCH_NUMBERS & epoch.keys()):
+                raise ValueError("a metric is no number")
+            epoch["epoch"] + 1
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{folder}: its training history can't be read ({error}); run `cwerm repair` on its store, "
+            "and the job again"
+        ) from None
+    return history
 
 
 @matplotlib.rc_context(STYLE)

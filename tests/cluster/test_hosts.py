@@ -23,9 +23,10 @@ from cluster.cluster_files_checks import ROOT
 from cluster.hosts import Host, obstacle, wait_for
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import load_job
-from cwerm.runs import load_summary, load_weights
+from cwerm.runs import load_weights
 from cwerm.stages import common, extract, train
 from cwerm.storage import fetch, open_storage
+from cwerm.summary import load_summary
 
 pytestmark = [
     pytest.mark.slow,
