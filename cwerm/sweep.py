@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import uuid
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from typing import Any
 from cwerm import console
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.storage import filesystem, local_path, open_storage
+from cwerm.storage import local_path, open_storage, parse_mapping
+from cwerm.sweeps.earlier import Earlier, read_earlier
 from cwerm.sweeps.file import Sweep, flat
 from cwerm.sweeps.results import write_results
 from cwerm.sweeps.search import param_space, progress, tune_config
 from cwerm.sweeps.space import load_both, points
-from cwerm.sweeps.trial import Trials, run_trial
+from cwerm.sweeps.trial import Records, Trials, run_trial
 
 # No CPU: a stage that takes all of them could never begin. A bundle must hold something.
 TRIAL_RESOURCES = {"CPU": 0, "memory": 2**28}
@@ -62,14 +63,20 @@ def sweep(
         seeds=settings.seeds if settings.search == "optuna" else 1,
         metrics=tuple(settings.metrics),
         reports_epochs=settings.scheduler != "none",
+        chosen=settings.search == "optuna",
         folder=os.getcwd(),
     )
     configs = _configs(settings, job)
     for config in configs or [{}]:
         trials.jobs(config)  # wrong values show before anything runs
     folder = _Folder(job, settings, base, resume)
-    results = _tune(settings, job, trials, configs, folder, resume)
-    if not write_results(folder.storage, folder.path, settings, trials, results):
+    records = Records(job, settings.name)
+    if not resume:
+        records.clear()  # of an earlier sweep of that name
+    earlier = read_earlier(settings, trials, records, configs) if resume else Earlier()
+    results = _tune(settings, job, trials, earlier, configs)
+    left = (folder.storage, folder.path, settings, trials, configs, earlier, results)
+    if not write_results(*left):
         raise UserError(f"{settings.name}: no trial ended well; the first one says why, above")
     from cwerm.report import report
 
@@ -79,30 +86,15 @@ def sweep(
 
 
 class _Folder:
-    """``sweeps/<name>/``: what the sweep is, Tune's own state of each attempt, and what came out."""
+    """``sweeps/<name>/``: what the sweep is, the records of its trials, and what came out."""
 
     def __init__(self, job: Job, settings: Sweep, base: dict[str, Any], resume: bool) -> None:
         self.storage = open_storage(job.storage, job.s3)
         self.storage.check_writable()
         self.path = f"sweeps/{settings.name}"
-        self.system, self.root = filesystem(self.storage.uri(f"{self.path}/tune"), job.s3)
         given = {"sweep": settings.model_dump(), "base": {**base, "resources": None, "s3": None}}
-        self.experiment = uuid.uuid4().hex[:12]
-        try:
-            before = json.loads(self.storage.read_bytes(f"{self.path}/sweep.json"))
-        except FileNotFoundError:
-            before = None
         if resume:
-            if before is None:
-                raise UserError(
-                    f"--resume: there is no sweep '{settings.name}' in '{job.storage}'; leave it out"
-                )
-            if before["given"] != given:
-                raise UserError(
-                    f"--resume: the sweep '{settings.name}' was started with other settings; use "
-                    "them, or leave --resume out: what is in the storage is taken up all the same"
-                )
-            self.experiment = before["experiment"]
+            self._check_same(settings.name, job.storage, given)
             return
         description = {
             "name": settings.name,
@@ -111,11 +103,30 @@ class _Folder:
             "mode": settings.modes[0],
             "baseline": dict(flat(settings.baseline)),
             "keys": [key for key in settings.keys if key != "seed"],
-            "experiment": self.experiment,
             "given": given,
         }
         text = json.dumps(description, indent=1).encode()
         self.storage.write_bytes(f"{self.path}/sweep.json", text)
+
+    def _check_same(self, name: str, place: str, given: dict[str, Any]) -> None:
+        """Refuse to go on with a sweep that is not there, or is another one."""
+        try:
+            before = parse_mapping(self.storage.read_bytes(f"{self.path}/sweep.json"))
+        except FileNotFoundError:
+            raise UserError(
+                f"--resume: there is no sweep '{name}' in '{place}'; leave it out"
+            ) from None
+        except ValueError:
+            raise UserError(
+                f"--resume: the file sweep.json of '{name}' in '{place}' is damaged; leave --resume "
+                "out: what is in the storage is taken up all the same"
+            ) from None
+        # as JSON gives it back: a tuple is a list there
+        if before.get("given") != json.loads(json.dumps(given)):
+            raise UserError(
+                f"--resume: the sweep '{name}' was started with other settings; use "
+                "them, or leave --resume out: what is in the storage is taken up all the same"
+            )
 
 
 def _absolute(storage: str) -> str:
@@ -134,14 +145,16 @@ def _configs(settings: Sweep, job: Job) -> list[dict[str, Any]]:
 
 
 def _tune(
-    settings: Sweep,
-    job: Job,
-    trials: Trials,
-    configs: list[dict[str, Any]],
-    folder: _Folder,
-    resume: bool,
-) -> Any:
-    """Tune's results, an entry a trial."""
+    settings: Sweep, job: Job, trials: Trials, earlier: Earlier, configs: list[dict[str, Any]]
+) -> list[Any]:
+    """Tune's results, an entry a trial, of what has not ended before."""
+    total = len(configs) or settings.num_samples
+    done = len(earlier.ended)
+    console.stage_line("sweep", f"{total} trials of {settings.name}")
+    if done:
+        console.note(f"{done} of {total} trials ended in an earlier attempt")
+    if done >= total:
+        return []
     os.environ.update(QUIET)  # read as Tune is imported
     from ray import tune
 
@@ -153,43 +166,28 @@ def _tune(
 
     # Tune asks the dashboard to clear up after a trial that it stops
     session.ensure_ray(job, dashboard=settings.scheduler != "none")
-    total = len(configs) or settings.num_samples
-    console.stage_line("sweep", f"{total} trials of {settings.name}")
+    todo = [config for config in configs if config not in earlier.ended]
     with (
+        # Tune's own state is pickles. They stay on this machine and are gone with the sweep: what a
+        # later attempt needs, our records say.
+        tempfile.TemporaryDirectory(prefix="cwerm-tune-") as state,
         progress_board(total, "sweep", trials.board),
         watched_nodes(),
         session.interruptible(),
     ):
         trainable = tune.with_resources(
-            tune.with_parameters(run_trial, trials=trials, resumed=resume),
-            TRIAL_RESOURCES,
+            tune.with_parameters(run_trial, trials=trials), TRIAL_RESOURCES
         )
-        if resume and _has_state(folder):
-            tuner = tune.Tuner.restore(
-                f"{folder.root}/{folder.experiment}",
-                trainable,
-                resume_unfinished=True,
-                restart_errored=True,
-                storage_filesystem=folder.system,
-            )
-            return tuner.fit()
-        return tune.Tuner(
+        grid = tune.Tuner(
             trainable,
-            param_space=param_space(settings, configs),
-            tune_config=tune_config(settings, job),
+            param_space=param_space(settings, todo),
+            tune_config=tune_config(settings, job, earlier, total - done),
             run_config=tune.RunConfig(
-                name=folder.experiment,
-                storage_path=folder.root,
-                storage_filesystem=folder.system,
+                name="sweep",
+                storage_path=state,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=[progress(trials.board, total)],
+                callbacks=[progress(trials, total, done)],
                 verbose=0,
             ),
         ).fit()
-
-
-def _has_state(folder: _Folder) -> bool:
-    """Whether Tune had come so far as to save what it does."""
-    from ray.tune import Tuner
-
-    return Tuner.can_restore(f"{folder.root}/{folder.experiment}", storage_filesystem=folder.system)
+        return [*grid]

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from cwerm.config import parse_job
+from cwerm.config import Job, parse_job
 from cwerm.reports.comparison import read_sweep, setting
 from cwerm.storage import Storage
-from cwerm.sweeps.file import EPOCH_METRICS, Sweep
+from cwerm.sweeps.earlier import Earlier
+from cwerm.sweeps.file import EPOCH_METRICS, Point, Sweep
 from cwerm.sweeps.trial import Records, Trials
 
 STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")
@@ -39,14 +40,25 @@ SCHEMA = pa.schema(
 
 
 def write_results(
-    storage: Storage, folder: str, settings: Sweep, trials: Trials, results: Any
+    storage: Storage,
+    folder: str,
+    settings: Sweep,
+    trials: Trials,
+    configs: list[dict[str, Any]],
+    earlier: Earlier,
+    results: list[Any],
 ) -> bool:
     """Write all of it; whether any trial ended well.
 
     ``results`` are Ray Tune's, for the trials that left no record of their own.
     """
     records = Records(parse_job(trials.base), trials.name)
-    rows = [row for result in results for row in _rows(result, trials, records)]
+    rows = [row for point in earlier.ended for row in _rows(point, None, {}, trials, records)]
+    for result in results:
+        config, metrics = result.config or {}, result.metrics or {}
+        rows += _rows(config.get("point", config), result.error, metrics, trials, records)
+    order = [job.name for config in configs for job in trials.jobs(config)]
+    rows.sort(key=lambda row: order.index(row["trial"]) if configs else 0)
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
@@ -62,25 +74,40 @@ def write_results(
     return bool(done)
 
 
-def _rows(result: Any, trials: Trials, records: Records) -> list[dict[str, Any]]:
-    """A row for each seed of one of Tune's trials."""
-    config = result.config or {}
-    rows = []
+def record_stopped(trials: Trials, config: dict[str, Any], metrics: dict[str, Any] | None) -> None:
+    """Record a trial that the scheduler has stopped, which has ended before it was done."""
+    if not trials.reports_epochs or not (metrics or {}).get("epochs"):
+        return
+    records = Records(parse_job(trials.base), trials.name)
     for job in trials.jobs(config.get("point", config)):
         record = records.read(job.name)
-        if record is None or (record["status"] == "failed" and not result.error):
-            metrics = result.metrics or {}
-            lost = " ".join(str(result.error).split())[-300:] if result.error else None
-            record = {
-                "trial": job.name,
-                "seed": job.seed,
-                "status": "failed" if result.error else "stopped",
-                "error": lost,
-                "job": json.dumps(job.model_dump()),
-                **{name: metrics.get(name) for name in ("epochs", *EPOCH_METRICS)},
-            }
+        if record is None or record["status"] == "begun":
+            records.write(job.name, _stopped(job, None, metrics or {}))
+
+
+def _rows(
+    point: Point, error: Any, metrics: dict[str, Any], trials: Trials, records: Records
+) -> list[dict[str, Any]]:
+    """A row for each seed of a point."""
+    rows = []
+    for job in trials.jobs(point):
+        record = records.read(job.name)
+        unknown = record is None or record["status"] == "begun"
+        if record is None or unknown or (record["status"] == "failed" and not error):
+            record = _stopped(job, error, metrics)
         rows.append({field.name: record.get(field.name) for field in SCHEMA})
     return rows
+
+
+def _stopped(job: Job, error: Any, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "trial": job.name,
+        "seed": job.seed,
+        "status": "failed" if error else "stopped",
+        "error": " ".join(str(error).split())[-300:] if error else None,
+        "job": json.dumps(job.model_dump()),
+        **{name: metrics.get(name) for name in ("epochs", *EPOCH_METRICS)},
+    }
 
 
 def _write_hparams(

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cwerm.config import Job
+from cwerm.sweeps.earlier import Earlier
 from cwerm.sweeps.file import Sweep
+from cwerm.sweeps.results import record_stopped
 from cwerm.sweeps.space import domain
+from cwerm.sweeps.trial import Trials
 
 
 def param_space(settings: Sweep, configs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -19,23 +22,24 @@ def param_space(settings: Sweep, configs: list[dict[str, Any]]) -> dict[str, Any
     return {key: domain(value) for key, value in space.items()}
 
 
-def tune_config(settings: Sweep, job: Job) -> Any:
-    """Search, scheduler and limits in the words of Ray Tune."""
+def tune_config(settings: Sweep, job: Job, earlier: Earlier, left: int) -> Any:
+    """Search, scheduler and limits in the words of Ray Tune, for the trials that are left."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
 
     search = None
     metric, mode = settings.metrics[0], settings.modes[0]
     if settings.search == "optuna":
-        import optuna
         from ray.tune.search.optuna import OptunaSearch
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage, sampler = _study(settings, job, earlier)
         several = len(settings.metrics) > 1
         search = OptunaSearch(
             metric=settings.metrics if several else metric,
             mode=settings.modes if several else mode,
-            seed=job.seed,
+            storage=storage,
+            study_name=settings.name,
+            sampler=sampler,
         )
     scheduler = None
     if settings.scheduler == "asha":
@@ -53,7 +57,7 @@ def tune_config(settings: Sweep, job: Job) -> Any:
         mode=mode if judged else None,
         search_alg=search,
         scheduler=scheduler,
-        num_samples=1 if judged else settings.num_samples,
+        num_samples=1 if judged else left,
         max_concurrent_trials=settings.max_concurrent_trials,
         time_budget_s=settings.time_budget_seconds,
         # a process that has loaded torch takes the next trial; one that is stopped midway can't
@@ -61,20 +65,55 @@ def tune_config(settings: Sweep, job: Job) -> Any:
     )
 
 
-def progress(board: str, total: int) -> Any:
-    """Moves the bar of all trials."""
+def _study(settings: Sweep, job: Job, earlier: Earlier) -> tuple[Any, Any]:
+    """Optuna's memory and sampler: it knows the points that ended, and begins with those that had not."""
+    import numpy as np
+    import optuna
+    from optuna.trial import create_trial
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.InMemoryStorage()
+    names = {"min": "minimize", "max": "maximize"}
+    study = optuna.create_study(
+        storage=storage,
+        study_name=settings.name,
+        directions=[names[mode] for mode in settings.modes],
+    )
+    ranges = OptunaSearch.convert_search_space(param_space(settings, []))
+    for point, values in earlier.judged:
+        chosen = {key: point[key] for key in ranges}
+        study.add_trial(create_trial(params=chosen, distributions=ranges, values=values))
+    for point in earlier.begun:
+        study.enqueue_trial({key: point[key] for key in ranges})
+    # a sampler that starts anew would draw the same points again
+    seed = job.seed
+    if earlier.judged:
+        state = np.random.SeedSequence([job.seed, len(earlier.judged)])
+        seed = int(state.generate_state(1)[0])
+    return storage, optuna.samplers.TPESampler(seed=seed)
+
+
+def progress(study: Trials, total: int, done: int) -> Any:
+    """Moves the bar of all trials, and records those that the scheduler stops."""
     import ray
     from ray.tune import Callback
 
     class Progress(Callback):
         def __init__(self) -> None:
-            self.ended = 0
+            self.ended = done
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            del iteration, trials, trial, info
-            self.ended += 1
-            ray.get_actor(board).post.remote(self.ended, f"{self.ended} of {total}")
+            del iteration, trials, info
+            record_stopped(study, trial.config, trial.last_result)
+            self._count()
 
-        on_trial_error = on_trial_complete
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            del iteration, trials, trial, info
+            self._count()
+
+        def _count(self) -> None:
+            self.ended += 1
+            ray.get_actor(study.board).post.remote(self.ended, f"{self.ended} of {total}")
 
     return Progress()

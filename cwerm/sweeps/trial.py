@@ -8,11 +8,15 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from cwerm import console
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.storage import Storage, open_storage
-from cwerm.sweeps.file import Point
+from cwerm.storage import Storage, open_storage, parse_mapping
+from cwerm.sweeps.file import EPOCH_METRICS, Point
 from cwerm.sweeps.space import trial_job
+
+STATUSES = ("done", "failed", "stopped", "begun")
+NUMBERS = (*EPOCH_METRICS, "epochs", "auroc", "effective_sample_size")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Trials:
     reports_epochs: bool
     folder: str
     """Where the driver was started: relative paths of the job lie there."""
+    chosen: bool = False
+    """Whether points are chosen as the sweep goes, so that one that has begun must be recorded."""
 
     @property
     def board(self) -> str:
@@ -56,22 +62,68 @@ class Records:
         self.folder = f"sweeps/{sweep}/trials"
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """The record, None where there is none."""
+        """The record; None where there is none, or a damaged one."""
         try:
-            return json.loads(self.storage.read_bytes(f"{self.folder}/{name}.json"))
+            return _checked(parse_mapping(self.storage.read_bytes(f"{self.folder}/{name}.json")))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            console.note(f"{name}: its record is damaged ({error}), and counts as none")
+            return None
+
+    def names(self) -> list[str]:
+        """The names of the jobs that have a record, sorted."""
+        paths = [entry.path for entry in self.storage.walk(self.folder)]
+        return sorted(path.rpartition("/")[2][:-5] for path in paths if path.endswith(".json"))
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Put the record in place of an earlier one."""
         text = json.dumps(record, indent=1).encode()
         self.storage.write_bytes(f"{self.folder}/{name}.json", text)
 
+    def clear(self) -> None:
+        """Remove all records."""
+        for name in self.names():
+            self.storage.delete(f"{self.folder}/{name}.json")
 
-def run_trial(config: dict[str, Any], trials: Trials, resumed: bool) -> dict[str, Any]:
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as the results take it, whoever wrote it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    status, error = record.get("status"), record.get("error")
+    if status not in STATUSES or not isinstance(error, str | None):
+        raise ValueError("no status or error")
+    if not all(isinstance(record.get(name), str) for name in ("trial", "job")):
+        raise ValueError("no trial or job")
+    if not isinstance(parse_mapping(record["job"].encode()).get("data"), dict):
+        raise ValueError("its job is none")
+    for name in [n for n in record if n in NUMBERS or n.startswith("seconds")]:
+        value = record[name]
+        # what a column of the results can hold
+        if type(value) not in (int, float, type(None)) or not -(2**63) < (value or 0) < 2**63:
+            raise ValueError(f"{name} is no number")
+    if type(record.get("seed")) is not int or type(record.get("epochs", 0)) not in (
+        int,
+        type(None),
+    ):
+        raise ValueError("no seed or epochs")
+    reused = record.get("reused") or []
+    if not isinstance(reused, list) or not all(isinstance(stage, str) for stage in reused):
+        raise ValueError("reused are no stages")
+    if not isinstance(record.get("folder"), str | None):
+        raise ValueError("no folder")
+    if status == "done" and not isinstance(record.get("epochs"), int):
+        raise ValueError("done without epochs")
+    return record
+
+
+def run_trial(config: dict[str, Any], trials: Trials) -> dict[str, Any]:
     """Run every seed of a point; gives the means of the metrics to Tune.
 
-    A seed that an earlier attempt of the sweep finished counts as it is where ``resumed``.
+    A seed that is recorded as done, by an earlier try or attempt, counts as it is.
 
     Raises:
         UserError: what a run of the job raises; it is in the trial's record, too.
@@ -79,23 +131,27 @@ def run_trial(config: dict[str, Any], trials: Trials, resumed: bool) -> dict[str
     if os.path.isdir(trials.folder):
         os.chdir(trials.folder)
     point = config.get("point", config)
-    records = [_run_seed(job, trials, resumed) for job in trials.jobs(point)]
-    means = {
-        name: sum(record[name] for record in records) / len(records) for name in trials.metrics
-    }
-    return {**means, "epochs": min(record["epochs"] for record in records)}
+    records = [_run_seed(job, trials) for job in trials.jobs(point)]
+    return {**means_of(records, trials), "epochs": min(record["epochs"] for record in records)}
 
 
-def _run_seed(job: Job, trials: Trials, resumed: bool) -> dict[str, Any]:
+def means_of(records: list[dict[str, Any]], trials: Trials) -> dict[str, float]:
+    """What a point is judged by: each metric's mean over its seeds."""
+    return {name: sum(record[name] for record in records) / len(records) for name in trials.metrics}
+
+
+def _run_seed(job: Job, trials: Trials) -> dict[str, Any]:
     import ray
 
-    from cwerm import console, pipeline
+    from cwerm import pipeline
     from cwerm.stages import ranks
 
     records = Records(job, trials.name)
-    earlier = records.read(job.name) if resumed else None
-    if earlier and earlier["status"] == "done":
+    earlier = records.read(job.name)
+    if earlier and is_done(earlier, trials):
         return earlier
+    if trials.chosen:
+        records.write(job.name, {"status": "begun", "error": None, **_origin(job)})
 
     board = ray.get_actor(trials.board)
 
@@ -132,6 +188,11 @@ def _record(job: Job, folder: str, summary: dict[str, Any]) -> dict[str, Any]:
         "effective_sample_size": weights.get("effective_sample_size"),
         "folder": folder,
     }
+
+
+def is_done(record: dict[str, Any], trials: Trials) -> bool:
+    """Whether a trial has ended well, and says what the sweep is judged by."""
+    return record["status"] == "done" and all(record.get(m) is not None for m in trials.metrics)
 
 
 def _origin(job: Job) -> dict[str, Any]:
