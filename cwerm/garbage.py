@@ -22,6 +22,7 @@ from cwerm.objects import Entry, LocalStorage, Storage, Upload
 from cwerm.storage import open_storage
 
 ATTEMPT = re.compile(r"[0-9a-f]{12}")
+STATE = re.compile(r"state(-2)?\.(pt|json)")
 MARKER = re.compile(r"parts/[^/.][^/]*\.json")
 # The name of a write to a local folder until it is whole.
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")
@@ -114,7 +115,7 @@ def _of_artifact(
         referred = {file.path for file in itertools.chain(parts, artifact.files.values())}
         # before the files that they may name: a marker is no use without its file
         yield from _thing("part markers", f"{folder}/parts", markers, limit)
-        states = [entry for entry in entries if _below(folder, entry) == "state.pt"]
+        states = [entry for entry in entries if STATE.fullmatch(_below(folder, entry))]
         yield from _thing("saved state", f"{folder}/state.pt", states, limit)
         for kind in ("claims", "attempts"):
             of_kind = [e for e in entries if _below(folder, e).startswith(f"{kind}/")]

@@ -63,6 +63,18 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
 
 
+class UnusableStateError(Exception):
+    """A state that a training can't go on from."""
+
+
+def check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError where what an optimizer has loaded for a parameter is not of its shape."""
+    for parameter, values in optimizer.state.items():
+        for value in values.values():
+            if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
+                raise ValueError("the optimizer's state is of another shape")
+
+
 class Training(ABC):
     """One `fit`: everything that changes from step to step, whatever gives the weights."""
 
@@ -216,12 +228,28 @@ class Training(ABC):
         return deepcopy(state)
 
     def resume(self, state: State) -> None:
-        """Go on from `state`, which stays as it is."""
-        state = deepcopy(state)
+        """Go on from `state`, which stays as it is.
+
+        Raises:
+            UnusableStateError: it is not one of such a training, which has now to be made anew.
+        """
+        try:
+            self._resume(deepcopy(state))
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise UnusableStateError(f"{type(error).__name__}: {reason}") from error
+
+    def _resume(self, state: State) -> None:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        self.weight_sum = state["weight_sum"].to(self.settings.device)
-        self.history = state["history"]
+            if isinstance(part, torch.optim.Optimizer):
+                check_shapes(part)
+        weight_sum, history = state["weight_sum"].to(self.settings.device), state["history"]
+        if weight_sum.shape != self.weight_sum.shape or len(history) > self.settings.epochs:
+            raise ValueError("of other samples, or of more epochs")
+        if not all(type(value) in (int, float) for epoch in history for value in epoch.values()):
+            raise ValueError("its history is no numbers")
+        self.weight_sum, self.history = weight_sum.to(self.weight_sum.dtype), history
         self.generator.set_state(state["generator"].cpu())
         torch.set_rng_state(state["rng"].cpu())
         if "cuda_rng" in state and self.settings.device.type == "cuda":

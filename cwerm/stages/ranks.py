@@ -8,7 +8,7 @@ from typing import Any
 
 from cwerm.artifacts import ArtifactStore
 from cwerm.config import Job
-from cwerm.stages import capacity, session
+from cwerm.stages import capacity, checkpoints, session
 from cwerm.storage import filesystem
 
 MAX_FAILURES = 2
@@ -26,6 +26,11 @@ def reports_to(make_callback: Callable[[], Any] | None) -> Iterator[None]:
         _make_callback = None
 
 
+def checkpoints_folder(job: Job, name: str) -> str:
+    """Where the checkpoints of the run ``name`` lie in the storage."""
+    return f"runs/{job.name}/checkpoints/{name}"
+
+
 def run_on_ranks(
     function: Callable[[dict[str, Any]], None],
     config: dict[str, Any],
@@ -39,7 +44,7 @@ def run_on_ranks(
     """Run ``function`` on the job's workers, a GPU each where there are any; Ray Train's result.
 
     It is called with ``config`` and the number of ``threads`` that a rank may use. After the loss of a
-    worker all start again, from the last checkpoint of the run ``name`` if they report any; ``elastic``
+    worker all start again, from the last checkpoint of the run ``name`` if they look for it; ``elastic``
     ones, whose result does not depend on their number, with as few as the job allows.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -48,7 +53,9 @@ def run_on_ranks(
     workers = capacity.num_workers(job)
     fewest, most = capacity.elastic_workers(job) if elastic else (workers, workers)
     resources = capacity.worker_resources(workers)
-    system, path = filesystem(store.storage.uri(f"runs/{job.name}/checkpoints"), job.s3)
+    folder = checkpoints_folder(job, name)
+    checkpoints.forget_index(store.storage, folder)
+    system, path = filesystem(store.storage.uri(folder.rpartition("/")[0]), job.s3)
     with session.interruptible():
         return TorchTrainer(
             function,

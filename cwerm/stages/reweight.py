@@ -56,7 +56,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         schema=schema.table_schema("coreset_weights"),
     )
     artifact = writer.commit({"coreset_weights": [writer.write_part("coreset_weights", 0, table)]})
-    writer.storage.delete(reweight_fit.state_path(writer))
+    reweight_fit.forget_states(writer)
     return artifact
 
 
@@ -98,7 +98,7 @@ def check_batch(job: Job, images: Artifact) -> None:
 
 
 def _learn(job: Job, store: ArtifactStore, writer: Writer, coreset_size: int) -> Learned:
-    if writer.storage.size(reweight_fit.state_path(writer)) is not None:
+    if reweight_fit.has_state(writer):
         console.note("goes on from the state that an earlier attempt saved")
     epochs = reweight_fit.num_epochs(job, coreset_size)
     if job.reweight_method == "posterior":
@@ -138,7 +138,9 @@ class _Reweighter:
         torch.set_num_threads(threads if job.reweight.input == "images" else 1)
         if job.reweight_method == "posterior":
             return reweight_fit.fit_posterior(job, store)
-        return reweight_fit.fit_weights(job, store, writer, StepOptions(), board.post.remote)
+        return reweight_fit.fit_weights(
+            job, store, writer, StepOptions(), board.post.remote, note=board.note.remote
+        )
 
 
 def _parameters(job: Job) -> dict[str, Any]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import copy
+import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from cwerm import console
 from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore, Writer
 from cwerm.config import Job
 from cwerm.errors import blame
-from cwerm.stages import common, extract, ingest, pixels, select
+from cwerm.stages import common, extract, ingest, pixels, saved_state, select
 from cwerm.stages.classifiers import classifier_size, create_classifier, savable
 
 SAVE_SECONDS = 5.0  # between saved states, from which an interrupted run goes on
@@ -86,38 +88,55 @@ def fit_weights(
     options: Any,
     on_epoch: Callable[[int], object],
     device: Any = None,
+    note: Callable[[str], object] = console.note,
 ) -> Learned:
     """Meta-Weight-Net or learning to reweight, going on from the state that was saved last.
 
-    ``options`` are `StepOptions`, which tell a rank its share; rank 0 saves the state.
+    ``options`` are `StepOptions`, which tell a rank its share; rank 0 saves the state. What of the saved
+    states is of no use is told by ``note``.
     """
     from safetensors.torch import save
 
+    from cwerm.algorithms.meta_training import UnusableStateError
+
     images = common.require(ingest, job, store)
     sets = _read_sets(job, store, images, on_features=job.reweight.input == "features")
-    method = _method(job, sets, len(images.info["class_names"]), options, device)
+    storage, slots = writer.storage, state_paths(writer)
     saved = time.monotonic()
 
     def after_epoch(epoch: int, state: Any) -> None:
         nonlocal saved
         on_epoch(epoch + 1)
         if options.rank == 0 and time.monotonic() - saved > SAVE_SECONDS:
-            _save_state(writer, state())
+            # in turns, so that the one before stays whole
+            saved_state.write(storage, slots[0], state(), epoch + 1)
+            slots.reverse()
             saved = time.monotonic()
 
     extra = {}
     if agrees(job):
         extra["extra"] = _agreement(job, store, sets)
-    with blame("reweight", images.info["class_names"]):
-        weights = method.fit(
-            sets.inputs,
-            sets.labels,
-            sets.meta_inputs,
-            sets.meta_labels,
-            on_epoch=after_epoch,
-            state=_saved_state(writer),
-            **extra,
-        )
+    found = saved_state.find(storage, slots, note)
+    begin_anew = [(None, None)]
+    for used, state in itertools.chain(saved_state.load(storage, found, note), begin_anew):
+        own = replace(sets, classifier=copy.deepcopy(sets.classifier))
+        method = _method(job, own, len(images.info["class_names"]), options, device)
+        try:
+            with blame("reweight", images.info["class_names"]):
+                weights = method.fit(
+                    sets.inputs,
+                    sets.labels,
+                    sets.meta_inputs,
+                    sets.meta_labels,
+                    on_epoch=after_epoch,
+                    state=state,
+                    **extra,
+                )
+        except UnusableStateError as error:
+            assert used, "to begin anew needs no state"
+            note(f"{used.path}.pt does not fit ({error}), and counts as none")
+            continue
+        break
     description = {"cwerm": json.dumps(sets.description)}
     files = {
         "classifier.safetensors": save(
@@ -134,9 +153,23 @@ def agrees(job: Job) -> bool:
     return job.reweight_method == "metaweightnet" and job.broadcast_method == "agreement"
 
 
-def state_path(writer: Writer) -> str:
-    """Where an unfinished run keeps its state."""
-    return f"artifacts/{writer.stage}/{writer.key}/state.pt"
+def state_paths(writer: Writer) -> list[str]:
+    """Where an unfinished run keeps its last two states, without suffixes."""
+    folder = f"artifacts/{writer.stage}/{writer.key}"
+    return [f"{folder}/{saved_state.NAME}", f"{folder}/{saved_state.NAME}-2"]
+
+
+def has_state(writer: Writer) -> bool:
+    """Whether an earlier attempt left a state that is whole; says so of those that are not."""
+    found = saved_state.find(writer.storage, state_paths(writer), console.note)
+    return any(True for _ in saved_state.intact(writer.storage, found, console.note))
+
+
+def forget_states(writer: Writer) -> None:
+    """Remove what an unfinished run would go on from."""
+    for path in state_paths(writer):
+        for suffix in (".pt", ".json"):
+            writer.storage.delete(path + suffix)
 
 
 def _method(job: Job, sets: _Sets, num_classes: int, options: Any, device: Any) -> Any:
@@ -226,21 +259,3 @@ def _crop_and_flip(inputs: Any, generator: Any) -> Any:
     offsets = torch.randint(0, 2 * padding + 1, (len(inputs), 2), generator=generator)
     flips = torch.rand(len(inputs), generator=generator) < 0.5
     return crop_and_flip(inputs, offsets.to(inputs.device), flips.to(inputs.device), padding)
-
-
-def _save_state(writer: Writer, state: dict[str, Any]) -> None:
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    writer.storage.write_bytes(state_path(writer), buffer.getvalue())
-
-
-def _saved_state(writer: Writer) -> dict[str, Any] | None:
-    import torch
-
-    try:
-        data = writer.storage.read_bytes(state_path(writer))
-    except FileNotFoundError:
-        return None
-    return torch.load(io.BytesIO(data), weights_only=True)

@@ -58,9 +58,13 @@ def _rank(config: dict[str, Any]) -> None:
         if rank == 0:
             config["board"].post.remote(done)
 
+    def note(text: str) -> None:
+        if rank == 0:
+            config["board"].note.remote(text)
+
     job, writer = config["job"], config["writer"]
     learned = reweight_fit.fit_weights(
-        job, config["store"], writer, options, on_epoch, get_device()
+        job, config["store"], writer, options, on_epoch, get_device(), note
     )
     if rank == 0:
         writer.storage.write_bytes(_result_path(writer), _dump(learned))

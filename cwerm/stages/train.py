@@ -12,13 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from cwerm import console
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import broadcast, capacity, common, ingest, pixels, select, session
+from cwerm.stages import (
+    broadcast,
+    capacity,
+    checkpoints,
+    common,
+    ingest,
+    pixels,
+    saved_state,
+    select,
+    session,
+)
 from cwerm.stages.board import progress_board
 from cwerm.stages.classifiers import batch_bytes, classifier_size, savable, told_size
-from cwerm.stages.ranks import run_on_ranks
+from cwerm.stages.ranks import checkpoints_folder, run_on_ranks
 
 NAME = "train"
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
@@ -45,17 +56,18 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     check_batch(job, images)
     inputs = loop_inputs(job, store, images)
     events = f"runs/{job.name}/events/{writer.key}"
+    folder = checkpoints_folder(job, writer.key)
     with progress_board(job.train.epochs, "train") as board, session.user_errors():
-        result = run_on_ranks(
+        run_on_ranks(
             train_worker,
-            {**inputs, "events": events, "board": board},
+            {**inputs, "events": events, "board": board, "checkpoints": folder},
             job,
             store,
             name=writer.key,
-            keep_checkpoints=job.train.keep_checkpoints,
+            keep_checkpoints=max(checkpoints.KEPT, job.train.keep_checkpoints),
             elastic=True,
         )
-    return _commit(job, writer, images, result)
+    return _commit(job, writer, images, folder)
 
 
 def loop_inputs(job: Job, store: ArtifactStore, images: Artifact) -> dict[str, Any]:
@@ -122,14 +134,18 @@ def check_batch_size(job: Job, workers: int) -> None:
         )
 
 
-def _commit(job: Job, writer: Writer, images: Artifact, result: Any) -> Artifact:
+def _commit(job: Job, writer: Writer, images: Artifact, folder: str) -> Artifact:
     """Publish the last checkpoint's model with its metrics."""
-    import torch
     from safetensors.torch import save
 
-    with result.checkpoint.as_directory() as folder:
-        state = torch.load(f"{folder}/state.pt", map_location="cpu", weights_only=True)
-    assert len(state["history"]) == job.train.epochs
+    found = checkpoints.find(writer.storage, folder, console.note)
+    whole = [saved for saved in found if saved.epochs == job.train.epochs]
+    _, state = next(saved_state.load(writer.storage, whole, console.note), (None, None))
+    if state is None or len(state["history"]) != job.train.epochs:
+        raise UserError(
+            f"train: its last checkpoint in '{writer.storage.uri(folder)}' can't be read; run the same "
+            "command again to go on from the one before"
+        )
     last = state["history"][-1]
     description = {
         "model": job.train.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 import time
@@ -15,7 +16,7 @@ from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import pixels
+from cwerm.stages import checkpoints, pixels, saved_state
 from cwerm.stages.classifiers import create_classifier, freeze_unused
 
 EVALUATION_BATCH = 500
@@ -32,13 +33,9 @@ def train_worker(config: dict[str, Any]) -> None:
     torch.backends.cudnn.benchmark = True
     context = ray.train.get_context()
     worker = Worker(config, get_device(), context.get_world_size(), context.get_world_rank())
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint:
-        with checkpoint.as_directory() as folder:
-            worker.restore(Path(folder) / "state.pt")
-        if worker.rank == 0:
-            where = f"epoch {len(worker.history)} on {worker.world_size} worker(s)"
-            config["board"].note.remote(f"goes on after {where}")
+    if checkpoints.resume(worker, config) and worker.rank == 0:
+        where = f"epoch {len(worker.history)} on {worker.world_size} worker(s)"
+        config["board"].note.remote(f"goes on after {where}")
     events = _Events(config) if worker.rank == 0 else None
     for epoch in range(len(worker.history), worker.job.train.epochs):
         metrics = worker.train_epoch(epoch)
@@ -50,10 +47,23 @@ def train_worker(config: dict[str, Any]) -> None:
             ray.train.report(metrics)
             continue
         with tempfile.TemporaryDirectory() as folder:
-            torch.save(worker.state(), f"{folder}/state.pt")
+            saved_state.write_files(folder, worker.state(), epoch + 1)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
         remark = f"loss {metrics['train_loss']:.3f}  test {metrics['test_accuracy']:.3f}"
         config["board"].post.remote(epoch + 1, remark)
+
+
+def make_optimizer(model: Any, job: Job) -> Any:
+    """The optimizer of a model."""
+    import torch
+
+    section = job.train
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=section.lr,
+        momentum=section.momentum,
+        weight_decay=section.weight_decay,
+    )
 
 
 class Worker:
@@ -92,13 +102,7 @@ class Worker:
             self.parallel = DistributedDataParallel(
                 self.model, device_ids=devices, broadcast_buffers=False
             )
-        section = self.job.train
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=section.lr,
-            momentum=section.momentum,
-            weight_decay=section.weight_decay,
-        )
+        self.optimizer = make_optimizer(self.model, self.job)
         self.history: list[dict[str, Any]] = []
 
     def state(self) -> dict[str, Any]:
@@ -111,14 +115,33 @@ class Worker:
             "input": {**normaliser, "image_size": int(self.images.shape[-1])},
         }
 
-    def restore(self, path: Path) -> None:
-        """Take up the state in ``path``."""
-        import torch
-
-        state = torch.load(path, map_location=self.device, weights_only=True)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state; one that `check` refuses leaves the worker as it is."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Refuse a state of something else.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it is not one of this training.
+        """
+        from cwerm.algorithms.meta_training import check_shapes
+
+        own = self.model.state_dict()
+        shapes = {name: tensor.shape for name, tensor in state["model"].items()}
+        if shapes != {name: tensor.shape for name, tensor in own.items()}:
+            raise ValueError("of another model")
+        trial = make_optimizer(self.model, self.job)
+        trial.load_state_dict(state["optimizer"])
+        check_shapes(trial)
+        epochs = [epoch["epoch"] for epoch in state["history"]]
+        if epochs != [*range(len(epochs))] or len(epochs) > self.job.train.epochs:
+            raise ValueError("of other epochs")
+        json.dumps(state["history"])
+        if {"mean", "std", "image_size"} != state["input"].keys():
+            raise ValueError("without how images became its input")
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the data, then the evaluation; returns the same metrics on every rank."""

@@ -1,0 +1,241 @@
+"""What an interrupted run has left is damaged: the last good state counts, and the result is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.payload import Payload, pickled
+
+from cwerm.algorithms.step_options import StepOptions
+from cwerm.artifacts import Writer
+from cwerm.stages import checkpoints, reweight, reweight_fit, saved_state, train
+from cwerm.stages.train_loop import Worker
+from cwerm.storage import Storage, open_storage
+from stages.conftest import Chain, Fork
+
+
+def evil(mark: Path) -> bytes:
+    """A state whose checksum will be right."""
+    buffer = io.BytesIO()
+    torch.save({"model": Payload(mark), "history": []}, buffer)
+    return buffer.getvalue()
+
+
+def describe(data: bytes, epochs: int = 9) -> bytes:
+    return json.dumps({"sha256": hashlib.sha256(data).hexdigest(), "epochs": epochs}).encode()
+
+
+def damage(storage: Storage, path: str, kind: str, mark: Path) -> None:
+    """Spoil the state at ``path``, which has no suffix."""
+    whole = storage.read_bytes(f"{path}.pt")
+    states = {
+        "garbage": b"garbage",
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "pickle": pickled(mark),
+        "pickle in torch's file": evil(mark),
+        "another's": b"",
+    }
+    if kind in states:
+        data = states[kind]
+        if kind == "another's":
+            buffer = io.BytesIO()
+            torch.save({"model": {"x": torch.zeros(3)}, "classifier": {}, "history": []}, buffer)
+            data = buffer.getvalue()
+        storage.write_bytes(f"{path}.pt", data)
+        if "pickle" in kind or kind == "another's":
+            storage.write_bytes(f"{path}.json", describe(data))
+    else:
+        texts = {
+            "no checksum": None,
+            "cut checksum": b'{"sha',
+            "list": b"[]",
+            "odd": b'{"epochs": -1}',
+        }
+        text = texts[kind]
+        if text is None:
+            storage.delete(f"{path}.json")
+        else:
+            storage.write_bytes(f"{path}.json", text)
+
+
+KINDS = [
+    "garbage", "empty", "cut", "pickle", "pickle in torch's file", "another's",
+    "no checksum", "cut checksum", "list", "odd",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "another's"])
+def test_of_two_states_the_good_one_counts(tmp_path: Path, kind: str) -> None:
+    storage, told = open_storage(str(tmp_path / "store")), list[str]()
+    for epochs in (1, 2):
+        saved_state.write(storage, f"a/state-{epochs}", {"epochs": epochs}, epochs)
+    paths = ["a/state-1", "a/state-2", "a/state-3"]
+
+    def load() -> list[dict[str, Any]]:
+        told.clear()
+        found = saved_state.find(storage, paths, told.append)
+        return [state for _, state in saved_state.load(storage, found, told.append)]
+
+    assert load() == [{"epochs": 2}, {"epochs": 1}]
+    assert told == []
+    damage(storage, "a/state-2", kind, tmp_path / "mark")
+    assert load() == [{"epochs": 1}]
+    assert len(told) == 1
+    assert told[0].startswith("a/state-2.")
+    assert told[0].endswith("counts as none")
+    damage(storage, "a/state-1", kind, tmp_path / "mark")
+    assert load() == []
+    assert not (tmp_path / "mark").exists()
+
+
+class StoppedError(Exception):
+    pass
+
+
+def _begin(mine: Chain, epochs: int, monkeypatch: pytest.MonkeyPatch) -> Writer:
+    """A reweighting that is cut off after some epochs, each of which was saved."""
+    monkeypatch.setattr(reweight_fit, "SAVE_SECONDS", -1.0)
+    key = reweight.key(mine.job, mine.store)
+    writer = Writer(mine.store, "reweight", key, {})
+
+    def on_epoch(done: int) -> None:
+        if done > epochs:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        reweight_fit.fit_weights(mine.job, mine.store, writer, StepOptions(), on_epoch, "cpu")
+    return writer
+
+
+def _go_on(mine: Chain, writer: Writer) -> tuple[np.ndarray, list[int], list[str]]:
+    """Weights of the whole reweighting, the epochs it went through, and what it told."""
+    epochs, told = list[int](), list[str]()
+    learned = reweight_fit.fit_weights(
+        mine.job, mine.store, writer, StepOptions(), epochs.append, "cpu", told.append
+    )
+    return learned.weights, epochs, told
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reweighting_goes_on_from_the_last_good_state(
+    fork: Fork, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, mark = fork(reweight), tmp_path / "mark"
+    whole, epochs, _ = _go_on(mine, Writer(mine.store, "reweight", "undisturbed", {}))
+    assert epochs == [1, 2, 3, 4, 5, 6]
+    writer = _begin(mine, 3, monkeypatch)
+    newest = max(
+        reweight_fit.state_paths(writer),
+        key=lambda path: json.loads(mine.store.storage.read_bytes(f"{path}.json"))["epochs"],
+    )
+    damage(mine.store.storage, newest, kind, mark)
+    monkeypatch.setattr(reweight_fit, "SAVE_SECONDS", 1e9)
+    weights, epochs, told = _go_on(mine, writer)
+    assert epochs == [3, 4, 5, 6], "the state before the damaged one"
+    assert len(told) == 1
+    assert told[0].startswith(f"{newest}.")
+    assert np.array_equal(weights, whole)
+    for path in reweight_fit.state_paths(writer):
+        damage(mine.store.storage, path, kind, mark)
+    weights, epochs, told = _go_on(mine, writer)
+    assert epochs == [1, 2, 3, 4, 5, 6]
+    assert len(told) == 2
+    assert np.array_equal(weights, whole)
+    assert not mark.exists()
+
+
+def _flat(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+class _Board:
+    """What a rank tells the board, as an actor's handle takes it."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.note = self
+
+    def remote(self, text: str) -> None:
+        self.told.append(text)
+
+
+def _worker(mine: Chain, board: _Board) -> tuple[Worker, dict[str, Any]]:
+    images = mine.made["ingest"]
+    config = {
+        **train.loop_inputs(mine.job, mine.store, images),
+        "board": board,
+        "checkpoints": "runs/small/checkpoints/key",
+    }
+    return Worker(config, torch.device("cpu"), 1, 0), config
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "another model": lambda state: state["model"].popitem(),
+    "another shape": lambda state: state["model"].update(
+        {next(iter(state["model"])): torch.zeros(1)}
+    ),
+    "no optimizer": lambda state: state.pop("optimizer"),
+    "momentum of another shape": lambda state: state["optimizer"]["state"].update(
+        {0: {"momentum_buffer": torch.zeros(7)}}
+    ),
+    "a gap in the history": lambda state: state["history"].pop(0),
+    "a history of words": lambda state: state.update(history=["x"]),
+}
+
+
+def test_a_training_goes_on_from_the_last_good_checkpoint(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, mark, board = fork(train), tmp_path / "mark", _Board()
+    storage, folder = mine.store.storage, "runs/small/checkpoints/key"
+    worker, config = _worker(mine, board)
+    assert not checkpoints.resume(worker, config)
+    states = {}
+    for epoch in range(3):
+        worker.train_epoch(epoch)
+        states[epoch + 1] = worker.state() | {"history": [*worker.history]}
+        states[epoch + 1] = torch.load(io.BytesIO(_flat(states[epoch + 1])), weights_only=True)
+
+    def leave() -> None:
+        board.told.clear()
+        for entry in [*storage.walk(folder)]:
+            storage.delete(entry.path)
+        for epochs, state in states.items():
+            saved_state.write(storage, f"{folder}/checkpoint_{epochs}/state", state, epochs)
+
+    def resumed() -> int:
+        fresh = Worker(config, torch.device("cpu"), 1, 0)
+        found = checkpoints.resume(fresh, config)
+        assert found == bool(fresh.history)
+        return len(fresh.history)
+
+    for kind in KINDS:
+        leave()
+        damage(storage, f"{folder}/checkpoint_3/state", kind, mark)
+        assert resumed() == 2, kind
+        assert len(board.told) == 1, kind
+        damage(storage, f"{folder}/checkpoint_2/state", kind, mark)
+        assert resumed() == 1, kind
+    for name, change in CHANGES.items():
+        leave()
+        state = torch.load(io.BytesIO(_flat(states[3])), weights_only=True)
+        change(state)
+        saved_state.write(storage, f"{folder}/checkpoint_3/state", state, 3)
+        assert resumed() == 2, name
+        assert "does not fit" in board.told[0]
+    leave()
+    assert resumed() == 3
+    kept = {entry.path.split("/")[-2] for entry in storage.walk(folder)}
+    assert kept == {"checkpoint_2", "checkpoint_3"}
+    assert not mark.exists()
