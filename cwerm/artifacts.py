@@ -13,7 +13,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from cwerm import schema
@@ -32,6 +32,15 @@ VERIFY_AT_MOST = 4 * 2**30
 
 class CorruptArtifactError(UserError):
     """A committed artifact whose manifest or files are damaged."""
+
+    def __init__(self, where: str, reason: str, store: str) -> None:
+        super().__init__(
+            f"corrupt artifact {where}: {reason}; run `cwerm repair {store} --delete`, and the job again"
+        )
+        self.where, self.reason, self.store = where, reason, store
+
+    def __reduce__(self) -> Any:
+        return CorruptArtifactError, (self.where, self.reason, self.store)
 
 
 def artifact_key(stage: str, parameters: dict[str, Any], inputs: list[str]) -> str:
@@ -138,6 +147,17 @@ class ArtifactStore:
             reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; ")[0]
             raise self._corrupt(folder, f"{file.path} can't be read ({reason})") from error
 
+    def damage(self, folder: str, file: File, table: str | None = None) -> str | None:
+        """What is wrong with a file of an artifact; None where it is whole."""
+        try:
+            if table is None:
+                self._read(folder, file)
+            else:
+                self._read_table(folder, file, [], table)
+        except CorruptArtifactError as error:
+            return error.reason
+        return None
+
     def _verify(self, artifact: Artifact) -> None:
         files = artifact.all_files()
         hashed = sum(file.bytes for file in files) <= VERIFY_AT_MOST
@@ -148,10 +168,7 @@ class ArtifactStore:
                 raise self._corrupt(artifact.folder, f"{file.path} is missing or has another size")
 
     def _corrupt(self, folder: str, reason: str) -> CorruptArtifactError:
-        where = self.storage.uri(folder)
-        return CorruptArtifactError(
-            f"corrupt artifact {where}: {reason}; delete that folder and run again"
-        )
+        return CorruptArtifactError(self.storage.uri(folder), reason, self.storage.root)
 
 
 class Writer:
@@ -173,17 +190,17 @@ class Writer:
         It counts where it was made for the same ``contents`` and all its bytes are there.
         """
         try:
-            marker = parse_marker(self.storage.read_bytes(self._marker(table, index)))
+            file = parse_marker(self.storage.read_bytes(self._marker(table, index)))
         except FileNotFoundError:
             return None
-        if marker is None or marker.contents != contents:
+        if file is None or file.contents != contents:
             return None
         try:
             folder = folder_of(self.stage, self.key)
-            ArtifactStore(self.storage)._read_table(folder, marker.file, [], table)
+            ArtifactStore(self.storage)._read_table(folder, file, [], table)
         except CorruptArtifactError:
             return None
-        return marker.file
+        return file
 
     def write_part(self, table: str, index: int, rows: pa.Table, contents: str = "") -> File:
         """Write one part and publish it; where another writer was first with the same, its part counts.
@@ -195,8 +212,9 @@ class Writer:
             contents: a digest of what the part must hold, from which `finished_part` tells whether it
                 can be taken over. Without one only a part of the very same bytes is the same.
         """
-        file = self._put_table(f"{table}-{index:05d}.parquet", table, rows)
-        marker = json.dumps({**asdict(file), "contents": contents}).encode()
+        made = self._put_table(f"{table}-{index:05d}.parquet", table, rows)
+        file = replace(made, contents=contents)
+        marker = json.dumps(asdict(file)).encode()
         if not self.storage.write_bytes(self._marker(table, index), marker, if_absent=True):
             published = self.finished_part(table, index, contents)
             if published and (contents or published.sha256 == file.sha256):
@@ -266,25 +284,21 @@ class Writer:
         return File(path, len(data), hashlib.sha256(data).hexdigest(), rows)
 
     def _marker(self, table: str, index: int) -> str:
-        return f"{folder_of(self.stage, self.key)}/parts/{table}-{index:05d}.json"
+        return marker_path(folder_of(self.stage, self.key), table, index)
 
 
-@dataclass(frozen=True)
-class Marker:
-    """What publishes a part before the commit: its file, and a digest of what it was to hold."""
-
-    file: File
-    contents: str
-
-
-def parse_marker(data: bytes) -> Marker | None:
+def parse_marker(data: bytes) -> File | None:
     """The part that a marker publishes; a damaged marker counts as none."""
     try:
         marker = parse_mapping(data)
-        contents = marker.pop("contents", None)
-        return Marker(File.parse(marker), contents) if isinstance(contents, str) else None
+        return File.parse(marker) if "contents" in marker else None
     except ValueError:
         return None
+
+
+def marker_path(folder: str, table: str, index: int) -> str:
+    """Where the marker of a part lies."""
+    return f"{folder}/parts/{table}-{index:05d}.json"
 
 
 def _versions() -> dict[str, str]:

@@ -53,7 +53,9 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
             return
         if claim is None or watch.is_over(claim):
             if claim is not None:
-                console.note(f"{stage}: takes over from {_owner(claim)}, which is gone")
+                console.note(
+                    f"{stage}: takes over from {_owner(claim)}{', which is gone' * bool(claim)}"
+                )
             if claims.take(number + 1):
                 break
         elif watch.is_new(claim):
@@ -150,7 +152,7 @@ class _Claims:
 
     def _read(self, number: int) -> dict[str, Any] | None:
         try:
-            return json.loads(self.storage.read_bytes(self._path(number)))
+            return _parse(self.storage.read_bytes(self._path(number)))
         except FileNotFoundError:
             return None
 
@@ -167,6 +169,22 @@ def _seconds_in(record: bytes) -> float:
     if isinstance(seconds, int | float) and 0 <= seconds < MOST_SECONDS:
         return float(seconds)
     return 0.0
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """A claim; one that is damaged is empty, as it has no owner who lives."""
+    kinds: dict[str, Any] = {
+        "token": str, "beat": int, "host": str, "process": int, "started": int | float,
+    }  # fmt: skip
+    try:
+        claim = parse_mapping(data)
+    except ValueError:
+        return {}
+    whole = all(isinstance(claim.get(name), kind) for name, kind in kinds.items())
+    whole = (
+        whole and isinstance(claim.get("machine", 0), str | None) and 0 < claim["process"] < 2**31
+    )
+    return claim if whole else {}
 
 
 class _Watch:
@@ -188,7 +206,7 @@ class _Watch:
         """Whether its owner has died: seen at once on this host, else by its silence."""
         now = time.monotonic()
         passed, self.looked = now - self.looked, now
-        if _is_dead(claim):
+        if not claim or _is_dead(claim):
             return True
         if (claim["token"], claim["beat"]) != (self.token, self.beat):
             self.beat, self.silent = claim["beat"], 0.0
@@ -225,4 +243,4 @@ def _is_dead(claim: dict[str, Any]) -> bool:
 
 
 def _owner(claim: dict[str, Any]) -> str:
-    return f"process {claim['process']} on {claim['host']}"
+    return f"process {claim['process']} on {claim['host']}" if claim else "a damaged claim"

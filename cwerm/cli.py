@@ -212,6 +212,21 @@ def gc(
 
 
 @app.command()
+def repair(
+    storage: Annotated[
+        str, typer.Argument(metavar="STORAGE", help="Path or URI of a job's storage.")
+    ],
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Take it out; without this, only say what it is.")
+    ] = False,
+) -> None:
+    """Find what is damaged in a storage, and take it out with --delete, to be made anew."""
+    from cwerm.repair import repair
+
+    repair(storage, delete=delete)
+
+
+@app.command()
 def doctor(storage: StorageOption = None, address: AddressOption = None) -> None:
     """Say what this machine or cluster offers, and what is missing."""
     from cwerm.doctor import examine

@@ -58,7 +58,7 @@ def collect_garbage(storage: str, *, delete: bool, older_than_hours: float) -> N
     store = ArtifactStore(open_storage(storage))
     if isinstance(store.storage, LocalStorage) and not Path(store.storage.root).is_dir():
         raise UserError(f"{storage}: no such folder; give a job's storage, such as cwerm-store")
-    limit = time.time_ns() - int(older_than_hours * 3600 * 1e9)
+    limit = _now(store.storage) - int(older_than_hours * 3600 * 1e9)
     count, total = 0, 0
     for thing in find_garbage(store, limit):
         files = f"  {len(thing.files)} files" if len(thing.files) > 1 else ""
@@ -70,6 +70,17 @@ def collect_garbage(storage: str, *, delete: bool, older_than_hours: float) -> N
     outcome = "removed" if delete else "left in place; --delete removes it"
     text = f"{'total':<20}  {decimal(total):>10}  {outcome}" if count else "nothing to remove"
     console.out.print(text, soft_wrap=True)
+
+
+def _now(storage: Storage) -> int:
+    """The time by the clock that dates what is in the storage, so that this machine's may be off."""
+    try:
+        return storage.clock()
+    except UserError as error:
+        console.note(
+            f"age is told by this machine's clock, as no time was to be had there: {error}"
+        )
+        return time.time_ns()
 
 
 def find_garbage(store: ArtifactStore, limit: int) -> Iterator[Garbage]:
@@ -175,7 +186,7 @@ def _published(storage: Storage, markers: list[Entry]) -> Iterator[File]:
         except FileNotFoundError:
             continue
         if published is not None:
-            yield published.file
+            yield published
 
 
 def _top(path: str, names: int) -> str:

@@ -18,6 +18,8 @@ class File:
     bytes: int
     sha256: str
     rows: int = 0
+    contents: str = ""
+    """A digest of what a part was to hold, by which a later attempt knows whether it can be taken over."""
 
     @classmethod
     def parse(cls, entry: Any) -> File:
@@ -34,6 +36,8 @@ class File:
                 raise ValueError(f"{name} is no possible number")
         if not re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256"))):
             raise ValueError("no checksum")
+        if not isinstance(entry.get("contents", ""), str):
+            raise ValueError("contents are no digest")
         try:
             return cls(**entry)
         except TypeError as error:

@@ -231,7 +231,8 @@ def test_damage_is_an_error_that_names_folder_and_remedy(
     message = str(caught.value)
     assert str(folder) in message
     assert name in message
-    assert message.endswith("delete that folder and run again")
+    remedy = f"; run `cwerm repair {local.storage.root} --delete`, and the job again"
+    assert message.endswith(remedy)
     assert "\n" not in message
     read, what = (local.read_file, name) if name == "notes.txt" else (local.read, "meta")
     with pytest.raises(UserError, match="corrupt artifact"):

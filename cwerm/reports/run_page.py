@@ -108,8 +108,8 @@ def _history(folder: str, text: bytes) -> list[dict[str, Any]]:
             epoch["epoch"] + 1
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{folder}: its training history can't be read ({error}); run `cwerm repair` on its store, "
-            "and the job again"
+            f"{folder}: its training history can't be read ({error}); run `cwerm repair STORAGE "
+            "--delete`, and the job again"
         ) from None
     return history
 

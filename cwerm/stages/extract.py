@@ -7,6 +7,7 @@ later attempt goes on where this one stopped, and so that the order of rows neve
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import hashlib
 import socket
 import tempfile
@@ -218,7 +219,7 @@ def _embed_parts(
     )
     with console.progress(total, "extract") as advance, session.user_errors():
         for row in rows.iter_rows():
-            file = File(row["path"], row["bytes"], row["sha256"], row["rows"])
+            file = File(**{field.name: row[field.name] for field in dataclasses.fields(File)})
             advance(file.rows)
             yield row["table"], row["part"], file
 

@@ -191,7 +191,7 @@ def test_corrupt_artifact(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> N
     summary = (store / "runs" / "small" / "summary.json").read_bytes()
     answer = cwerm("run", finished.job, "--storage", store)
     folder = str(part.parent.parent)
-    answer.refused("corrupt artifact", folder, part.name, "delete that folder and run again")
+    answer.refused("corrupt artifact", folder, part.name, "run `cwerm repair ")
     assert (store / "runs" / "small" / "summary.json").read_bytes() == summary
     assert part.read_bytes() == data
 
