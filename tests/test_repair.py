@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from object_store import storage_uri  # noqa: F401
+from object_store import s3_prefix  # noqa: F401
 from test_garbage import meta_table
 
 from cwerm.artifacts import Artifact, ArtifactStore, Writer
@@ -44,32 +44,42 @@ def spoil(storage: Storage, path: str, how: str) -> None:
     if how == "gone":
         storage.delete(path)
     else:
-        flipped = data[:10] + bytes([data[10] ^ 1]) + data[11:]
+        flipped = bytes([data[0] ^ 1]) + data[1:]
         storage.write_bytes(path, {"flipped": flipped, "cut": data[:-3], "empty": b""}[how])
 
 
 @pytest.mark.parametrize("collected", [False, True], ids=["", "after gc"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "gone"])
 def test_a_damaged_part_alone_is_made_anew(
-    storage_uri: str,  # noqa: F811
-    how: str,
-    collected: bool,
+    tmp_path: Path, how: str, collected: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage_and_repair(str(tmp_path), how, collected, capsys)
+
+
+def test_a_damaged_part_in_a_bucket(
+    s3_prefix: str,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    store = ArtifactStore(open_storage(storage_uri))
+    damage_and_repair(s3_prefix, "flipped", True, capsys)
+
+
+def damage_and_repair(
+    uri: str, how: str, collected: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ArtifactStore(open_storage(uri))
     before, made = make(store)
     assert made == [*range(PARTS)]
     if collected:
-        collect_garbage(storage_uri, delete=True, older_than_hours=0)
+        collect_garbage(uri, delete=True, older_than_hours=0)
     spoil(store.storage, f"{before.folder}/{before.tables['meta'][2].path}", how)
     paths = {entry.path for entry in store.storage.walk("")}
     capsys.readouterr()
-    repair(storage_uri, delete=False)
+    repair(uri, delete=False)
     told = " ".join(capsys.readouterr().out.split())
     assert before.tables["meta"][2].path in told
     assert "--delete removes it" in told
     assert {entry.path for entry in store.storage.walk("")} == paths
-    repair(storage_uri, delete=True)
+    repair(uri, delete=True)
     assert store.find("select", "key") is None
     again, made = make(store)
     assert made == [2]
@@ -79,7 +89,7 @@ def test_a_damaged_part_alone_is_made_anew(
     )
     assert store.find("select", "key") == again
     capsys.readouterr()
-    repair(storage_uri, delete=True)
+    repair(uri, delete=True)
     assert capsys.readouterr().out == "nothing is damaged\n"
 
 
