@@ -207,7 +207,7 @@ class Train(Section):
     report_every: Count = 1
     """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
     keep_checkpoints: Count = 2
-    """Checkpoints kept."""
+    """Checkpoints kept, at least 2: of a damaged one the one before counts."""
 
 
 def is_endpoint(value: str) -> str:
