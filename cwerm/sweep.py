@@ -170,7 +170,7 @@ def _tune(
     with (
         # Tune's own state is pickles. They stay on this machine and are gone with the sweep: what a
         # later attempt needs, our records say.
-        tempfile.TemporaryDirectory(prefix="cwerm-tune-") as state,
+        tempfile.TemporaryDirectory(prefix="cwerm-tune-", ignore_cleanup_errors=True) as state,
         progress_board(total, "sweep", trials.board),
         watched_nodes(),
         session.interruptible(),

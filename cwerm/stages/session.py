@@ -32,10 +32,18 @@ TOKEN_REMEDY = (
 )
 
 
+# Ray Data unpickles what it reads where these are on; nothing here needs that, whoever has set them.
+_GUARDED = {
+    "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR": "0",
+    "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA": "0",
+}
+
+
 def quiet_ray() -> None:
     """Set Ray's environment for a library: no telemetry, no chatter. Before Ray is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ.update(_GUARDED)
 
 
 def check_address(job: Job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ def test_a_source_can_not_run_code(tmp_path: Path, column: str) -> None:
         open_source(str(folder), image_column=columns["image"], label_column=columns["label"])
     assert "\n" not in str(error.value)
     assert not mark.exists()
+
+
+def test_ray_data_is_told_not_to_unpickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cwerm.stages.session import quiet_ray
+
+    names = ["PICKLE_OBJECT_SCALAR", "CLOUDPICKLE_TENSOR_METADATA"]
+    for name in names:
+        monkeypatch.setenv(f"RAY_DATA_AUTOLOAD_{name}", "1")
+    quiet_ray()
+    assert [os.environ[f"RAY_DATA_AUTOLOAD_{name}"] for name in names] == ["0", "0"]
 
 
 @pytest.fixture
