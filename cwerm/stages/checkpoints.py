@@ -23,9 +23,8 @@ def forget_index(storage: Storage, folder: str) -> None:
 
 def find(storage: Storage, folder: str, note: Note) -> list[Saved]:
     """The checkpoints in a training's folder, the most advanced first."""
-    described = f"/{saved_state.NAME}.json"
-    paths = [entry.path for entry in storage.walk(folder)]
-    places = [path.removesuffix(".json") for path in paths if path.endswith(described)]
+    paths = [entry.path.rpartition(".") for entry in storage.walk(folder)]
+    places = sorted({place for place, _, _ in paths if place.endswith(f"/{saved_state.NAME}")})
     return saved_state.find(storage, places, note)
 
 

@@ -40,7 +40,10 @@ def findings(source: str, name: str = "file.py") -> Iterator[str]:
     """What can run code in a source file named ``name`` below the package."""
     tree = ast.parse(source)
     names = dict(_imported(tree))
+    annotations = {id(part) for whole in _annotations(tree) for part in ast.walk(whole)}
     for node in ast.walk(tree):
+        if id(node) in annotations:
+            continue
         if isinstance(node, ast.Import | ast.ImportFrom) and name not in RESTRICTED:
             yield from (f"{node.lineno}: {module}" for module in _modules(node) & LOADERS)
         # a reference counts as a call: it may be called under another name
@@ -53,6 +56,15 @@ def findings(source: str, name: str = "file.py") -> Iterator[str]:
                 yield f"{node.lineno}: {called}"
         if isinstance(node, ast.Call):
             yield from _arguments(node, _full_name(node.func, names))
+
+
+def _annotations(tree: ast.AST) -> Iterator[ast.AST]:
+    """What only says of which type something is."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
+            yield node.annotation
+        elif isinstance(node, ast.FunctionDef) and node.returns:
+            yield node.returns
 
 
 def _arguments(node: ast.Call, called: str) -> Iterator[str]:

@@ -21,10 +21,10 @@ def test_weights_of_a_backbone(tmp_path: Path, suffix: str) -> None:
     pickled(mark)
     for legacy in (True, False):
         torch.save({"conv": Payload(mark)}, file, _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(ValueError, match="no readable checkpoint"):
+        with pytest.raises(ValueError, match=f"weights file {file} "):
             load_backbone("resnet20", str(file))
     file.write_bytes(pickled(mark))
-    with pytest.raises(ValueError, match="no readable checkpoint"):
+    with pytest.raises(ValueError, match=f"weights file {file} "):
         load_backbone("resnet20", str(file))
     assert not mark.exists()
 

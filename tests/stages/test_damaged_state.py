@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from attacks.payload import Payload, pickled
 
 from cwerm.algorithms.step_options import StepOptions
-from cwerm.artifacts import Writer
-from cwerm.stages import checkpoints, reweight, reweight_fit, saved_state, train
+from cwerm.artifacts import ArtifactStore, Writer
+from cwerm.config import parse_job
+from cwerm.schema import table_schema
+from cwerm.stages import checkpoints, reweight, reweight_fit, saved_state
 from cwerm.stages.train_loop import Worker
 from cwerm.storage import Storage, open_storage
 from stages.conftest import Chain, Fork
@@ -170,10 +173,31 @@ class _Board:
         self.told.append(text)
 
 
-def _worker(mine: Chain, board: _Board) -> tuple[Worker, dict[str, Any]]:
-    images = mine.made["ingest"]
+def _worker(folder: Path, board: _Board) -> tuple[Worker, dict[str, Any]]:
+    """One rank of a training on made-up images, in this process, and what it was made from."""
+    tree = {
+        "data": {"source": "sample"},
+        "train": {"model": "small_cnn", "epochs": 5, "batch_size": 20},
+    }
+    store = ArtifactStore(open_storage(str(folder)))
+    writer, random = Writer(store, "ingest", "key", {}), np.random.default_rng(0)
+    parts = {}
+    for table in ("images", "test_images"):
+        pixels = random.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+        values = pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)
+        labels = pa.array(np.arange(40) % 2, pa.int32())
+        paths = pa.array([str(i) for i in range(40)])
+        columns = [pa.array(np.arange(40), pa.int64()), values, labels, labels, paths]
+        fields = table_schema("images", value_type=values.type)
+        parts[table] = [writer.write_part(table, 0, pa.table(columns, schema=fields))]
     config = {
-        **train.loop_inputs(mine.job, mine.store, images),
+        "job": parse_job(tree),
+        "store": store,
+        "images": writer.commit(parts, {"class_names": ["a", "b"]}),
+        "samples": np.arange(40),
+        "weights": np.ones(40, dtype=np.float32),
+        "samples_per_epoch": 40,
+        "size": 32,
         "board": board,
         "checkpoints": "runs/small/checkpoints/key",
     }
@@ -194,10 +218,10 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-def test_a_training_goes_on_from_the_last_good_checkpoint(fork: Fork, tmp_path: Path) -> None:
-    mine, mark, board = fork(train, train__model="small_cnn"), tmp_path / "mark", _Board()
-    storage, folder = mine.store.storage, "runs/small/checkpoints/key"
-    worker, config = _worker(mine, board)
+def test_a_training_goes_on_from_the_last_good_checkpoint(tmp_path: Path) -> None:
+    mark, board = tmp_path / "mark", _Board()
+    worker, config = _worker(tmp_path / "store", board)
+    storage, folder = config["store"].storage, config["checkpoints"]
     assert not checkpoints.resume(worker, config)
     states = {}
     for epoch in range(3):
