@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cwerm.manifest import MOST
 from cwerm.storage import Storage, parse_mapping
 
 NAME = "state"
+MOST_EPOCHS = 2**31  # more is nonsense
 Note = Callable[[str], object]
 
 
@@ -62,7 +62,11 @@ def find(storage: Storage, paths: list[str], note: Note) -> list[Saved]:
         try:
             about = parse_mapping(storage.read_bytes(f"{path}.json"))
             epochs, digest = about["epochs"], about["sha256"]
-            if type(epochs) is not int or not 0 <= epochs <= MOST or not isinstance(digest, str):
+            if (
+                type(epochs) is not int
+                or not 0 <= epochs <= MOST_EPOCHS
+                or not isinstance(digest, str)
+            ):
                 raise ValueError("no number of epochs or no checksum")
             found.append(Saved(path, epochs, digest))
         except FileNotFoundError:
