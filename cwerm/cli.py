@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cwerm.errors import UserError, did_you_mean, shown
+from cwerm import ending
+from cwerm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from cwerm.config import Job
@@ -41,27 +42,40 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The run's folder:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``cwerm``; the arguments are the process's own where they are not given."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    ending.open_standard_streams()
+    if arguments is None:
+        ending.listen()
     try:
-        code = app(given or ["--help"], prog_name="cwerm", standalone_mode=False)
+        code = _code(sys.argv[1:] if arguments is None else list(arguments))
+    except BaseException as leaving:
+        number = ending.exit_code()
+        if number is None:
+            raise
+        if isinstance(leaving, SystemExit) and leaving.code == _INTERRUPTED:
+            sys.exit(number)  # the command has said what becomes of its work
+        code = _INTERRUPTED  # whatever became of the interruption on its way
+    if code == _INTERRUPTED:
+        ending.tell()
+        code = ending.exit_code() or code
+    sys.exit(code)
+
+
+def _code(arguments: list[str]) -> int:
+    """Run a command; its exit code."""
+    try:
+        return app(arguments or ["--help"], prog_name="cwerm", standalone_mode=False) or 0
     except UserError as error:
-        _leave(2, str(error))
+        ending.say(str(error))
+        return 2
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "cwerm"
-        _leave(2, f"{error.format_message().rstrip('.')}; see `{command} --help`")
+        ending.say(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+        return 2
     except KeyboardInterrupt:
-        code = _INTERRUPTED
+        return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    if code == _INTERRUPTED:
-        _leave(code, "interrupted; run the same command again to go on from here")
-    sys.exit(code)
-
-
-def _leave(code: int, line: str) -> NoReturn:
-    print(f"cwerm: {shown(' '.join(line.split()))}", file=sys.stderr)  # noqa: T201
-    sys.exit(code)
+        return 1
 
 
 @app.command()

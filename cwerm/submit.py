@@ -22,7 +22,8 @@ from cwerm import console
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.package import JOB_FILE, SWEEP_FILE, pack, shipped_job
-from cwerm.stages.session import TOKEN_REMEDY, quiet_ray
+from cwerm.stages.joining import TOKEN_REMEDY
+from cwerm.stages.session import quiet_ray
 from cwerm.sweeps.file import Sweep
 
 # Ray Jobs runs it on the head with RAY_ADDRESS set. As a module it needs no script on the PATH, and a

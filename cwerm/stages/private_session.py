@@ -22,7 +22,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from cwerm import console
+from cwerm.errors import UserError
+
 LOOPBACK = "127.0.0.1"
+PREFIX = "cwerm-"
+# The path of a socket holds 107 bytes, on macOS 103. To this folder, whose name ends with 8 random
+# letters, Ray adds "/r/session_DATE_TIME_MICROSECONDS_PROCESS/sockets/plasma_store", up to 66 letters.
+LONGEST_BASE = (103 if sys.platform == "darwin" else 107) - 1 - len(PREFIX) - 8 - 66
+ORDERLY_SECONDS = 0.5
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -38,37 +48,84 @@ def start(*, dashboard: bool = False, **options: Any) -> None:
             stack.enter_context(_on_loopback())
             stack.enter_context(kept_handlers())
             stack.enter_context(no_stderr())
-            _read_token_anew()
+            read_token_anew()
             ray.init(
                 address="local",
                 include_dashboard=dashboard,
                 logging_level="ERROR",
                 log_to_driver=False,
                 _node_ip_address=LOOPBACK,
-                _temp_dir=str(folder / "ray"),
+                _temp_dir=str(folder / "r"),
                 **options,
             )
     except BaseException:
         _forget(folder)
         raise
-    # gone after `ray.shutdown`, whoever calls it; at the end of the process Ray's own comes too late
+    # it is gone after `ray.shutdown`, whoever calls that
     weakref.finalize(worker._global_node, _forget, folder).atexit = False
-    atexit.register(ray.shutdown)
+    atexit.register(_end, weakref.ref(worker._global_node))
+
+
+def _end(reference: weakref.ref[Any]) -> None:
+    """At the end of the process end all processes of the session, and only then remove its files."""
+    import ray
+
+    node = reference()
+    if node is None:
+        return
+    family = []
+    for info in (info for infos in node.all_processes.values() for info in infos):
+        with suppress(psutil.Error):
+            process = psutil.Process(info.process.pid)
+            family += [process, *process.children(recursive=True)]
+    ray.shutdown()
+    for process in psutil.wait_procs(family, timeout=ORDERLY_SECONDS)[1]:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(family, timeout=ORDERLY_SECONDS)
 
 
 def _folder() -> Path:
-    """A new folder for Ray's files, which only this user may enter: Ray lets all users write below it."""
-    return Path(tempfile.mkdtemp(prefix="cwerm-ray-", dir=os.environ.get("RAY_TMPDIR")))
+    """A new folder for Ray's files, which only this user may enter: Ray lets all users write below it.
+
+    Raises:
+        UserError: RAY_TMPDIR names no folder for it.
+    """
+    given = os.environ.get("RAY_TMPDIR")
+    usual = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()  # as Ray has it
+    base = given or next((b for b in (usual, "/tmp", "/var/tmp", "/dev/shm") if _fits(b)), usual)
+    if not _fits(base):
+        name = "RAY_TMPDIR" if given else "TMPDIR"
+        raise UserError(
+            f"{name}: '{base}' can't hold Ray's files: it must be a folder you may write to, of at most "
+            f"{LONGEST_BASE} characters, as paths of sockets are short"
+        )
+    if base != usual and not given:
+        console.note(
+            f"TMPDIR is too long for the paths of Ray's sockets; Ray's files are in {base}"
+        )
+    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+
+
+def _fits(base: str) -> bool:
+    """Whether it is a folder for a session's, made if need be, with a path short enough."""
+    if len(os.fsencode(os.path.abspath(base))) > LONGEST_BASE:
+        return False
+    try:
+        os.makedirs(base, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(base, os.W_OK | os.X_OK)
 
 
 def _forget(folder: Path) -> None:
     """Remove what only the session needed; its token is not to be used for another one."""
-    _read_token_anew()
+    read_token_anew()
     if "RAY_TMPDIR" not in os.environ:  # who sets that wants to look at what Ray leaves
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_token_anew() -> None:
+def read_token_anew() -> None:
     """Have Ray read mode and token of authentication from the environment again, as it is now."""
     import ray._raylet
 

@@ -91,7 +91,7 @@ def test_the_address_of_a_cluster_passes(ray_session: None) -> None:
 
 def test_address_from_the_environment(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    refused([], "resources.address", "127.0.0.1:9")
+    refused([], "RAY_ADDRESS: ", "127.0.0.1:9", "unset RAY_ADDRESS")
 
 
 # --- weights ---------------------------------------------------------------------------------------
