@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 
-TOKEN = "0123456789abcdef" * 4
+TOKEN = secrets.token_hex(32)
 START_SECONDS = 240
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -17,7 +20,7 @@ import grpc
 import psutil
 import pytest
 
-from cluster.hosts import hosts, obstacle
+from cluster.hosts import hosts, obstacle, wait_for
 
 needs_hosts = pytest.mark.skipif(obstacle("ss") is not None, reason=str(obstacle("ss")))
 # A method that each of Ray's servers has, by which one asks whether a token is wanted
@@ -135,3 +138,62 @@ def test_the_token_is_in_the_memory_of_the_session_alone(ray_session: None) -> N
     # Ray lets everybody write below its folder
     assert stat.S_IMODE(folder.parents[1].stat().st_mode) == 0o700
     assert folder.parents[1].stat().st_uid == os.geteuid()
+
+
+@contextmanager
+def forwarded(address: str, port: int) -> Iterator[int]:
+    """A port of that address that leads to one of the loopback interface, as if Ray listened there."""
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                outer = door.accept()[0]
+                inner = socket.create_connection(("127.0.0.1", port))
+                for pair in ((outer, inner), (inner, outer)):
+                    threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    with socket.create_server((address, 0)) as door:
+        threading.Thread(target=serve, daemon=True).start()
+        yield door.getsockname()[1]
+
+
+@pytest.mark.slow
+@needs_hosts
+def test_no_node_and_no_driver_joins_from_another_host(ray_session: None) -> None:
+    """Even where its ports are reached: a node joins with the token, and with no other one."""
+    import ray
+
+    own_token = ray.get(ray.remote(num_cpus=0)(lambda: os.environ["RAY_AUTH_TOKEN"]).remote())
+    port = int(ray.get_runtime_context().gcs_address.rpartition(":")[2])
+    with hosts("stranger") as ((stranger,), own), forwarded(own, port) as door:
+
+        def attempt(token: str | None, command: str) -> subprocess.CompletedProcess[str]:
+            mode = f"token RAY_AUTH_TOKEN={token}" if token else "disabled"
+            script = f"export RAY_AUTH_MODE={mode} RAY_USAGE_STATS_ENABLED=0; timeout 90 {command}"
+            words = stranger.command("bash", "-c", script)
+            return subprocess.run(
+                words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+
+        node = (
+            f"ray start --address={own}:{door} --node-ip-address={stranger.address} --num-cpus=1 "
+            "--object-store-memory=100000000"
+        )
+        driver = f"python -c 'import ray; ray.init(\"{own}:{door}\"); print(ray.nodes())'"
+        for token in (None, secrets.token_hex(32)):
+            for command in (node, driver):
+                done = attempt(token, command)
+                assert done.returncode not in (0, 124), done.stdout
+                assert "NodeManagerAddress" not in done.stdout
+            assert len(ray.nodes()) == 1
+            stranger.shell("ray stop --force")
+        done = attempt(own_token, node)
+        assert done.returncode == 0, done.stdout
+        stranger.shell("ray stop")
+        wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, 120)
