@@ -104,7 +104,7 @@ def _folder() -> Path:
         console.note(
             f"TMPDIR is too long for the paths of Ray's sockets; Ray's files are in {base}"
         )
-    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=os.path.abspath(base)))
 
 
 def _fits(base: str) -> bool:
