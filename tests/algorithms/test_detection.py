@@ -43,6 +43,7 @@ def test_auroc_of_many_samples() -> None:
     assert auroc(weights, mislabelled) == pytest.approx(roc_auc_score(~mislabelled, weights))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=7))
 def test_precision_is_the_mean_over_all_orders_of_equal_weights(
     pairs: list[tuple[int, bool]],
