@@ -87,7 +87,7 @@ def test_ends_while_it_connects(
 )
 @pytest.mark.parametrize("moment", ["session", "train"])
 def test_nothing_is_left_of_a_run(tmp_path: Path, moment: str, number: int, code: int) -> None:
-    """As Ray starts, and in the middle of the training: no process, no file of the session."""
+    """As Ray starts, and in the middle of the training: no process."""
     store = tmp_path / "store"
     tree = {
         "method": "erm",
@@ -97,7 +97,6 @@ def test_nothing_is_left_of_a_run(tmp_path: Path, moment: str, number: int, code
         "resources": {"workers": 2},
     }
     job = write_job(tmp_path, tree)
-    before = set(Path("/tmp").glob("cwerm-*"))
     with start("run", job) as running:
         if moment == "train":
             found = lambda: [*store.glob("runs/*/checkpoints/*/*/state.pt")]  # noqa: E731
@@ -117,8 +116,6 @@ def test_nothing_is_left_of_a_run(tmp_path: Path, moment: str, number: int, code
     assert (running.returncode, err.count("\n")) == (code, 1), err
     assert err.endswith(LINE)
     assert not psutil.wait_procs(family, timeout=2)[1]
-    if moment == "train":
-        assert not set(Path("/tmp").glob("cwerm-*/r")) - {path / "r" for path in before}
 
 
 @pytest.mark.slow
