@@ -21,6 +21,7 @@ import psutil
 from cwerm.errors import shown
 
 SECONDS = 3.5  # for an orderly end; a moment is left to end the rest, of the five that one may wait
+KILL_SECONDS = 0.8
 _WORDS = {
     "SIGINT": "interrupted",
     "SIGTERM": "told to end (SIGTERM)",
@@ -41,7 +42,7 @@ def listen() -> None:
             signal.signal(number, _interrupt)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_forget)
-    threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+    threading.Thread(target=_watch, args=(reader, os.dup(2)), daemon=True).start()
 
 
 def exit_code() -> int | None:
@@ -92,16 +93,20 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _watch(reader: int) -> None:
+def _watch(reader: int, kept: int) -> None:
     global _received
     while _received is None:
         _received = _next(reader, None)
     _next(reader, time.monotonic() + SECONDS)  # a second signal means at once
+    with suppress(OSError):
+        os.dup2(kept, 2)  # while Ray starts, nothing that is said there is shown
     tell()
-    with suppress(psutil.Error):
-        for process in psutil.Process().children(recursive=True):
+    end = time.monotonic() + KILL_SECONDS  # those that are killed may just be starting others
+    while (family := psutil.Process().children(recursive=True)) and time.monotonic() < end:
+        for process in family:
             with suppress(psutil.Error):
                 process.kill()
+        psutil.wait_procs(family, timeout=0.1)
     os._exit(128 + _received)
 
 
