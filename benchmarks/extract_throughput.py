@@ -25,7 +25,7 @@ from _report import print_ratio, print_table, surroundings
 
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job, load_job
-from cwerm.stages import common, extract, ingest, session
+from cwerm.stages import backbone_weights, common, embedding, extract, ingest, session
 from cwerm.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
@@ -99,7 +99,7 @@ def _plain(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
     from cwerm.data.images import decode
 
     section = job.features
-    weights = extract.weights_file(section, folder)
+    weights = backbone_weights.weights_file(section, folder)
     backbone = load_backbone(section.backbone, weights, section.image_size)
     images = common.require(ingest, job, store)
     started = time.perf_counter()
@@ -115,11 +115,11 @@ def _plain(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
 
 
 def _plain_memory_kept(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
-    extract.keep_freed_memory()
+    embedding.keep_freed_memory()
     return _plain(job, store, folder)
 
 
-class _TimedEmbedder(extract._Embedder):
+class _TimedEmbedder(embedding._Embedder):
     """Notes when each actor is ready."""
 
     folder: Path
@@ -134,7 +134,7 @@ def _stage(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
     _forget(folder / "store" / "artifacts" / "extract")
     (folder / "ready").unlink(missing_ok=True)
     _TimedEmbedder.folder = folder
-    extract._Embedder = _TimedEmbedder  # type: ignore[misc]
+    embedding._Embedder = _TimedEmbedder  # type: ignore[misc]
     session.ensure_ray(job)
     started = time.time()
     artifact = extract.run(job, store)

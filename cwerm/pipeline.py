@@ -15,6 +15,7 @@ from cwerm.preflight import check, check_images
 from cwerm.runs import RunFolder, RunResult
 from cwerm.stages import broadcast, extract, ingest, reweight, select, train
 from cwerm.stages.board import watched_nodes
+from cwerm.stages.capacity import sized_once
 from cwerm.storage import open_storage
 
 METHODS: dict[str, tuple[ModuleType, ...]] = {
@@ -57,12 +58,12 @@ def run(job: Job) -> RunResult:
     check(job, store)
     folder = RunFolder(job, store)
     results = {}
-    with watched_nodes():
+    with watched_nodes(), sized_once() as sizing:
         for stage in METHODS[job.method]:
             results[stage.NAME] = run_stage(stage, job, store)
             if stage is ingest:
                 check_images(job, store, results[stage.NAME].artifact)
-    return folder.finish(results)
+    return folder.finish(results, sizing.size)
 
 
 def run_one(name: str, job: Job) -> str:
@@ -73,7 +74,8 @@ def run_one(name: str, job: Job) -> str:
     """
     store = ArtifactStore(open_storage(job.storage, job.s3))
     check(job, store)
-    return store.uri(run_stage(STAGES[name], job, store).artifact)
+    with watched_nodes(), sized_once(told=False):
+        return store.uri(run_stage(STAGES[name], job, store).artifact)
 
 
 def run_stage(stage: ModuleType, job: Job, store: ArtifactStore) -> StageResult:

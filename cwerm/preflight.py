@@ -22,6 +22,7 @@ def check(job: Job, store: ArtifactStore) -> None:
         UserError: the first thing that is wrong.
     """
     from cwerm.stages import extract, ingest, reweight, session, train
+    from cwerm.stages.backbone_weights import weights_identity
     from cwerm.stages.classifiers import check_classifier
     from cwerm.stages.ingest_sources import open_sources
 
@@ -35,7 +36,7 @@ def check(job: Job, store: ArtifactStore) -> None:
         train.check_batch_size(job, job.resources.workers)
     open_sources(job, store)
     if coreset:
-        extract.weights_identity(job, store)  # reads their file
+        weights_identity(job, store)  # reads their file
     store.storage.check_writable()
     session.check_address(job)
     check_classifier(job, "train")
@@ -77,7 +78,7 @@ def _check_backbone(job: Job) -> None:
     from cwerm.algorithms.features import load_backbone
     from cwerm.algorithms.timm_backbones import check_backbone_name
     from cwerm.algorithms.timm_models import source_of
-    from cwerm.stages import extract
+    from cwerm.stages.backbone_weights import weights_file
 
     features = job.features
     with blame("features.backbone"):
@@ -86,7 +87,7 @@ def _check_backbone(job: Job) -> None:
         with blame("features.image_size"):
             load_backbone(features.backbone, "random", features.image_size)
     with tempfile.TemporaryDirectory() as folder, blame("features.weights"):
-        weights = extract.weights_file(features, Path(folder), job.s3)
+        weights = weights_file(features, Path(folder), job.s3)
         backbone = load_backbone(features.backbone, weights, features.image_size)
         _check_finite(backbone.module, weights)
     for remark in backbone.remarks:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cwerm.pipeline import StageResult
+    from cwerm.stages.capacity import Size
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ class RunFolder:
         self.path = f"runs/{job.name}"
         self.started = time.perf_counter()
 
-    def finish(self, results: dict[str, StageResult]) -> RunResult:
-        """Write weights and summary, and print where everything lies."""
+    def finish(self, results: dict[str, StageResult], size: Size | None = None) -> RunResult:
+        """Write weights and summary, and print where everything lies.
+
+        ``size`` is what the run was sized to, None where it had nothing to compute.
+        """
         artifacts = {name: result.artifact for name, result in results.items()}
         storage = self.store.storage
         storage.delete(f"{self.path}/summary.json")
@@ -50,6 +54,7 @@ class RunFolder:
         else:
             storage.delete(f"{self.path}/weights.parquet")
         summary = self._summary(artifacts, results)
+        summary["resources"] = size.record() if size else None
         if "broadcast" in artifacts:
             summary["weights"] = weight_scores(self.job, self.store, artifacts["ingest"])
         self._write_json("summary.json", summary)

@@ -252,6 +252,8 @@ class Resources(Section):
     min_workers: Count | None = None
     """Training begins, and goes on after a loss, with so few, and takes up more as they come; where not
     given, it waits for all."""
+    wait_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """How long a run waits for what the cluster has lost and it can't go on without, before it ends."""
     address: Text | None = None
     """Ray cluster to join; a local one is started where neither this nor RAY_ADDRESS is set."""
 

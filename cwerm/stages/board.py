@@ -18,12 +18,19 @@ class _Board:
     def __init__(self) -> None:
         self.done, self.remark = 0.0, ""
         self.notes: list[str] = []
+        self.handle: Any = None
 
     def post(self, done: float, remark: str = "") -> None:
         self.done, self.remark = done, remark
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def keep(self, handle: Any) -> None:
+        self.handle = handle
+
+    def kept(self) -> Any:
+        return self.handle
 
     def read(self) -> tuple[float, str, list[str]]:
         notes, self.notes = self.notes, []
@@ -33,6 +40,7 @@ class _Board:
 @contextmanager
 def progress_board(total: int, label: str, name: str | None = None) -> Iterator[Any]:
     """An actor handle: ``post.remote(done, remark)`` moves a progress bar, ``note.remote(text)`` prints.
+    ``keep.remote(handle)`` keeps an actor's handle for whoever asks with ``kept.remote()``.
 
     With a ``name``, whoever can't be given the handle finds the actor by it.
     """

@@ -21,7 +21,7 @@ from cwerm.algorithms.agreement import label_agreement, without_own
 from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import common, extract, ingest, reweight, select
+from cwerm.stages import capacity, common, extract, ingest, reweight, select
 from cwerm.stages.coreset_neighbors import Find, make_find
 from cwerm.stages.learned_function import LearnedFunction
 from cwerm.stages.parallel import worker_pool
@@ -51,15 +51,16 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     sums: dict[int, np.ndarray] = {}
     raw: dict[int, File] = {}
     names = common.require(ingest, job, store).info["class_names"]
-    with worker_pool(job, len(parts), gpu=True) as pool:
+    with worker_pool(job, NAME, len(parts), gpu=True) as pool:
         if identity:
             weigh = functools.partial(_Identity, store, features, writer, ids, weights)
         else:
             asked = job.neighbors + _leaves_one_out(job)
             most = job.broadcast.max_index_bytes
             find = make_find(pool, store, features, writer, ids, asked, most)
+            device = capacity.size(job).device
             weigh = functools.partial(
-                _Weigh, job, store, features, writer, find, (ids, labels, weights)
+                _Weigh, job, store, features, writer, find, (ids, labels, weights), device
             )
         for index, (file, part_sums) in pool.map(weigh, parts, "broadcast: weights"):
             raw[index], sums[index] = file, part_sums
@@ -132,6 +133,7 @@ class _Weigh:
         writer: Writer,
         make_find: Callable[[], Find],
         coreset: tuple[np.ndarray, np.ndarray, np.ndarray],
+        device: str,
     ) -> None:
         self.ids, self.labels, self.weights = coreset
         self.job, self.store, self.features, self.writer = job, store, features, writer
@@ -140,7 +142,7 @@ class _Weigh:
         if job.broadcast_method in ("function", "agreement"):
             learned, images = (common.require(stage, job, store) for stage in (reweight, ingest))
             self.function = LearnedFunction(
-                job, store, learned, images, common.dimensions(store, features)
+                job, store, learned, images, common.dimensions(store, features), device
             )
 
     def __call__(self, part: int) -> tuple[File, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,15 +43,20 @@ def check_resources(job: Job) -> None:
     there, free = ray.cluster_resources(), ray.available_resources()
     gpus, wanted = int(there.get("GPU", 0)), job.resources.workers
     if there.get("CPU", 0) < 1:
-        count = "COUNT" if wanted == "auto" else wanted
-        raise UserError(
-            "resources: the cluster has no worker with a CPU; start one with `ray start`, or get some "
-            f"from its autoscaler: `python cluster/gpus.py {count}`"
-        )
+        raise no_cpu(wanted)
     check_gpus(job.resources.min_workers or wanted, gpus)
     key = "GPU" if gpus else "CPU"
     if free.get(key, 0) < 1:
         console.note(f"other work holds all {there[key]:.0f} {key}s; this run waits for them")
+
+
+def no_cpu(workers: int | str) -> UserError:
+    """The error where no node has a CPU to give away."""
+    count = "COUNT" if workers == "auto" else workers
+    return UserError(
+        "resources: the cluster has no worker with a CPU; start one with `ray start`, or get some "
+        f"from its autoscaler: `python cluster/gpus.py {count}`"
+    )
 
 
 def check_gpus(workers: int | str, gpus: int) -> None:
@@ -65,6 +70,65 @@ def check_gpus(workers: int | str, gpus: int) -> None:
             f"resources.workers: {workers} workers take a GPU each and {gpus} are there; ask for at most "
             f"{gpus}, or get more from a cluster's autoscaler: `python cluster/gpus.py {workers}`"
         )
+
+
+def check_drivers(nodes: Sequence[str]) -> None:
+    """Look on nodes that have a GPU for Ray whether torch finds it, too.
+
+    Raises:
+        UserError: naming a node where it does not.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(_check_own_driver)
+    answers = [
+        task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        ).remote()
+        for node in nodes
+    ]
+    for answer in ray.wait(answers, num_returns=len(answers), timeout=ANSWER_SECONDS)[0]:
+        try:
+            problem = ray.get(answer)
+        except ray.exceptions.RayError:
+            continue  # a node that has gone, or where cwerm is missing: told elsewhere
+        if problem:
+            raise UserError(problem)
+
+
+def _check_own_driver() -> str | None:
+    # Ray hides the GPUs from a task that reserves none, and one that does would wait for a free one
+    hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    try:
+        return driver_problem()
+    finally:
+        if hidden is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = hidden
+
+
+def driver_problem() -> str | None:
+    """Why torch can't use the GPU that Ray sees on this node, and what would help; None if it can."""
+    import ray
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    return (
+        f"resources: node {ray.util.get_node_ip_address()} offers a GPU to Ray, and torch "
+        f"{torch.__version__} finds none there; check its driver with `nvidia-smi`, or hide the GPU: start "
+        "Ray there with --num-gpus=0, or the run with CUDA_VISIBLE_DEVICES set to nothing"
+    )
+
+
+def check_device(device: str) -> None:
+    """Refuse to compute on anything but what the run was sized to; called by each worker.
+
+    Raises:
+        UserError: naming this node.
+    """
+    if device == "cuda" and (problem := driver_problem()):
+        raise UserError(problem)
 
 
 def worker_nodes() -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     sources = open_sources(job, store)
     chunks = plan_chunks(job, sources)
     writer = Writer(store, NAME, key(job, store), _parameters(job))
-    with worker_pool(job, len(chunks)) as pool:
+    with worker_pool(job, NAME, len(chunks), key="data.rows_per_part") as pool:
         return _ingest(job, sources, chunks, writer, pool)
 
 

@@ -14,7 +14,7 @@ from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
 from cwerm.data.images import decode
-from cwerm.stages import common, pixels, reweight_fit
+from cwerm.stages import cluster, common, pixels, reweight_fit
 from cwerm.stages.classifiers import create_classifier
 
 EVALUATION_BATCH = 500
@@ -24,12 +24,16 @@ class LearnedFunction:
     """Weighs the samples of one part by `LabelPosterior`, or by V of the loss of the classifier."""
 
     def __init__(
-        self, job: Job, store: ArtifactStore, learned: Artifact, images: Artifact, dimensions: int
+        self,
+        job: Job,
+        store: ArtifactStore,
+        learned: Artifact,
+        images: Artifact,
+        dimensions: int,
+        device: str,
     ) -> None:
-        import torch
-
-        self.job, self.store, self.images = job, store, images
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        cluster.check_device(device)
+        self.job, self.store, self.images, self.device = job, store, images, device
         self.posterior = None
         if job.reweight_method == "posterior":
             from cwerm.algorithms.posterior import LabelPosterior

@@ -6,6 +6,7 @@ Only ``w-erm``, whose coreset is all samples, runs the same steps on every worke
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -17,10 +18,21 @@ from cwerm import console, schema
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.stages import capacity, cluster, common, ingest, reweight_fit, select, session
+from cwerm.stages import (
+    batch_memory,
+    capacity,
+    cluster,
+    common,
+    ingest,
+    reweight_fit,
+    select,
+    session,
+)
 from cwerm.stages.board import progress_board
 from cwerm.stages.classifiers import batch_bytes, told_size
+from cwerm.stages.parallel import PartWorker, Pool
 from cwerm.stages.reweight_fit import Learned
+from cwerm.stages.worker_errors import user_errors
 
 NAME = "reweight"
 MOST_CPUS = 8
@@ -94,7 +106,8 @@ def check_batch(job: Job, images: Artifact) -> None:
     if job.reweight.input == "images" and job.reweight_method in ("metaweightnet", "l2r"):
         size = told_size(job, "reweight", images)
         need = batch_bytes("reweight", job.reweight.model, len(images.info["class_names"]), size)
-        capacity.check_memory("reweight.batch_size", MEMORY_MARGIN * need, job.reweight.batch_size)
+        batch = job.reweight.batch_size
+        batch_memory.check_memory(job, "reweight.batch_size", MEMORY_MARGIN * need, batch)
 
 
 def _learn(job: Job, store: ArtifactStore, writer: Writer, coreset_size: int) -> Learned:
@@ -103,7 +116,7 @@ def _learn(job: Job, store: ArtifactStore, writer: Writer, coreset_size: int) ->
     epochs = reweight_fit.num_epochs(job, coreset_size)
     if job.reweight_method == "posterior":
         epochs = 1
-    with progress_board(epochs, "reweight") as board, session.user_errors():
+    with progress_board(epochs, "reweight") as board, user_errors("reweight.batch_size"):
         if job.method == "w-erm":
             from cwerm.stages.reweight_parallel import learn_in_parallel
 
@@ -112,34 +125,47 @@ def _learn(job: Job, store: ArtifactStore, writer: Writer, coreset_size: int) ->
 
 
 def _learn_in_actor(job: Job, store: ArtifactStore, writer: Writer, board: Any) -> Learned:
-    import ray
-
-    cpus = min(MOST_CPUS, max(node["Resources"]["CPU"] for node in cluster.worker_nodes()))
-    actor = ray.remote(_Reweighter).options(
-        num_cpus=cpus,
-        num_gpus=1 if capacity.num_gpus() else 0,
-        max_restarts=2,
-        max_task_retries=2,
-        **capacity.ANYWHERE,
-    )
-    return ray.get(actor.remote().fit.remote(job, store, writer, int(cpus), board))
+    size = capacity.size(job)
+    request = size.single(MOST_CPUS)
+    pool = Pool(job, NAME, 1, request, key="reweight.batch_size", kind=_Reweighter)
+    fit = functools.partial(_Fit, job, store, writer, board, size.device)
+    try:
+        ((_, learned),) = pool.map(fit, [None], NAME, bar=False)
+        return learned
+    finally:
+        pool.close()
 
 
-class _Reweighter:
-    """The actor."""
+class _Reweighter(PartWorker):
+    """The actor, under a name of its own."""
 
-    def fit(self, job: Job, store: ArtifactStore, writer: Writer, cpus: int, board: Any) -> Learned:
+
+class _Fit:
+    """What the actor does; it goes on from the state that one before it saved."""
+
+    def __init__(
+        self, job: Job, store: ArtifactStore, writer: Writer, board: Any, device: str
+    ) -> None:
+        cluster.check_device(device)
+        self.job, self.store, self.writer = job, store, writer
+        self.board, self.device = board, device
+
+    def __call__(self, _: None) -> Learned:
+        import ray
         import torch
 
         from cwerm.algorithms.step_options import StepOptions
 
+        job, store = self.job, self.store
+        cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         # steps of the head on features are too small to share: threads would only wait for each other
         threads = min(cpus, psutil.cpu_count(logical=False) or cpus)
         torch.set_num_threads(threads if job.reweight.input == "images" else 1)
         if job.reweight_method == "posterior":
             return reweight_fit.fit_posterior(job, store)
+        options, post, note = StepOptions(), self.board.post.remote, self.board.note.remote
         return reweight_fit.fit_weights(
-            job, store, writer, StepOptions(), board.post.remote, note=board.note.remote
+            job, store, self.writer, options, post, self.device, note=note
         )
 
 

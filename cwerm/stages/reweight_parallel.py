@@ -15,7 +15,7 @@ from cwerm.artifacts import ArtifactStore, Writer
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.stages import capacity, common, reweight_fit
-from cwerm.stages.ranks import run_on_ranks
+from cwerm.stages.ranks import rank_device, run_on_ranks
 from cwerm.stages.reweight_fit import Learned
 
 ARRAYS = ("ids", "weights", "losses")
@@ -31,7 +31,7 @@ def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any
             f"at least {workers} for it and for reweight.meta_batch_size"
         )
     config = {"job": job, "store": store, "writer": writer, "board": board}
-    run_on_ranks(_rank, config, job, store, name=f"reweight-{writer.key}")
+    run_on_ranks(_rank, config, job, store, stage="reweight", name=f"reweight-{writer.key}")
     result = _result_path(writer)
     learned = _load(writer.storage.read_bytes(result))
     writer.storage.delete(result)
@@ -41,7 +41,6 @@ def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any
 def _rank(config: dict[str, Any]) -> None:
     import ray.train
     import torch
-    from ray.train.torch import get_device
 
     from cwerm.algorithms.step_options import StepOptions
 
@@ -64,7 +63,7 @@ def _rank(config: dict[str, Any]) -> None:
 
     job, writer = config["job"], config["writer"]
     learned = reweight_fit.fit_weights(
-        job, config["store"], writer, options, on_epoch, get_device(), note
+        job, config["store"], writer, options, on_epoch, rank_device(config), note
     )
     if rank == 0:
         writer.storage.write_bytes(_result_path(writer), _dump(learned))

@@ -171,7 +171,7 @@ def _distances(
     dimensions = common.dimensions(store, features)
     medians = np.empty((num_classes, dimensions))
     distances = np.empty(len(labels), dtype=np.float32)
-    with worker_pool(job, len(parts)) as pool:
+    with worker_pool(job, NAME, len(parts)) as pool:
         groups = np.array_split(parts, min(len(parts), GROUPS_A_WORKER * pool.size))
         for block in dimension_blocks(num_classes, dimensions, MEDIAN_COUNT_BYTES):
             width = block.stop - block.start

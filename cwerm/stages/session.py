@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from cwerm.config import Job
-from cwerm.errors import FULL, UserError, is_full
 from cwerm.stages import joining, private_session
 from cwerm.stages.joining import check_address as check_address
 
@@ -70,37 +67,3 @@ def interruptible() -> Iterator[None]:
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Pass a worker's `UserError` on as itself, not wrapped in Ray's trace."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        cause = find_user_error(error)
-        if cause is not None:
-            raise UserError(str(cause)) from None
-        raise
-
-
-def find_user_error(error: BaseException | Any) -> UserError | None:
-    """The `UserError` among the causes of a Ray error, if there is one."""
-    seen: set[int] = set()
-    pending: list[Any] = [error]
-    while pending:
-        current = pending.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        if isinstance(current, UserError):
-            return UserError(str(getattr(current, "cause", current)))
-        if is_full(current):
-            return UserError(FULL.format(getattr(current, "filename", None) or "a disk"))
-        pending += [getattr(current, "cause", None), current.__cause__, current.__context__]
-        pending += list((getattr(current, "worker_failures", None) or {}).values())
-    # Ray Data keeps of what a function raised the text alone.
-    told = re.findall(rf"^{UserError.__module__}\.UserError: (.+)$", str(error), re.MULTILINE)
-    return UserError(told[-1]) if told else None

@@ -17,6 +17,7 @@ from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.stages import (
+    batch_memory,
     broadcast,
     capacity,
     checkpoints,
@@ -25,11 +26,11 @@ from cwerm.stages import (
     pixels,
     saved_state,
     select,
-    session,
 )
 from cwerm.stages.board import progress_board
 from cwerm.stages.classifiers import batch_bytes, classifier_size, savable, told_size
 from cwerm.stages.ranks import checkpoints_folder, run_on_ranks
+from cwerm.stages.worker_errors import user_errors
 
 NAME = "train"
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
@@ -57,12 +58,13 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
     inputs = loop_inputs(job, store, images)
     events = f"runs/{job.name}/events/{writer.key}"
     folder = checkpoints_folder(job, writer.key)
-    with progress_board(job.train.epochs, "train") as board, session.user_errors():
+    with progress_board(job.train.epochs, "train") as board, user_errors("train.batch_size"):
         run_on_ranks(
             train_worker,
             {**inputs, "events": events, "board": board, "checkpoints": folder},
             job,
             store,
+            stage=NAME,
             name=writer.key,
             keep_checkpoints=max(checkpoints.KEPT, job.train.keep_checkpoints),
             elastic=True,
@@ -113,12 +115,14 @@ def check_batch(job: Job, images: Artifact) -> None:
     Raises:
         UserError: naming the key to change.
     """
-    batch_size, workers = job.train.batch_size, capacity.num_workers(job)
+    size_of_run, batch_size = capacity.size(job), job.train.batch_size
+    workers = size_of_run.workers
     check_batch_size(job, workers)
     size = told_size(job, "train", images)
     need = batch_bytes("train", job.train.model, len(images.info["class_names"]), size)
-    share = capacity.workers_sharing_memory(workers) / workers
-    capacity.check_memory("train.batch_size", int(MEMORY_MARGIN * need * share), batch_size)
+    share = size_of_run.sharing_memory(workers) / workers
+    need = int(MEMORY_MARGIN * need * share)
+    batch_memory.check_memory(job, "train.batch_size", need, batch_size)
 
 
 def check_batch_size(job: Job, workers: int) -> None:

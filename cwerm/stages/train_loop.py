@@ -18,6 +18,7 @@ from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.stages import checkpoints, pixels, saved_state
 from cwerm.stages.classifiers import create_classifier, freeze_unused
+from cwerm.stages.ranks import rank_device
 
 EVALUATION_BATCH = 500
 HISTOGRAM_BINS = 64
@@ -27,12 +28,11 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train for the epochs that are left after the last checkpoint, reporting one after each."""
     import ray.train
     import torch
-    from ray.train.torch import get_device
 
     torch.set_num_threads(config["threads"])
     torch.backends.cudnn.benchmark = True
     context = ray.train.get_context()
-    worker = Worker(config, get_device(), context.get_world_size(), context.get_world_rank())
+    worker = Worker(config, rank_device(config), context.get_world_size(), context.get_world_rank())
     if checkpoints.resume(worker, config) and worker.rank == 0:
         where = f"epoch {len(worker.history)} on {worker.world_size} worker(s)"
         config["board"].note.remote(f"goes on after {where}")

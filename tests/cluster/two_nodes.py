@@ -22,6 +22,7 @@ from cwerm.artifacts import ArtifactStore  # noqa: E402
 from cwerm.config import load_job  # noqa: E402
 from cwerm.pipeline import METHODS, run_stage  # noqa: E402
 from cwerm.stages.board import watched_nodes  # noqa: E402
+from cwerm.stages.capacity import sized_once  # noqa: E402
 from cwerm.storage import open_storage  # noqa: E402
 
 NODE = {"num_cpus": 2, "object_store_memory": 150_000_000}
@@ -45,7 +46,7 @@ def main(job_file: str, last: str, pattern: str = "") -> None:
     striker = threading.Thread(target=strike)
     if pattern:
         striker.start()
-    with watched_nodes():
+    with watched_nodes(), sized_once():
         for stage in METHODS[job.method]:
             run_stage(stage, job, store)
             if last == stage.NAME:

@@ -1,0 +1,123 @@
+"""The pool's own care for its actors, on real ones that die."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cwerm import console
+from cwerm.errors import UserError
+from cwerm.stages import parallel
+from cwerm.stages.parallel import Pool, worker_pool
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't have it
+
+MakeJob = Callable[..., Any]
+
+
+class Deadly:
+    """Squares its part; parts named by a file die so many times as the file says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, part: int) -> int:
+        file = self.folder / str(part)
+        if file.exists():
+            lives = int(file.read_text())
+            if lives:
+                file.write_text(str(lives - 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+        return part * part
+
+
+def test_a_part_that_kills_its_workers_is_done_at_last_or_named(
+    ray_session: None, make_job: MakeJob, tmp_path: Path
+) -> None:
+    """Two deaths of one part are made good; three are an error, on a node that lives."""
+    make = functools.partial(Deadly, tmp_path)
+    tmp_path.joinpath("1").write_text("2")
+    with worker_pool(make_job(), "select", 8) as pool:
+        assert pool.size == 2
+        assert dict(pool.map(make, range(8), "select: squares")) == {i: i * i for i in range(8)}
+        tmp_path.joinpath("6").write_text("9")
+        with pytest.raises(UserError) as ended:
+            dict(pool.map(make, range(8), "select: squares"))
+    line = str(ended.value)
+    assert line.startswith(
+        "select: squares: part 7 of 8 has ended its worker 3 times, last on node "
+    )
+    assert "lower resources.workers" in line
+    assert "\n" not in line
+    assert tmp_path.joinpath("6").read_text() == "6"
+
+
+def test_deaths_on_nodes_that_have_gone_cost_nothing(
+    ray_session: None, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four deaths of one part, each on a node that is not among the living afterwards."""
+    nodes = parallel.capacity.living_nodes()
+    gone = [parallel.capacity.Node("another", n.address, n.cpus, n.gpus) for n in nodes]
+    tmp_path.joinpath("1").write_text("4")
+    with worker_pool(make_job(), "select", 2) as pool:
+        monkeypatch.setattr(parallel.capacity, "living_nodes", lambda: gone)
+        made = dict(pool.map(functools.partial(Deadly, tmp_path), range(2), "select"))
+    assert made == {0: 0, 1: 1}
+
+
+def test_a_pool_without_a_place_says_so_and_ends(
+    ray_session: None, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "LOOK_SECONDS", 0.1)
+    said: list[str] = []
+    job = make_job(resources__wait_minutes=0.01)
+    pool = Pool(job, "broadcast", 2, parallel.Request(1.0, 1))
+    with console.told_to(said.append), pytest.raises(UserError) as ended:
+        list(pool.map(lambda: abs, [1, 2], "broadcast: weights"))
+    assert said
+    assert all(line.startswith("broadcast waits (0 s of 1) for a GPU") for line in said)
+    assert str(ended.value).startswith("resources.wait_minutes: broadcast has waited 0.01 minutes")
+
+
+def test_what_a_function_raises_ends_the_work_at_once(ray_session: None, make_job: MakeJob) -> None:
+    def refuse() -> Callable[[int], int]:
+        def function(part: int) -> int:
+            raise UserError(f"part {part} is refused")
+
+        return function
+
+    def out_of_memory() -> Callable[[int], int]:
+        def function(part: int) -> int:
+            raise MemoryError("Unable to allocate 2.00 GiB")
+
+        return function
+
+    with worker_pool(make_job(), "ingest", 1, key="data.rows_per_part") as pool:
+        with pytest.raises(UserError) as ended:
+            list(pool.map(refuse, [0], "ingest"))
+        assert str(ended.value) == "part 0 is refused"
+        with pytest.raises(UserError) as short:
+            list(pool.map(out_of_memory, [0], "ingest"))
+    assert str(short.value) == (
+        "data.rows_per_part: memory ran out (Unable to allocate 2.00 GiB); "
+        "lower data.rows_per_part, or resources.workers"
+    )
+
+
+def test_a_worker_killed_while_idle_is_replaced(
+    ray_session: None, make_job: MakeJob, tmp_path: Path
+) -> None:
+    make = functools.partial(Deadly, tmp_path)
+    with worker_pool(make_job(), "select", 4) as pool:
+        assert len(dict(pool.map(make, range(4), "select"))) == 4
+        for worker in pool._workers:
+            ray.kill(worker.actor)
+        assert dict(pool.map(make, range(4), "select")) == {i: i * i for i in range(4)}

@@ -1,0 +1,100 @@
+"""What ends a training, and what does not: ranks that raise, or die, on a node that lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import ray.train
+
+from cwerm import console
+from cwerm.artifacts import ArtifactStore
+from cwerm.errors import UserError
+from cwerm.stages import ranks
+from cwerm.stages.board import progress_board
+from cwerm.stages.capacity import Node
+from cwerm.stages.ranks import run_on_ranks
+from cwerm.stages.worker_errors import user_errors
+from cwerm.storage import open_storage
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't have it
+
+
+def attempts_of(config: dict[str, Any]) -> int:
+    """How many there have been, this one included."""
+    file = Path(config["folder"], f"attempt-{os.getpid()}")
+    file.touch()
+    return len([*file.parent.glob("attempt-*")])
+
+
+def raises(config: dict[str, Any]) -> None:
+    raise RuntimeError(f"something of ours, {attempts_of(config)}")
+
+
+def refuses(config: dict[str, Any]) -> None:
+    raise UserError(f"train.lr: too high, {attempts_of(config)}")
+
+
+def dies(config: dict[str, Any]) -> None:
+    if attempts_of(config) <= config["deaths"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    ray.train.report({"done": True})
+
+
+@pytest.fixture
+def fit(ray_session: None, make_job: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    def run(function: Callable[[dict[str, Any]], None], **config: Any) -> Any:
+        job = make_job(resources__workers=1)
+        store = ArtifactStore(open_storage(job.storage))
+        with progress_board(1, "train") as board, user_errors():
+            given = {"board": board, "folder": str(tmp_path), **config}
+            return run_on_ranks(function, given, job, store, stage="train", name="t")
+
+    return run
+
+
+def test_only_what_fails_on_nodes_that_live_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attempts began with a node that has gone since; the third has another one to blame."""
+    living = [Node("a", "10.0.0.1", 2, 1), Node("c", "10.0.0.3", 2, 1)]
+    monkeypatch.setattr(ranks.capacity, "living_nodes", lambda: living)
+    monkeypatch.setattr(ranks, "NODE_SECONDS", 0.0)
+    with_lost, now = {"a", "b"}, {"a", "c"}
+    assert ranks._crashes([with_lost, with_lost, now]) == 1
+    assert ranks._crashes([with_lost, now, now, now]) == 3
+
+
+@pytest.mark.slow
+def test_a_loop_that_raises_three_times_ends_with_its_own_error(fit: Callable[..., Any]) -> None:
+    said: list[str] = []
+    with console.told_to(said.append), pytest.raises(RuntimeError, match="something of ours, 3"):
+        fit(raises)
+    notes = [line for line in said if "starts again" in line]
+    assert notes == [
+        f"train starts again from its last state: something of ours, {n}" for n in (1, 2)
+    ]
+
+
+@pytest.mark.slow
+def test_a_mistake_of_the_user_ends_it_at_once(fit: Callable[..., Any]) -> None:
+    with pytest.raises(UserError) as ended:
+        fit(refuses)
+    assert str(ended.value) == "train.lr: too high, 1"
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_is_replaced_twice_and_then_told(fit: Callable[..., Any]) -> None:
+    assert fit(dies, deaths=2).metrics == {"done": True}
+
+
+@pytest.mark.slow
+def test_a_rank_that_always_dies_is_told(fit: Callable[..., Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"train: one rank has ended its worker 3 times.*train\.batch"
+    ):
+        fit(dies, deaths=9)
