@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,4 +125,5 @@ def _embed_parts(
                     end_lost([])  # what is left of this attempt would hold GPUs
                     ray.get(book.start_again.remote())
         finally:
-            end_lost([])  # all that is still at work where this was left early
+            with suppress(ray.exceptions.RayError):  # what went wrong is told already
+                end_lost([])  # all that is still at work where this was left early

@@ -40,9 +40,10 @@ def main() -> int:
     capacity.torch_device = lambda nodes: "cpu"  # type: ignore[assignment]
     waiting.TELL_SECONDS = 3.0
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    # before others come: of nodes on one machine Ray would choose any as the driver's own
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
     cluster.wait_for_nodes()
-    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
 
     def strike() -> None:
         for pattern, node in zip(given.strike, nodes, strict=False):
