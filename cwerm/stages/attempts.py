@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from cwerm.stages import capacity
@@ -39,14 +39,10 @@ class _Ledger:
         """The work is done, or raised what is told elsewhere."""
         self.open.pop(work, None)
 
-    def start_again(self) -> None:
-        """All that was in hand was given up, and its workers are not to blame."""
-        self.workers, self.open = {}, {}
-
 
 @contextmanager
 def ledger() -> Iterator[Any]:
-    """An actor handle for `attempt`."""
+    """An actor handle for `attempt`; at the end no actor that enrolled with it works any more."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -55,6 +51,8 @@ def ledger() -> Iterator[Any]:
     try:
         yield actor
     finally:
+        with suppress(ray.exceptions.RayError):  # what went wrong is told already
+            end_lost_workers(actor, [])
         ray.kill(actor)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,8 +83,6 @@ def _embed_parts(
     """Yield (table, part, file) as the actors finish; where a node is lost, on those that are left."""
     if not todo:
         return
-    import ray
-
     from cwerm.algorithms.memory import estimate_batch_bytes
 
     size = capacity.size(job)
@@ -101,29 +98,22 @@ def _embed_parts(
     request = size.request(workers, share=POOL_SHARE)
     total = sum(images.tables[SOURCES[item["table"]]][item["part"]].rows for item in todo)
     left = {(item["table"], item["part"]): item for item in todo}
-    with console.progress(total, NAME) as advance, user_errors(BATCH_KEY), ledger() as book:
-        end_lost = partial(end_lost_workers, book)
-        try:
-            while left:
-                waiting.for_room(job, NAME, request)
-                data = pipeline(
-                    job, store, images, writer, [*left.values()], contents, spec, request, book
-                )
-                rows = waiting.while_room(job, NAME, request, data.iter_rows(), end_lost)
-                try:
-                    for row in rows:
-                        file = File(
-                            **{field.name: row[field.name] for field in dataclasses.fields(File)}
-                        )
+    with console.progress(total, NAME) as advance, user_errors(BATCH_KEY):
+        while left:
+            waiting.for_room(job, NAME, request)
+            parts = [*left.values()]
+            try:
+                with ledger() as book:
+                    data = pipeline(
+                        job, store, images, writer, parts, contents, spec, request, book
+                    )
+                    end_lost = partial(end_lost_workers, book)
+                    for row in waiting.while_room(job, NAME, request, data.iter_rows(), end_lost):
+                        values = {field.name: row[field.name] for field in dataclasses.fields(File)}
                         del left[row["table"], row["part"]]
-                        advance(file.rows)
-                        yield row["table"], row["part"], file
-                except Exception as error:
-                    if not is_loss(error):
-                        raise
-                    console.note(f"{NAME} goes on with the {len(left)} parts that are left")
-                    end_lost([])  # what is left of this attempt would hold GPUs
-                    ray.get(book.start_again.remote())
-        finally:
-            with suppress(ray.exceptions.RayError):  # what went wrong is told already
-                end_lost([])  # all that is still at work where this was left early
+                        advance(row["rows"])
+                        yield row["table"], row["part"], File(**values)
+            except Exception as error:
+                if not is_loss(error):
+                    raise
+                console.note(f"{NAME} goes on with the {len(left)} parts that are left")

@@ -32,9 +32,10 @@ def main(job_file: str, last: str, pattern: str = "") -> None:
     job = load_job(job_file)
     store = ArtifactStore(open_storage(job.storage))
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    # before another comes: of nodes on one machine Ray would choose any as the driver's own
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     second = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
-    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     assert len(ray.nodes()) == 2
 
     def strike() -> None:
