@@ -64,7 +64,7 @@ def fitting_backbone_size(name: str, image_size: int) -> int:
 
     def build(side: int | None) -> Any:
         module = create_backbone(name, pretrained=False)
-        if side is not None:
+        if side is not None and side != module.pretrained_cfg["input_size"][-1]:
             set_image_size(module, name, side)
         return module.requires_grad_(False)
 

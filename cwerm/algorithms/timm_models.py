@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-__all__ = ["channels_last", "fitting_size", "local_folder", "pretrained_source", "source_of"]
+__all__ = [
+    "channels_last",
+    "fitting_size",
+    "local_folder",
+    "pretrained_source",
+    "source_of",
+    "without_memory",
+]
 
 SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 CONNECT_SECONDS = 5.0
@@ -121,6 +128,15 @@ def _no_answer(address: str) -> str:
     return ""
 
 
+def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
+    """The module on torch's meta device, made in no time; a real one where making it takes numbers."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except Exception:
+        return build()
+
+
 def fitting_size(build: Callable[[int | None], nn.Module], size: int) -> int:
     """The smallest side from ``size`` on at which every pixel of an image reaches the output.
 
@@ -129,14 +145,15 @@ def fitting_size(build: Callable[[int | None], nn.Module], size: int) -> int:
     that has no patches takes any. Raises what ``build`` raises where no side near fits.
     """
     try:
-        module = build(size)
+        sketch = without_memory(lambda: build(size))
     except Exception:
-        patch = _patch(build(None))
+        patch = _patch(without_memory(lambda: build(None)))
         if size % patch == 0:
             raise
     else:
-        patch = _patch(module)
-        if patch == 1 or not _loses_border(module, size):
+        patch, reduction = _patch(sketch), _reduction(sketch)
+        whole = reduction and size % reduction == 0
+        if patch == 1 or whole or not _loses_border(build(size), size):
             return size
     for side in range(-(-size // patch) * patch, size + MOST_MORE, patch):
         if not _loses_border(build(side), side):
@@ -157,9 +174,6 @@ def _patch(module: Any) -> int:
 
 def _loses_border(module: nn.Module, side: int) -> bool:
     """Whether the last rows or columns of an image change nothing."""
-    reduction = _reduction(module)
-    if reduction and side % reduction == 0:
-        return False
     module.eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, side, side, generator=generator).requires_grad_()

@@ -63,8 +63,11 @@ def batch_bytes(section: str, name: str, num_classes: int, size: int) -> int:
         UserError: the model can't take images of that size.
     """
     from cwerm.algorithms.memory import estimate_batch_bytes
+    from cwerm.algorithms.timm_models import without_memory
 
-    model = create_classifier(f"{section}.model", name, num_classes, size, seed=0)
+    model = without_memory(
+        lambda: create_classifier(f"{section}.model", name, num_classes, size, seed=0)
+    )
     try:
         return estimate_batch_bytes(model, (3, size, size), training=True)
     except Exception as error:  # layers have words of their own for maps that are too small
