@@ -14,7 +14,8 @@ from cwerm.artifacts import Artifact, ArtifactStore, Writer
 from cwerm.config import Job
 from cwerm.errors import UserError
 from cwerm.stages import ingest
-from cwerm.stages.ingest_scan import Scanner, encode
+from cwerm.stages.ingest_classes import encode
+from cwerm.stages.ingest_scan import Scanner
 from cwerm.stages.ingest_sources import open_sources, plan_chunks
 from cwerm.stages.parallel import worker_pool
 from cwerm.storage import open_storage
