@@ -18,8 +18,8 @@ from cluster.bucket_cluster import Cluster, three_hosts
 from cluster.cluster_files_checks import ROOT
 from cluster.hosts import obstacle
 from cwerm.runs import load_weights
-from cwerm.summary import load_summary
 from cwerm.stages import common
+from cwerm.summary import load_summary
 
 pytestmark = [
     pytest.mark.slow,
