@@ -29,7 +29,7 @@ def ingest_under_one_key(job: Job) -> tuple[ArtifactStore, Artifact]:
     store = ArtifactStore(open_storage(job.storage))
     sources = open_sources(job, store)
     chunks = plan_chunks(job, sources)
-    with worker_pool(job, len(chunks)) as pool:
+    with worker_pool(job, "ingest", len(chunks)) as pool:
         return store, ingest._ingest(job, sources, chunks, Writer(store, "ingest", "k", {}), pool)
 
 
