@@ -72,7 +72,7 @@ def _ingest(
     check_classes(job, names, chunks, codes)
 
     largest = np.concatenate([scan.largest for scan in scans])
-    work = assigned(job, names, chunks, scans, codes, full_scale(largest))
+    work = assigned(job, names, chunks, scans, codes)
     rows = [row for _, parts in work for row in parts]
     write = functools.partial(_ChunkWriter, sources, writer)
     todo = [(chunk, parts) for chunk, parts in work if any(part.ids for part in parts)]
@@ -164,9 +164,9 @@ def assigned(
     chunks: list[WorkItem],
     scans: list[Scan],
     codes: list[np.ndarray],
-    scale: int,
 ) -> list[tuple[WorkItem, list[ChunkRows]]]:
     """Each chunk with the parts that it becomes."""
+    scale = full_scale(np.concatenate([scan.largest for scan in scans]))
     lengths = [parts_of(c, scan.sizes) for (_, _, c), scan in zip(chunks, scans, strict=True)]
     table_of = [table for (table, _, _), parts in zip(chunks, lengths, strict=True) for _ in parts]
     rows = assign_rows(job.data, names, table_of, _in_parts(codes, lengths))
