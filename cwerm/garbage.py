@@ -58,7 +58,9 @@ def collect_garbage(storage: str, *, delete: bool, older_than_hours: float) -> N
     store = ArtifactStore(open_storage(storage))
     if isinstance(store.storage, LocalStorage) and not Path(store.storage.root).is_dir():
         raise UserError(f"{storage}: no such folder; give a job's storage, such as cwerm-store")
-    limit = _now(store.storage) - int(older_than_hours * 3600 * 1e9)
+    next(store.storage.walk("artifacts"), None)  # a bucket that is none is known before any write
+    # what the clock's last tick saw is older: buckets tell seconds
+    limit = _now(store.storage) + 1 - int(older_than_hours * 3600 * 1e9)
     count, total = 0, 0
     for thing in find_garbage(store, limit):
         files = f"  {len(thing.files)} files" if len(thing.files) > 1 else ""

@@ -12,7 +12,7 @@ from cwerm import console
 from cwerm.algorithms import selection
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
-from cwerm.errors import UserError, blame
+from cwerm.errors import UserError, blame, did_you_mean
 
 
 def check(job: Job, store: ArtifactStore) -> None:
@@ -75,15 +75,22 @@ def check_images(job: Job, store: ArtifactStore, images: Artifact) -> None:
 
 def _check_backbone(job: Job) -> None:
     """Load the backbone, so that a wrong file does not show after hours of reading images."""
+    import timm
+
     from cwerm.algorithms.features import load_backbone
     from cwerm.algorithms.timm_backbones import check_backbone_name
     from cwerm.algorithms.timm_models import source_of
     from cwerm.stages.backbone_weights import weights_file
 
     features = job.features
-    with blame("features.backbone"):
-        check_backbone_name(features.backbone)
-    if not source_of(features.backbone):
+    if source_of(features.backbone):
+        with blame("features.backbone"):
+            check_backbone_name(features.backbone)
+    else:
+        names = [*timm.list_models(), *timm.list_models(pretrained=True)]
+        if features.backbone not in names:
+            hint = did_you_mean(features.backbone, names) or "; see timm.list_models()"
+            raise UserError(f"features.backbone: unknown model '{features.backbone}'{hint}")
         with blame("features.image_size"):
             load_backbone(features.backbone, "random", features.image_size)
     with tempfile.TemporaryDirectory() as folder, blame("features.weights"):

@@ -89,6 +89,7 @@ def test_all_tries_together_take_the_patience(
     assert PATIENCE - 1.5 < took < PATIENCE + 4
 
 
+@pytest.mark.slow  # likewise
 def test_a_busy_server_is_waited_for_and_told(s3_prefix: str) -> None:  # noqa: F811
     first: list[float] = []
 
@@ -161,6 +162,7 @@ def test_certificates(
     assert seconds_to_fail(lambda: storage.read_bytes("a"), "speaks no TLS", "http://") < 10
 
 
+@pytest.mark.slow  # it counts tenths of seconds, which other work on the machine takes
 def test_nothing_waits_after_an_interrupt(
     s3_prefix: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

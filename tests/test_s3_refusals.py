@@ -53,7 +53,7 @@ PERMANENT = [
     (
         READ,
         Said(403, "RequestTimeTooSkewed", headers={"date": formatdate(time.time() - 7200)}),
-        ["clock", "by +12", "NTP"],
+        ["clock", "by +1", "NTP"],
     ),
     (READ, Said(404, "NoSuchBucket"), [f"no bucket '{BUCKET}'", "from s3.endpoint"]),
     (

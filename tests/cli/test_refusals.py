@@ -64,7 +64,7 @@ def silent_server() -> Iterator[int]:
         (["train.batch_size=3"], ["train.batch_size", "2 workers", "at least 4"]),
         (["resources.address=nonsense"], ["resources.address", "'nonsense'", "HOST:PORT"]),
         (["resources.address=127.0.0.1:9"], ["resources.address", "127.0.0.1:9", "start one"]),
-        (["resources.address=ray://127.0.0.1:9"], ["resources.address", "leave the address out"]),
+        (["resources.address=ray://127.0.0.1:9"], ["resources.address", "Ray Client"]),
     ],
     ids=lambda value: value[0][:40],
 )  # fmt: skip
@@ -101,7 +101,7 @@ def test_address_from_the_environment(refused: Refused, monkeypatch: pytest.Monk
     ("spoil", "words"),
     [
         (lambda path: path.write_bytes(b"no checkpoint"), ["no readable checkpoint"]),
-        (lambda path: path.write_bytes(b""), ["no readable checkpoint"]),
+        (lambda path: path.write_bytes(b""), ["is empty"]),
         (lambda path: torch.save({"a.weight": torch.ones(3)}, path), ["does not fit"]),
         (lambda path: path.mkdir(), ["no file"]),
     ],

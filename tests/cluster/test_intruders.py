@@ -43,9 +43,10 @@ for port in sys.argv[2:]:
 
 
 def processes() -> list[psutil.Process]:
-    """This one and all below it, Ray's among them."""
+    """This one and all living ones below it, Ray's among them."""
     me = psutil.Process()
-    return [me, *me.children(recursive=True)]
+    below = me.children(recursive=True)
+    return [me, *(process for process in below if process.status() != psutil.STATUS_ZOMBIE)]
 
 
 def listening(family: list[psutil.Process]) -> dict[int, str]:
