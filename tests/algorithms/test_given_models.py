@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from meta_reference import difference, unrolled_gradient
 from torch import Tensor, nn
 
 from cwerm.algorithms.coreset import select_coreset
@@ -19,7 +20,6 @@ from cwerm.algorithms.metaweight import (
     meta_gradient,
 )
 from cwerm.algorithms.posterior import LabelPosterior
-from tests.algorithms.meta_reference import difference, unrolled_gradient
 
 N, D, CLASSES = 60, 6, 3
 RNG = np.random.default_rng(0)

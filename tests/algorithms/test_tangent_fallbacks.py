@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from meta_reference import difference, unrolled_gradient
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -13,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cwerm.algorithms.metaweight import StepOptions, WeightNet, meta_gradient, meta_step
 from cwerm.algorithms.tangents import graph_jvp
-from tests.algorithms.meta_reference import difference, unrolled_gradient
 
 CLASSES = 3
 
