@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from cwerm.algorithms.detection import auroc, precision_at_errors
-from label_noise.methods import Verdict
 from label_noise.scenes import Scene
 
-__all__ = ["BINS", "calibration_error", "figures"]
+__all__ = ["Verdict", "calibration_error", "figures"]
 
 BINS = 15
+
+
+class Verdict(NamedTuple):
+    """A method's answer: the lower the quality, the more probably the label is wrong."""
+
+    quality: np.ndarray
+    suggested: np.ndarray
+    issue: np.ndarray
+    noise_rate: float | None = None
+    interval: tuple[float, float] | None = None
+    opened: bool | None = None
 
 
 def figures(scene: Scene, verdict: Verdict) -> dict[str, float | bool | None]:

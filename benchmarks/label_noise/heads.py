@@ -69,7 +69,7 @@ def mean_over_epochs(
             nn.Linear(features.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, num_classes)
         )
     targets = torch.from_numpy(labels)
-    optimizer = torch.optim.SGD(net.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(net.parameters(), LEARNING_RATE, weight_decay=5e-4)
     steps = EPOCHS * math.ceil(len(labels) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     total = torch.zeros(len(labels), num_classes)

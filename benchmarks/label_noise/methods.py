@@ -7,7 +7,6 @@ first version did.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,27 +17,17 @@ from torch import Tensor
 from torch.nn import functional
 
 import cwerm
+from label_noise.figures import Verdict
 from label_noise.former import former_auto, former_on_all
 from label_noise.heads import folds, linear_head, logits, mean_over_epochs, standardised
 from label_noise.scenes import Scene
 
-__all__ = ["FAMILIES", "NOTHING_CLEAN", "WITH_TRUSTED", "Verdict"]
+__all__ = ["FAMILIES", "NOTHING_CLEAN", "WITH_TRUSTED"]
 
 NEIGHBORS, VOTERS, FOLDS = 20, 10, 5
 DECAYS = (1e-1, 1e-2, 1e-3, 1e-4)
 BLOCK = 2000
 SELF_TRUST = 10
-
-
-class Verdict(NamedTuple):
-    """A method's answer: the lower the quality, the more probably the label is wrong."""
-
-    quality: np.ndarray
-    suggested: np.ndarray
-    issue: np.ndarray
-    noise_rate: float | None = None
-    interval: tuple[float, float] | None = None
-    opened: bool | None = None
 
 
 Family = Callable[[Scene], dict[str, Verdict]]

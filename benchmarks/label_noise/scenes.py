@@ -52,9 +52,9 @@ CELLS = {
     "annotators 15": Cell("annotators", 0.15),
     "annotators 40": Cell("annotators", 0.4),
     "open set 20": Cell("open_set", 0.2),
-    "tail, symmetric 20": Cell("symmetric", 0.2, imbalance=50),
+    "tail, symmetric 20": Cell("symmetric", 0.2, imbalance=50.0),
     "100 classes, symmetric 20": Cell("symmetric", 0.2, clusters=100),
-    "tail, clean": Cell(imbalance=50),
+    "tail, clean": Cell(imbalance=50.0),
     "100 classes, clean": Cell(clusters=100),
 }
 DETECTION = [

@@ -74,9 +74,9 @@ def detection_tables(
             body.append([row, *(_spread(v, 3) for v in values), average])
         if body:
             head = ["", *cells, "mean of noisy cells"]
+            number = max(len(found) for of_cell in made.values() for found in of_cell.values())
             parts.append(
-                f"**{title}** ({data}, {_given(given)}, n = {len(seeds)})\n\n"
-                + markdown(head, body)
+                f"**{title}** ({data}, {_given(given)}, n = {number})\n\n" + markdown(head, body)
             )
     return "\n\n".join(parts)
 
