@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from cwerm.algorithms.coreset import select, select_coreset
+from cwerm.algorithms.corrupt import corrupt_labels
 from cwerm.algorithms.head_training import train_head
 from cwerm.algorithms.selection import highest, load_method, method_names
 from cwerm.algorithms.training_record import TrainingRecord
@@ -230,3 +231,39 @@ def test_the_record_of_another_head_can_be_given(name: str) -> None:
         assert ids.tolist() == select_coreset(features, labels, 0.1, name, scope, seed=4).tolist()
     other = select(labels, 30, name, seed=4, outputs=train_head(features, labels, seed=9)[1])
     assert other.tolist() != select(labels, 30, name, seed=4, outputs=record).tolist()
+
+
+def reference_margin(features: np.ndarray, labels: np.ndarray, row: int) -> float:
+    """Votes of the ten nearest others for the sample's label less those for the best other one."""
+    gaps = [(math.dist(features[row], other), i) for i, other in enumerate(features) if i != row]
+    votes = [int(labels[i]) for _, i in sorted(gaps)[:10]]
+    others = [votes.count(label) for label in set(votes) - {int(labels[row])}]
+    return (votes.count(int(labels[row])) - max(others, default=0)) / 10
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_clean_first_covers_what_its_neighbours_do_not_outvote(share: float) -> None:
+    features, labels = make_data(n=120)
+    margins = np.array([reference_margin(features, labels, row) for row in range(120)])
+    found = select(labels, round(share * 120), "clean_first", features=features)
+    for label in range(3):
+        members = np.flatnonzero(labels == label)
+        count = int((labels[found] == label).sum())
+        best = members[np.argsort(-margins[members], kind="stable")]
+        kept = best[: max(count, (margins[members] >= 0).sum())]
+        expected = kept[reference_k_center(features[kept], count)]
+        assert sorted(expected.tolist()) == found[labels[found] == label].tolist()
+
+
+def test_clean_first_takes_few_wrong_labels_where_coverage_takes_many() -> None:
+    truth = np.repeat(np.arange(4), 150)
+    drawn = np.random.default_rng(0).standard_normal((600, 8)) + 4 * np.eye(4, 8)[truth]
+    features = drawn.astype(np.float32)
+    labels = corrupt_labels(truth, "symmetric", 0.3, 4)
+
+    def wrong(method: str) -> float:
+        ids = select_coreset(features, labels, 0.1, method)
+        return float((labels != truth)[ids].mean())
+
+    assert wrong("clean_first") < 0.1
+    assert wrong("k_center") > 0.3
