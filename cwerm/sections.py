@@ -87,8 +87,8 @@ class Coreset(Section):
 
     method: Text = "moderate"
     """``moderate`` (paper, section 4.1), ``random``, ``herding``, ``k_center``, ``k_means``, ``clean_first``
-    (``k_center`` among what its neighbours do not outvote), ``least_confidence``, ``entropy``, ``margin``,
-    ``el2n``, ``grand`` or ``forgetting``."""
+    (``k_center`` among what its neighbours do not outvote), ``zcore``, ``least_confidence``, ``entropy``,
+    ``margin``, ``el2n``, ``grand`` or ``forgetting``."""
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Size of the coreset as a share of the training images."""
     scope: Literal["class", "global"] = "class"

@@ -205,6 +205,7 @@ def test_every_module_in_the_package_is_a_method() -> None:
         "margin": "outputs",
         "moderate": "distances",
         "random": "labels",
+        "zcore": "features",
     }
 
 
