@@ -19,17 +19,15 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Two processes share the quick tests: what needs the chain of stages, and all else.
-CHAIN_TESTS := tests/stages tests/cluster/test_two_nodes.py
-
+# Two processes share the quick tests: what needs a Ray session of the stages, and all else.
 test: lint
 	$(MAKE) --jobs 2 --output-sync=target test-stages test-rest
 
 test-stages:
-	$(BIN)/pytest -m "not slow" $(CHAIN_TESTS)
+	$(BIN)/pytest -m "not slow" tests/stages
 
 test-rest:
-	$(BIN)/pytest -m "not slow" $(addprefix --ignore ,$(CHAIN_TESTS))
+	$(BIN)/pytest -m "not slow" --ignore tests/stages
 
 test-all: lint
 	$(BIN)/pytest

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cwerm.algorithms.broadcast import broadcast_weights
     from cwerm.algorithms.coreset import select_coreset
+    from cwerm.algorithms.labels import LabelErrors, LabelPosterior, find_label_errors
     from cwerm.algorithms.metaweight import MetaWeightNet, meta_gradient
     from cwerm.config import Job, load_job
     from cwerm.errors import UserError
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Job",
+    "LabelErrors",
+    "LabelPosterior",
     "MetaWeightNet",
     "RunResult",
     "UserError",
     "broadcast_weights",
+    "find_label_errors",
     "load_job",
     "load_weights",
     "meta_gradient",
@@ -30,10 +34,13 @@ __all__ = [
 # Loaded on first use, so that `import cwerm` and `cwerm --help` do not wait for torch.
 _MODULES = {
     "Job": "cwerm.config",
+    "LabelErrors": "cwerm.algorithms.labels",
+    "LabelPosterior": "cwerm.algorithms.labels",
     "MetaWeightNet": "cwerm.algorithms.metaweight",
     "RunResult": "cwerm.runs",
     "UserError": "cwerm.errors",
     "broadcast_weights": "cwerm.algorithms.broadcast",
+    "find_label_errors": "cwerm.algorithms.labels",
     "load_job": "cwerm.config",
     "load_weights": "cwerm.runs",
     "meta_gradient": "cwerm.algorithms.metaweight",

@@ -1,4 +1,4 @@
-"""Exact Euclidean nearest neighbours with FAISS, and the merge of sharded results.
+"""Exact Euclidean nearest neighbours, with FAISS or, where that is missing, torch; and merging shards.
 
 On GPUs and for large batches FAISS expands |q - x|^2 = |q|^2 + |x|^2 - 2qx in float32, which loses
 digits and orders ties by chance. So it only proposes: more candidates than asked for, whose
@@ -13,12 +13,17 @@ What FAISS sees is less its mean, both in float64, and scaled where squares coul
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import faiss
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
 
 from cwerm.algorithms.inputs import Given, as_features
+
+try:
+    import faiss
+except ImportError:  # there are no wheels for every platform
+    faiss = None  # type: ignore[assignment]
 
 __all__ = ["NeighborIndex", "merge_top_k"]
 
@@ -49,6 +54,39 @@ def merge_top_k(
     )
 
 
+def _flat_index(dimensions: int) -> Any:
+    if faiss is None:
+        return _TorchIndex()
+    index: Any = faiss.IndexFlatL2(dimensions)
+    if faiss.get_num_gpus() == 0:
+        return index
+    resources = faiss.StandardGpuResources()
+    index = faiss.index_cpu_to_gpu(resources, 0, index)
+    index.resources = resources  # must live as long as the index
+    return index
+
+
+class _TorchIndex:
+    """What is used of `faiss.IndexFlatL2`, as a product of matrices; with the same bound on rounding."""
+
+    def add(self, vectors: Float32[np.ndarray, "m d"]) -> None:
+        import torch
+
+        self.vectors = torch.from_numpy(vectors)
+        self.squares = self.vectors.square().sum(1)
+
+    def search(
+        self, queries: Float32[np.ndarray, "b d"], k: int
+    ) -> tuple[Float32[np.ndarray, "b k"], Int64[np.ndarray, "b k"]]:
+        import torch
+
+        asked = torch.from_numpy(queries)
+        products = torch.addmm(self.squares, asked, self.vectors.T, alpha=-2)
+        squared = products + asked.square().sum(1, keepdim=True)
+        near, ids = squared.topk(k, dim=1, largest=False)
+        return near.numpy(), ids.numpy()
+
+
 class NeighborIndex:
     """Vectors [m, d] with int64 ids, searched on a GPU where FAISS sees one.
 
@@ -63,7 +101,7 @@ class NeighborIndex:
         ids: Integer[np.ndarray, "m"],
         num_threads: int | None = None,
     ) -> None:
-        if num_threads is not None:
+        if num_threads is not None and faiss is not None:
             faiss.omp_set_num_threads(num_threads)
         rows = _compared(vectors, "features")
         row_bytes = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
@@ -78,10 +116,7 @@ class NeighborIndex:
         reach = np.abs(self._vectors - self._mean).max()
         exponent = int(np.frexp(reach)[1])
         self._scale = 2.0 ** (-exponent if abs(exponent) > PLAIN_EXPONENT else 0)
-        self._index: faiss.Index = faiss.IndexFlatL2(rows.shape[1])
-        if faiss.get_num_gpus() > 0:
-            self._resources = faiss.StandardGpuResources()
-            self._index = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
+        self._index = _flat_index(rows.shape[1])
         self._index.add(self._centered(self._vectors))
 
     def __len__(self) -> int:

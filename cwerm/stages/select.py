@@ -83,7 +83,7 @@ def _evidence(
     if needs == "distances":
         return {"distances": distances[candidates]}
     vectors = common.column(store.read(features, "features", ["feature"]), "feature")[candidates]
-    if needs in ("features", "surroundings"):
+    if needs == "features":
         return {"features": vectors}
     from cwerm.algorithms.head_training import train_head  # loads torch
 

@@ -1,0 +1,103 @@
+"""Are there wrong labels at all? Told from overlapping classes, which look much alike.
+
+Two signs, either of which opens the gate:
+
+- noise without structure: the given labels are more likely under held-out predictions mixed with a share of
+  labels drawn anew than under any sharper or softer version of the predictions. Overlap needs no such share;
+- noise with structure: samples whose class is beyond doubt carry other labels, more than chance and the
+  overlap (which fades among the surest: the slope from less sure ones is taken off) explain.
+
+Features that tell nothing of the labels keep it closed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from cwerm.algorithms.labels.transitions import anchor_counts, normalised
+
+__all__ = ["Gate", "check_noise", "mixture_rate"]
+
+SHARPNESS = np.geomspace(0.4, 3, 25)
+RATES = np.concatenate([[0], np.geomspace(0.005, 0.9, 40)])
+MIXTURE_EVIDENCE = 8.0  # nats
+LEAST_MIXTURE = 0.015
+STRUCTURE = 0.04
+DEVIATIONS = 2.33  # 1%
+SURE, LESS_SURE, SLOPE = 0.1, 0.5, 0.5
+
+
+class Gate(NamedTuple):
+    """What was seen; `open` says that there are wrong labels."""
+
+    open: bool
+    informative: bool
+    mixture: float
+    evidence: float
+    structure: float
+    structure_error: float
+
+
+def check_noise(
+    predicted: Float64[np.ndarray, "n classes"],
+    beliefs: Float64[np.ndarray, "n classes"],
+    labels: Int64[np.ndarray, " n"],
+) -> Gate:
+    """Held-out predictions of the network, beliefs of both views, neither with a look at the own label."""
+    informative = tells_labels(beliefs, labels)
+    mixture, evidence = mixture_rate(predicted, labels)
+    sure, number = _other_label(beliefs, labels, SURE)
+    less_sure, _ = _other_label(beliefs, labels, LESS_SURE)
+    structure = sure - SLOPE * max(0.0, less_sure - sure)
+    error = np.sqrt(max(sure, 1 / number) * (1 - min(sure, 1 - 1 / number)) / number)
+    found = (evidence > MIXTURE_EVIDENCE and mixture > LEAST_MIXTURE) or (
+        structure - DEVIATIONS * error > STRUCTURE
+    )
+    return Gate(
+        bool(informative and found), informative, mixture, evidence, structure, float(error)
+    )
+
+
+def tells_labels(
+    beliefs: Float64[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"]
+) -> bool:
+    """Whether the beliefs name the given label clearly more often than chance would."""
+    n, classes = beliefs.shape
+    believed = beliefs.argmax(axis=1)
+    chance = (
+        np.bincount(believed, minlength=classes) @ np.bincount(labels, minlength=classes) / n**2
+    )
+    hit = (believed == labels).mean()
+    error = np.sqrt(max(chance * (1 - chance), 1e-12) / n)
+    return bool(hit - chance > max(4 * error, 0.05 * (1 - chance)))
+
+
+def mixture_rate(
+    predicted: Float64[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """The likeliest share of labels drawn from all other classes alike, and its evidence in nats."""
+    n, classes = predicted.shape
+    logits = np.log(predicted + 1e-9)
+    plain, best, rate = -np.inf, -np.inf, 0.0
+    for sharpness in SHARPNESS:
+        given = normalised(np.exp(sharpness * logits))[np.arange(n), labels]
+        mixed = np.outer(given, 1 - RATES) + np.outer(1 - given, RATES / (classes - 1))
+        scores = np.log(mixed + 1e-12).sum(axis=0)
+        plain = max(plain, scores[0])
+        if scores.max() > best:
+            best, rate = scores.max(), float(RATES[scores.argmax()])
+    return rate, float(best - plain)
+
+
+def _other_label(
+    beliefs: Float64[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"], share: float
+) -> tuple[float, int]:
+    """The share of anchors with another label, classes weighed by what is believed of them; their number."""
+    counts = anchor_counts(beliefs, labels, share)
+    size = counts.sum(axis=1)
+    weight = np.bincount(beliefs.argmax(axis=1), minlength=len(counts)) / len(beliefs)
+    wrong = 1 - np.diag(counts) / np.maximum(size, 1)
+    return float(weight @ wrong), int(size.sum())

@@ -1,0 +1,21 @@
+"""What is found out about the labels of some samples."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+__all__ = ["Judgement"]
+
+
+class Judgement(NamedTuple):
+    """One row for each sample that was asked about; see `LabelPosterior.judge`."""
+
+    weight: Float32[np.ndarray, "n"]
+    quality: Float32[np.ndarray, "n"]
+    suggested: Int64[np.ndarray, "n"]
+    suggestion_probability: Float32[np.ndarray, "n"]
+    belief: Float32[np.ndarray, "n classes"]
+    duplicate_of: Int64[np.ndarray, "n"]

@@ -1,0 +1,123 @@
+"""What `find_label_errors` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
+
+from cwerm.algorithms.inputs import Labels
+from cwerm.algorithms.labels.judgement import Judgement
+
+if TYPE_CHECKING:
+    from cwerm.algorithms.labels.posterior import LabelPosterior
+
+__all__ = ["LabelErrors"]
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, repr=False)
+class LabelErrors:
+    """Which labels look wrong, one entry a sample unless said otherwise.
+
+    If `noise_found` is False, what was seen is not more than overlapping classes explain: every weight is
+    exactly 1 and no label an issue. `quality` still ranks the labels, as the best there is to look at first.
+
+    Attributes:
+        labels: as given.
+        quality: the probability that the given label is right, 0 to 1.
+        suggested_label: the most probable class, in the type of the labels.
+        suggestion_probability: its probability.
+        is_issue: whether another class is more probable than the given label.
+        belief: [n, classes], the probability of each class.
+        weight: for training; 0 and up, of mean 1.
+        noise_rate: the share of wrong labels, and `noise_rate_interval` where it is with 90% probability.
+        transitions: [classes, classes], the probability of each given label (column) by class (row).
+        duplicate_group: the same number for samples that are (nearly) the same.
+        classes: the names of the columns.
+        noise_found: whether there are wrong labels at all.
+        warnings: plain lines on what was decided.
+    """
+
+    labels: Shaped[np.ndarray, " n"]
+    quality: Float32[np.ndarray, " n"]
+    suggested_label: Shaped[np.ndarray, " n"]
+    suggestion_probability: Float32[np.ndarray, " n"]
+    is_issue: Bool[np.ndarray, " n"]
+    belief: Float32[np.ndarray, "n classes"]
+    weight: Float[np.ndarray, " n"]
+    noise_rate: float
+    noise_rate_interval: tuple[float, float]
+    transitions: Float64[np.ndarray, "classes classes"]
+    duplicate_group: Int64[np.ndarray, " n"]
+    classes: Shaped[np.ndarray, " classes"]
+    noise_found: bool
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        posterior: LabelPosterior,
+        judged: Judgement,
+        known: Labels,
+        duplicate_group: Int64[np.ndarray, " n"],
+    ) -> LabelErrors:
+        """From what the posterior judged of all samples."""
+        total = judged.weight.astype(np.float64)
+        return cls(
+            labels=known.classes[known.codes],
+            quality=judged.quality,
+            suggested_label=known.classes[judged.suggested],
+            suggestion_probability=judged.suggestion_probability,
+            is_issue=(judged.suggested != known.codes) & posterior.open,
+            belief=judged.belief,
+            weight=(total / total.mean()).astype(np.float32),
+            noise_rate=posterior.noise_rate,
+            noise_rate_interval=posterior.noise_rate_interval,
+            transitions=posterior.transitions,
+            duplicate_group=duplicate_group,
+            classes=known.classes,
+            noise_found=posterior.open,
+            warnings=posterior.warnings,
+        )
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with a row for each sample, in the order given.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError("to_pandas needs pandas; install it: pip install pandas") from None
+        columns = ("quality", "suggested_label", "suggestion_probability", "is_issue", "weight")
+        return pd.DataFrame(
+            {
+                "label": self.labels,
+                **{name: getattr(self, name) for name in columns},
+                "duplicate_group": self.duplicate_group,
+            }
+        )
+
+    def __repr__(self) -> str:
+        n = len(self.labels)
+        low, high = (round(100 * value) for value in self.noise_rate_interval)
+        if not self.noise_found:
+            lines = [f"no wrong labels found among {n:,}: all weights are 1"]
+        else:
+            lines = [
+                f"about {round(100 * self.noise_rate)}% ({low}-{high}) of {n:,} labels look wrong: "
+                f"weights from {self.weight.min():.2g} to {self.weight.max():.2g}",
+                f"{int(self.is_issue.sum()):,} are issues; the least probable:",
+            ]
+            lines += [
+                f"  row {row}: {self.labels[row]}, probably {self.suggested_label[row]} "
+                f"({self.suggestion_probability[row]:.2f})"
+                for row in np.argsort(self.quality, kind="stable")[:SHOWN]
+                if self.is_issue[row]
+            ]
+        return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings)])

@@ -1,0 +1,277 @@
+"""`find_label_errors` as a user meets it: what goes in, what comes out, what is refused."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sets import blobs, flipped
+
+import cwerm
+from cwerm.algorithms.detection import auroc
+from cwerm.algorithms.labels import LabelErrors, find
+
+FEATURES, CLASSES = blobs()
+LABELS, WRONG = flipped(CLASSES, 0.2)
+NAMES = np.array(["ant", "bee", "cat", "dog"])
+
+
+@pytest.fixture(scope="module")
+def found() -> LabelErrors:
+    return cwerm.find_label_errors(FEATURES, LABELS)
+
+
+def test_wrong_labels_are_found_and_corrected(found: LabelErrors) -> None:
+    assert found.noise_found
+    assert auroc(found.quality, WRONG) > 0.97
+    assert (found.suggested_label[WRONG] == CLASSES[WRONG]).mean() > 0.9
+    assert abs(found.noise_rate - WRONG.mean()) < 0.05
+    low, high = found.noise_rate_interval
+    assert low <= WRONG.mean() <= high
+    hit = (found.is_issue & WRONG).sum()
+    assert 2 * hit / (found.is_issue.sum() + WRONG.sum()) > 0.9
+    assert found.weight.mean() == pytest.approx(1, abs=1e-6)
+    assert found.weight[WRONG].sum() < 0.05 * found.weight.sum()
+    np.testing.assert_allclose(found.belief.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.belief[np.arange(600), LABELS], found.quality, atol=1e-6)
+    np.testing.assert_allclose(found.transitions.sum(axis=1), 1)
+
+
+def test_on_clean_labels_every_weight_is_exactly_one() -> None:
+    result = cwerm.find_label_errors(FEATURES, CLASSES)
+    assert not result.noise_found
+    assert (result.weight == 1).all()
+    assert not result.is_issue.any()
+    assert result.noise_rate_interval[0] == 0
+    assert repr(result) == "no wrong labels found among 600: all weights are 1"
+
+
+@pytest.mark.parametrize("kind", ["wide", "noise", "constant"])
+def test_features_that_say_nothing_close_the_gate_with_a_warning(kind: str) -> None:
+    random = np.random.default_rng(0)
+    features = {
+        "wide": random.normal(size=(600, 50)),
+        "noise": random.normal(size=(600, 3)),
+        "constant": np.ones((600, 4)),
+    }[kind]
+    result = cwerm.find_label_errors(features, LABELS)
+    assert (result.weight == 1).all()
+    assert "features say nothing" in result.warnings[0]
+
+
+LABEL_KINDS: dict[str, Any] = {
+    "list": LABELS.tolist(),
+    "strings": NAMES[LABELS].tolist(),
+    "numpy strings": NAMES[LABELS],
+    "series": pd.Series(NAMES[LABELS], index=np.arange(600)[::-1]),
+    "categories": pd.Series(NAMES[LABELS]).astype("category"),
+    "tensor": torch.from_numpy(LABELS),
+    "uint8": LABELS.astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", LABEL_KINDS)
+def test_labels_of_any_kind_give_the_same_and_come_back_as_they_were(
+    kind: str, found: LabelErrors
+) -> None:
+    features = torch.from_numpy(FEATURES) if kind == "tensor" else FEATURES
+    features = pd.DataFrame(features) if kind == "series" else features
+    result = cwerm.find_label_errors(features, LABEL_KINDS[kind])
+    np.testing.assert_array_equal(result.quality, found.quality)
+    names = NAMES if "str" in kind or kind in ("series", "categories") else np.arange(4)
+    np.testing.assert_array_equal(result.suggested_label, names[found.suggested_label])
+    np.testing.assert_array_equal(result.classes, names)
+
+
+def test_renaming_the_classes_changes_no_more_than_rounding(found: LabelErrors) -> None:
+    other = np.array([2, 0, 3, 1])
+    result = cwerm.find_label_errors(FEATURES, other[LABELS])
+    np.testing.assert_allclose(result.quality, found.quality, atol=2e-3)
+    np.testing.assert_array_equal(result.is_issue, found.is_issue)
+
+
+def test_the_order_of_the_rows_changes_nothing(found: LabelErrors) -> None:
+    order = np.random.default_rng(1).permutation(600)
+    result = cwerm.find_label_errors(FEATURES[order], LABELS[order])
+    np.testing.assert_allclose(result.quality, found.quality[order], atol=1e-6)
+    np.testing.assert_array_equal(result.is_issue, found.is_issue[order])
+
+
+def test_the_result_is_the_same_for_any_number_of_threads(found: LabelErrors) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        again = cwerm.find_label_errors(FEATURES, LABELS)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(again.quality, found.quality)
+
+
+def test_a_burst_with_one_wrong_label_does_not_vouch_for_itself() -> None:
+    random = np.random.default_rng(0)
+    shots = np.repeat(FEATURES[:1], 15, axis=0) + 0.01 * random.normal(size=(15, 12))
+    features = np.concatenate([FEATURES, shots.astype(np.float32)])
+    labels = np.append(LABELS, np.full(15, (CLASSES[0] + 1) % 4))
+    result = cwerm.find_label_errors(features, labels)
+    assert result.is_issue[600:].all()
+    assert len(set(result.duplicate_group[600:])) == 1
+    assert result.duplicate_group[0] == result.duplicate_group[600]
+
+
+def test_groups_by_hand_do_not_vouch_for_each_other() -> None:
+    random = np.random.default_rng(0)
+    apart = random.normal(size=(1, 12)) * 3
+    shots = apart + 0.7 * random.normal(size=(25, 12))
+    features = np.concatenate([FEATURES, shots]).astype(np.float32)
+    labels = np.append(LABELS, np.full(25, 3))
+    groups = [f"one {i}" for i in range(600)] + ["shots"] * 25
+    alone = cwerm.find_label_errors(features, labels)
+    grouped = cwerm.find_label_errors(features, labels, groups=groups)
+    assert grouped.quality[600:].mean() < alone.quality[600:].mean()
+
+
+def soft(rows: np.ndarray, classes: np.ndarray, sharpness: float = 6.0) -> np.ndarray:
+    logits = np.random.default_rng(5).normal(size=(len(rows), 4)) + sharpness * np.eye(4)[classes]
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+def test_probabilities_alone_are_enough() -> None:
+    result = cwerm.find_label_errors(labels=NAMES[LABELS], probabilities=soft(FEATURES, CLASSES))
+    assert result.noise_found
+    assert auroc(result.quality, WRONG) > 0.97
+
+
+def test_probabilities_help_features() -> None:
+    features, classes = blobs(distance=2.5)
+    labels, wrong = flipped(classes, 0.2)
+    alone = cwerm.find_label_errors(features, labels)
+    both = cwerm.find_label_errors(features, labels, probabilities=soft(features, classes, 3))
+    assert auroc(both.quality, wrong) > auroc(alone.quality, wrong) + 0.01
+
+
+def test_a_reference_set_judges_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "REFERENCE", 400)
+    monkeypatch.setattr(find, "ROWS", 128)
+    features = np.concatenate([FEATURES, FEATURES[:3]])
+    labels = np.append(LABELS, LABELS[:3])
+    result = cwerm.find_label_errors(features, labels, groups=np.arange(603))
+    assert auroc(result.quality[:600], WRONG) > 0.97
+    np.testing.assert_array_equal(result.duplicate_group[600:], result.duplicate_group[:3])
+    assert result.weight.mean() == pytest.approx(1, abs=1e-6)
+
+
+def test_the_reference_set_keeps_small_classes() -> None:
+    codes = np.repeat([0, 1, 2], [60_000, 30, 1])
+    rows = find.reference_rows(codes, 0)
+    np.testing.assert_array_equal(np.bincount(codes[rows])[1:], [30, 1])
+    assert 19_000 < len(rows) < 20_100
+    assert (np.diff(rows) > 0).all()
+
+
+@pytest.mark.parametrize("sizes", [[40, 1], [1, 1], [30, 30, 1, 2], [3] * 12])
+def test_tiny_and_single_classes_are_no_reason_to_fail(sizes: list[int]) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    features = np.random.default_rng(0).normal(size=(len(labels), 5)) + 4 * labels[:, None]
+    result = cwerm.find_label_errors(features, labels)
+    assert result.weight.mean() == pytest.approx(1, abs=1e-6)
+    assert np.isfinite(result.quality).all()
+    totals = np.bincount(labels, result.weight)
+    assert (totals > 0).all()
+
+
+def test_trusted_samples_help() -> None:
+    features, classes = blobs(1200, distance=3.5)
+    labels, wrong = flipped(classes[:600], 0.5)
+    alone = cwerm.find_label_errors(features[:600], labels)
+    helped = cwerm.find_label_errors(
+        features[:600], labels, trusted_features=features[600:], trusted_labels=classes[600:]
+    )
+    assert auroc(helped.quality, wrong) > auroc(alone.quality, wrong)
+
+
+def test_as_a_table_and_as_lines(found: LabelErrors) -> None:
+    table = found.to_pandas()
+    assert list(table) == [
+        "label",
+        "quality",
+        "suggested_label",
+        "suggestion_probability",
+        "is_issue",
+        "weight",
+        "duplicate_group",
+    ]
+    assert len(table) == 600
+    lines = repr(found).splitlines()
+    assert "of 600 labels look wrong: weights from 0 to" in lines[0]
+    assert f"row {np.argmin(found.quality)}:" in lines[2]
+
+
+def test_a_table_without_pandas_is_a_plain_error(
+    found: LabelErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_pandas needs pandas; install it"):
+        found.to_pandas()
+
+
+def with_value(row: int, value: float) -> np.ndarray:
+    features = FEATURES.copy()
+    features[row, 1] = value
+    return features
+
+
+GOOD = soft(FEATURES, CLASSES)
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "nan": ({"features": with_value(7, np.nan)}, "row 7 of the features has NaN or infinite"),
+    "inf": ({"features": with_value(9, np.inf)}, "row 9 of the features has NaN or infinite"),
+    "lengths": ({"labels": LABELS[:-1]}, "600 features but 599 labels"),
+    "no labels": ({"labels": None}, "there are no labels"),
+    "no features": ({"features": None}, "give features, probabilities or both"),
+    "one class": ({"labels": ["cat"] * 600}, "all labels are 'cat'"),
+    "float labels": (
+        {"labels": LABELS + 0.0},
+        "labels are float64: give integers from 0, or strings",
+    ),
+    "a missing label": ({"labels": [None, *NAMES[LABELS][1:]]}, "row 0 of the labels is missing"),
+    "sums": ({"probabilities": GOOD * 2}, "row 0 of the probabilities sums to 2, not to 1"),
+    "negative": ({"probabilities": GOOD + np.array([[-1, 1, 0, 0]])}, "none may be negative"),
+    "columns": ({"probabilities": GOOD[:, :3]}, "3 columns but the labels have 4 classes"),
+    "rows": ({"probabilities": GOOD[:5]}, "5 rows of probabilities but 600 labels"),
+    "groups": ({"groups": [1, 2]}, "600 labels but 2 groups"),
+    "unknown class": (
+        {
+            "labels": NAMES[LABELS],
+            "trusted_features": FEATURES[:2],
+            "trusted_labels": ["ant", "eel"],
+        },
+        "trusted_labels name class 'eel', which no label has",
+    ),
+    "trusted strings": (
+        {"trusted_features": FEATURES[:2], "trusted_labels": ["ant", "bee"]},
+        "labels are numbers and trusted_labels strings",
+    ),
+    "trusted alone": ({"trusted_labels": LABELS[:3]}, "give trusted_features, too"),
+    "trusted features alone": ({"trusted_features": FEATURES[:3]}, "give trusted_labels, too"),
+    "trusted length": (
+        {"trusted_features": FEATURES[:3], "trusted_labels": LABELS[:2]},
+        "3 trusted_features but 2 trusted_labels",
+    ),
+    "trusted columns": (
+        {"trusted_features": FEATURES[:3, :5], "trusted_labels": LABELS[:3]},
+        "features have 12 columns but trusted_features 5",
+    ),
+    "seed": ({"seed": -1}, "seed must be at least 0"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_one_clear_line(case: str) -> None:
+    changed, message = REFUSED[case]
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
+        cwerm.find_label_errors(**{"features": FEATURES, "labels": LABELS, **changed})
+    assert message in str(caught.value)
