@@ -19,15 +19,17 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Two processes share the quick tests: what needs a Ray session of the stages, and all else.
+# Two processes share the quick tests: what needs the chain of stages, and all else.
+CHAIN_TESTS := tests/stages tests/cluster/test_two_nodes.py
+
 test: lint
 	$(MAKE) --jobs 2 --output-sync=target test-stages test-rest
 
 test-stages:
-	$(BIN)/pytest -m "not slow" tests/stages
+	$(BIN)/pytest -m "not slow" $(CHAIN_TESTS)
 
 test-rest:
-	$(BIN)/pytest -m "not slow" --ignore tests/stages
+	$(BIN)/pytest -m "not slow" $(addprefix --ignore ,$(CHAIN_TESTS))
 
 test-all: lint
 	$(BIN)/pytest

@@ -153,8 +153,11 @@ class _Patience:
             context["cwerm_began"] = began = now - _silence(caught_exception, context)
             context["cwerm_until"] = _task.until or began + self.seconds
         left = context["cwerm_until"] - now
+        if left <= SHORTEST_READ:
+            return None
         wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, 0.25 * 2 ** min(attempts, 8))
-        if wait >= left or not self._sleep(context, reason, wait, left):
+        wait = min(wait, left - SHORTEST_READ)  # so that a last try comes at the end
+        if not self._sleep(context, reason, wait, left):
             return None
         self._allow(context, left - wait)
         return 0

@@ -86,8 +86,9 @@ class Coreset(Section):
     """Which samples stand for the data set, and which are held out as meta set."""
 
     method: Text = "moderate"
-    """``moderate`` (paper, section 4.1), ``random``, ``herding``, ``k_center``, ``k_means``,
-    ``least_confidence``, ``entropy``, ``margin``, ``el2n``, ``grand`` or ``forgetting``."""
+    """``moderate`` (paper, section 4.1), ``random``, ``herding``, ``k_center``, ``k_means``, ``clean_first``
+    (``k_center`` among what its neighbours do not outvote), ``zcore``, ``least_confidence``, ``entropy``,
+    ``margin``, ``el2n``, ``grand`` or ``forgetting``."""
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Size of the coreset as a share of the training images."""
     scope: Literal["class", "global"] = "class"
@@ -200,10 +201,13 @@ class Train(Section):
     """Pixels of padding of the random crop; 0 for no crop."""
     flip: bool = True
     """Random horizontal flip."""
-    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
-    """Loss of a sample, times its weight; ``focal`` (Lin et al., 2017) mutes well classified samples."""
+    loss: Literal["cross_entropy", "focal", "gce"] = "cross_entropy"
+    """Loss of a sample, times its weight; ``focal`` (Lin et al., 2017) mutes well classified samples,
+    ``gce`` (generalised cross entropy, Zhang and Sabuncu, 2018) those whose label seems improbable."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """Exponent of the focal loss."""
+    gce_q: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Exponent of ``gce``: towards 0 the cross entropy, at 1 the mean absolute error."""
     report_every: Count = 1
     """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
     keep_checkpoints: Count = 2

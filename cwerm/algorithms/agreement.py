@@ -6,15 +6,71 @@ out of its own neighbours, and agreement means the same inside the coreset and o
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float32, Int, Int64, Integer
+from dataclasses import dataclass
 
-from cwerm.algorithms.inputs import Given, as_features, as_labels, check_whole_number
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int64, Integer
+
+from cwerm.algorithms.inputs import (
+    Given,
+    as_features,
+    as_labels,
+    blocks,
+    check_whole_number,
+)
 from cwerm.algorithms.neighbors import NeighborIndex
 
-__all__ = ["consistent_samples", "label_agreement", "search_others", "without_own"]
+__all__ = [
+    "Surroundings",
+    "consistent_samples",
+    "label_agreement",
+    "search_others",
+    "surroundings",
+    "without_own",
+]
 
 META_NEIGHBORS = 10
+VOTERS = 10
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Features [n, d], and by how much the nearest neighbours' labels favour each sample's own.
+
+    A margin, float32 in -1 to 1, is the share of the neighbours with the sample's label less that of the
+    most frequent other label.
+    """
+
+    features: Float[np.ndarray, "n d"]
+    margins: Float32[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.margins)
+
+    def __getitem__(self, rows: Integer[np.ndarray, " some"]) -> Surroundings:
+        return Surroundings(self.features[rows], self.margins[rows])
+
+
+def surroundings(
+    features: Float[np.ndarray, "n d"],
+    labels: Integer[np.ndarray, " n"],
+    neighbors: int = VOTERS,
+) -> Surroundings:
+    """The features and how far each label has the votes of its neighbours among all these samples."""
+    rows = np.arange(len(labels))
+    _, found = search_others(
+        NeighborIndex(features, rows), features, rows, min(neighbors, len(rows) - 1)
+    )
+    margins = np.empty(len(rows), np.float32)
+    num_classes = int(labels.max()) + 1
+    for part in blocks(len(rows), num_classes):
+        votes = np.zeros((len(rows[part]), num_classes), np.float32)
+        np.add.at(votes, (np.arange(len(votes))[:, None], labels[found[part]]), 1)
+        own = (np.arange(len(votes)), labels[part])
+        mine = votes[own]
+        votes[own] = 0
+        margins[part] = (mine - votes.max(axis=1)) / found.shape[1]
+    return Surroundings(features, margins)
 
 
 def search_others(

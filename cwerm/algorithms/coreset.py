@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
+from cwerm.algorithms.agreement import surroundings
 from cwerm.algorithms.inputs import (
     Given,
     Labels,
@@ -155,6 +156,9 @@ def select(
     given: dict[str, Any] = {
         "labels": codes, "distances": distances, "features": features, "outputs": outputs
     }  # fmt: skip
+    if chosen.NEEDS == "surroundings":
+        assert features is not None, f"{method} needs features"
+        given["surroundings"] = surroundings(features, codes)
     values = given[chosen.NEEDS]
     assert values is not None, f"{method} needs {chosen.NEEDS}"
     assert len(values) == len(codes)

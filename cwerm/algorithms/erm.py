@@ -86,11 +86,14 @@ def weighted_loss(
     global_batch_size: int,
     world_size: int = 1,
     focal_gamma: float = 0.0,
+    gce_q: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Sum of weight times loss, times `world_size` over `global_batch_size`.
 
-    The loss is the cross entropy, or with `focal_gamma` above 0 the focal loss: (1 - p)^gamma times
-    it, with p the probability of the label (Lin et al., "Focal loss", ICCV 2017).
+    With p the probability of the label, the loss is the cross entropy -log p; with `focal_gamma` above 0
+    the focal loss, (1 - p)^gamma times it (Lin et al., "Focal loss", ICCV 2017); with `gce_q` above 0 the
+    generalised cross entropy, (1 - p^q) / q (Zhang and Sabuncu, NeurIPS 2018), whose gradient is p^q times
+    that of the cross entropy: labels that the model finds improbable, as wrong ones are, pull less.
 
     The mean of its gradients over the ranks, which is what DDP takes, is the gradient of the
     weighted mean over the global batch, also where ranks hold unequal parts. Weights should have
@@ -99,6 +102,8 @@ def weighted_loss(
     losses = functional.cross_entropy(logits, labels, reduction="none")
     if focal_gamma > 0:
         losses = (1 - (-losses).exp()) ** focal_gamma * losses
+    elif gce_q > 0:
+        losses = -torch.expm1(-gce_q * losses) / gce_q
     return weights @ losses * (world_size / global_batch_size)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from cwerm import console
 from cwerm.artifacts import ArtifactStore
 from cwerm.config import Job
-from cwerm.stages import capacity, checkpoints, cluster, session, waiting
+from cwerm.stages import capacity, checkpoints, cluster, rendezvous, session, waiting
 from cwerm.stages.parallel import is_loss, too_many_deaths
 from cwerm.stages.worker_errors import causes, find_user_error
 from cwerm.storage import filesystem
@@ -68,7 +68,7 @@ def run_on_ranks(
         ScalingConfig,
         WorkerGroupError,
     )
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     size = capacity.size(job)
     fewest, most = capacity.elastic_workers(job) if elastic else (size.workers, size.workers)
@@ -91,7 +91,7 @@ def run_on_ranks(
                 use_gpu=bool(request.gpus),
                 resources_per_worker=resources,
             ),
-            torch_config=TorchConfig(backend="nccl" if size.device == "cuda" else "gloo"),
+            torch_config=rendezvous.torch_config("nccl" if size.device == "cuda" else "gloo"),
             run_config=RunConfig(
                 name=name,
                 storage_filesystem=system,

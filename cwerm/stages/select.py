@@ -83,7 +83,7 @@ def _evidence(
     if needs == "distances":
         return {"distances": distances[candidates]}
     vectors = common.column(store.read(features, "features", ["feature"]), "feature")[candidates]
-    if needs == "features":
+    if needs in ("features", "surroundings"):
         return {"features": vectors}
     from cwerm.algorithms.head_training import train_head  # loads torch
 

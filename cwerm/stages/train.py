@@ -172,8 +172,9 @@ def load_model(store: ArtifactStore, artifact: Artifact) -> dict[str, np.ndarray
 
 def _parameters(job: Job) -> dict[str, Any]:
     section = job.train.model_dump(exclude={"keep_checkpoints"})
-    if job.train.loss != "focal":
-        del section["focal_gamma"]
+    for loss, key in {"focal": "focal_gamma", "gce": "gce_q"}.items():
+        if job.train.loss != loss:
+            del section[key]
     weighted = job.method != "erm" and not job.trains_on_coreset
     control = {"control": job.control} if weighted else {}
     return {**section, **control, "seed": job.seed, "method": job.method}

@@ -182,6 +182,7 @@ class Worker:
                 int(global_sizes[step]),
                 self.world_size,
                 section.focal_gamma if section.loss == "focal" else 0.0,
+                section.gce_q if section.loss == "gce" else 0.0,
             )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

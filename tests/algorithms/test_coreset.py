@@ -193,6 +193,7 @@ def test_every_module_in_the_package_is_a_method() -> None:
     needs = {name: load_method(name).NEEDS for name in method_names()}
     assert needs == {
         "all": "labels",
+        "clean_first": "surroundings",
         "el2n": "outputs",
         "entropy": "outputs",
         "forgetting": "outputs",
@@ -204,6 +205,7 @@ def test_every_module_in_the_package_is_a_method() -> None:
         "margin": "outputs",
         "moderate": "distances",
         "random": "labels",
+        "zcore": "features",
     }
 
 

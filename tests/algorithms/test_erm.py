@@ -172,3 +172,29 @@ def test_focal_loss_is_that_of_torchvision(gamma: float) -> None:
     expected = sigmoid_focal_loss(logits[:, 1] - logits[:, 0], labels.float(), -1, gamma)
     found = weighted_loss(logits, labels, weights, 40, focal_gamma=gamma)
     torch.testing.assert_close(found, weights @ expected / 40)
+
+
+@pytest.mark.parametrize("q", [0.3, 0.7, 1.0])
+def test_generalised_cross_entropy_by_its_formula_and_its_limits(q: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(40, 5, generator=generator)).requires_grad_()
+    labels = torch.randint(0, 5, (40,), generator=generator)
+    weights = torch.rand(40, generator=generator)
+    found = weighted_loss(logits, labels, weights, 40, gce_q=q)
+    right = logits.softmax(1)[torch.arange(40), labels]
+    torch.testing.assert_close(found, weights @ ((1 - right**q) / q) / 40)
+    # the gradient of each sample is that of the cross entropy times p^q
+    (gradient,) = torch.autograd.grad(found, logits)
+    plain = weighted_loss(logits, labels, weights * right.detach() ** q, 40)
+    torch.testing.assert_close(gradient, torch.autograd.grad(plain, logits)[0])
+    near = weighted_loss(logits, labels, weights, 40, gce_q=1e-6)
+    torch.testing.assert_close(near, weighted_loss(logits, labels, weights, 40), rtol=1e-4, atol=0)
+
+
+def test_generalised_cross_entropy_is_finite_where_a_label_is_impossible() -> None:
+    logits = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    loss = weighted_loss(logits, torch.tensor([1]), torch.ones(1), 1, gce_q=0.7)
+    loss.backward()
+    assert loss.item() == pytest.approx(1 / 0.7)
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()

@@ -92,12 +92,13 @@ Fork = Callable[..., Chain]
 def fork(chain: Chain, tmp_path: Path) -> Fork:
     """Copy the artifacts of the first stages to a storage of one's own, for a job with changes.
 
-    ``fork(select, workers=4)`` has all that select needs and runs on 4 workers.
+    ``fork(select, resources__workers=4)`` has all that select needs and runs on 4 workers; on one, where
+    nothing is said, as a worker's start costs more than the work here.
     """
 
     def copy(stage: ModuleType, folder: Path | None = None, **changes: Any) -> Chain:
         folder = folder or tmp_path / f"store-{len(os.listdir(tmp_path))}"
-        tree = {**chain.job.model_dump(), "storage": str(folder)}
+        tree = {**chain.job.model_dump(), "storage": str(folder), "resources": {"workers": 1}}
         for key, value in changes.items():
             *sections, last = key.split("__")
             section = tree
@@ -120,6 +121,7 @@ def noisy(ray_session: None, parted_data: Path, tmp_path_factory: pytest.TempPat
     """Ingest, extract and select with 40 % of the labels wrong, a quarter of the images as coreset."""
     tree = chain_tree(parted_data, tmp_path_factory.mktemp("noisy"))
     tree["data"] |= {"noise": "symmetric", "noise_rate": 0.4}
+    tree["resources"] = {"workers": 1}
     tree["coreset"] |= {"method": "random", "ratio": 0.25, "meta_per_class": 5}
     return run_stages(parse_job(tree), (ingest, extract, select))
 

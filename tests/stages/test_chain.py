@@ -65,6 +65,7 @@ def test_features_equal_a_plain_loop_over_timm(chain: Chain, arrays: Any) -> Non
     assert_same_features(arrays[0], expected)
 
 
+@pytest.mark.slow
 def test_features_do_not_depend_on_the_batch_size(fork: Fork, arrays: Any) -> None:
     mine = fork(extract, features__batch_size=7)
     made = extract.run(mine.job, mine.store)
@@ -112,7 +113,7 @@ def candidates_of(chain: Chain) -> np.ndarray:
     return np.setdiff1d(np.arange(400), meta)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_the_coreset_is_that_of_the_arrays(fork: Fork, chain: Chain, dtype: str) -> None:
     mine = chain if dtype == "float16" else fork(extract, features__dtype=dtype)
     mine = run_stages(mine.job, CHAIN[:3])

@@ -57,7 +57,8 @@ def test_it_goes_on_once_there_is_space(
     stage: ModuleType, request: pytest.FixtureRequest, fork: Fork, small_disk: Path
 ) -> None:
     reference: Chain = request.getfixturevalue("trained" if stage is train else "chain")
-    mine = fork(stage, folder=small_disk)
+    ranks = {"resources__workers": 2} if stage is train else {}
+    mine = fork(stage, folder=small_disk, **ranks)
     with (
         almost_full(small_disk),
         pytest.raises(UserError, match=rf"no space is left at '{small_disk}'"),

@@ -117,7 +117,7 @@ def assert_same_weights(mine: Chain, reference: Chain) -> None:
 
 @WHO
 def test_killed_during_extract(who: str, fork: Fork, chain: Chain, tmp_path: Path) -> None:
-    mine = fork(extract)
+    mine = fork(extract, resources__workers=2)
     parts = folder_of(mine, extract) / "parts"
     command = Command(mine, extract, tmp_path)
     command.wait_until(lambda: parts.exists() and len(list(parts.glob("features-*.json"))) >= 2)
@@ -133,7 +133,10 @@ def test_killed_during_extract(who: str, fork: Fork, chain: Chain, tmp_path: Pat
         command.kill_worker("_Embedder")
         assert committed(mine, extract) is None, "struck too late"
         command.finish()
-    assert_same_weights(mine, chain)
+    found, expected = (
+        c.table("extract", "features") for c in (run_stages(mine.job, STAGES[:2]), chain)
+    )
+    assert found.column("feature").equals(expected.column("feature"))
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +170,10 @@ def test_killed_during_reweight(who: str, fork: Fork, long_reweight: Chain, tmp_
     assert_same_weights(mine, long_reweight)
 
 
+@pytest.mark.slow
 @WHO
 def test_killed_during_train(who: str, fork: Fork, trained: Chain, tmp_path: Path) -> None:
-    mine = fork(train)
+    mine = fork(train, resources__workers=2)
     command = Command(mine, train, tmp_path)
     command.wait_until(lambda: checkpoints(mine))
     if who == "driver":

@@ -44,8 +44,14 @@ def test_an_automatic_meta_set_is_the_part_of_the_coreset_that_agrees(vary: Vary
 # --- methods and controls --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_reweighting_all_samples_on_two_workers_is_that_of_one_process(vary: Vary) -> None:
-    changes = {"method": "w-erm", "reweight__epochs": 2, "reweight__average_last": 1}
+    changes = {
+        "method": "w-erm",
+        "resources__workers": 2,
+        "reweight__epochs": 2,
+        "reweight__average_last": 1,
+    }
     two = vary(broadcast, **changes)
     arrays = Arrays(two)
     assert len(arrays.ids) == 350, "all but the meta set"

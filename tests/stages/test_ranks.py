@@ -47,12 +47,28 @@ def dies(config: dict[str, Any]) -> None:
     ray.train.report({"done": True})
 
 
+def listens(config: dict[str, Any]) -> None:
+    """Writes down where its process listens while the ranks are connected."""
+    import psutil
+    import torch
+
+    total = torch.ones(1)
+    torch.distributed.all_reduce(total)
+    assert total == 2
+    found = [c.laddr for c in psutil.Process().net_connections() if c.status == "LISTEN"]
+    rank = ray.train.get_context().get_world_rank()
+    Path(config["folder"], f"rank-{rank}").write_text(
+        "\n".join(at.ip.removeprefix("::ffff:") for at in found)
+    )
+    torch.distributed.barrier()
+
+
 @pytest.fixture
 def fit(ray_session: None, make_job: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
-    def run(function: Callable[[dict[str, Any]], None], **config: Any) -> Any:
-        job = make_job(resources__workers=1)
+    def run(function: Callable[[dict[str, Any]], None], workers: int = 1, **config: Any) -> Any:
+        job = make_job(resources__workers=workers)
         store = ArtifactStore(open_storage(job.storage))
-        with progress_board(1, "train") as board, user_errors():
+        with progress_board(workers, "train") as board, user_errors():
             given = {"board": board, "folder": str(tmp_path), **config}
             return run_on_ranks(function, given, job, store, stage="train", name="t")
 
@@ -99,3 +115,11 @@ def test_a_rank_that_always_dies_is_told(fit: Callable[..., Any]) -> None:
         UserError, match=r"train: one rank has ended its worker 3 times.*train\.batch"
     ):
         fit(dies, deaths=9)
+
+
+def test_ranks_listen_where_no_other_host_reaches_them(
+    fit: Callable[..., Any], tmp_path: Path
+) -> None:
+    fit(listens, workers=2)
+    for rank in range(2):
+        assert {*(tmp_path / f"rank-{rank}").read_text().split()} == {"127.0.0.1"}

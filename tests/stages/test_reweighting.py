@@ -77,7 +77,7 @@ def test_uniform_weights_are_one(vary: Vary) -> None:
 # --- ways to broadcast -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["function", "agreement"])
+@pytest.mark.parametrize("method", [pytest.param("function", marks=pytest.mark.slow), "agreement"])
 def test_the_weight_net_is_evaluated_on_every_sample(vary: Vary, method: str) -> None:
     mine = vary(broadcast, broadcast__method=method, reweight__method="metaweightnet")
     arrays, made = Arrays(mine), mine.made["reweight"]
@@ -128,7 +128,7 @@ def test_what_does_not_fit_together_is_refused(
         reweight.check(vary(None, **changes).job)
 
 
-@pytest.mark.parametrize("method", ["nearest", "vote"])
+@pytest.mark.parametrize("method", [pytest.param("nearest", marks=pytest.mark.slow), "vote"])
 def test_an_index_in_shards_finds_what_the_whole_one_does(fork: Fork, method: str) -> None:
     changes = {"broadcast__method": method, "broadcast__neighbors": 3}
     tables = []

@@ -97,7 +97,7 @@ def test_the_events_are_readable(trained: Chain) -> None:
 
 
 def test_one_worker_equals_a_plain_loop(fork: Fork, chain: Chain, tmp_path: Path) -> None:
-    changes = {"train__epochs": 1, "train__lr": 0.02, "resources__workers": 1}
+    changes = {"train__epochs": 1, "train__lr": 0.02}
     mine = fork(train, **changes)
     artifact = train.run(mine.job, mine.store)
     found, description = saved_model(mine, artifact, tmp_path)
@@ -182,10 +182,11 @@ def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:
     assert any(moved), "samples of weight one do have influence"
 
 
+@pytest.mark.slow
 def test_a_finished_training_whose_artifact_was_deleted_is_published_again(
     trained: Chain, fork: Fork
 ) -> None:
-    mine = fork(train)
+    mine = fork(train, resources__workers=2)
     runs = Path(mine.job.storage, "runs")
     shutil.copytree(Path(trained.job.storage, "runs"), runs)
     again = run_stages(mine.job, STAGES).made["train"]
@@ -194,7 +195,7 @@ def test_a_finished_training_whose_artifact_was_deleted_is_published_again(
 
 
 def test_a_batch_too_small_for_the_workers(fork: Fork) -> None:
-    mine = fork(train, train__batch_size=3)
+    mine = fork(train, train__batch_size=3, resources__workers=2)
     with pytest.raises(
         UserError, match=r"train\.batch_size: 3 images over 2 workers; use at least 4"
     ):

@@ -1,7 +1,8 @@
 """Coreset selection methods, one module each: a new module here is a new method of its name.
 
 A method states in `NEEDS` what it looks at: the `labels`, the `distances` to the class medians, the
-`features`, or the `outputs` of a head in training (a `TrainingRecord`). Its `choose` picks from one
+`features`, these with the votes of each sample's neighbours among all samples (`surroundings`), or the
+`outputs` of a head in training (a `TrainingRecord`). Its `choose` picks from one
 group of samples: a class, or the whole data set.
 """
 
@@ -14,6 +15,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Integer, Shaped
 
+from cwerm.algorithms.agreement import Surroundings
 from cwerm.algorithms.inputs import blocks
 from cwerm.algorithms.names import unknown_name
 from cwerm.algorithms.training_record import TrainingRecord
@@ -22,7 +24,7 @@ __all__ = ["Method", "Needs", "centered", "highest", "load_method", "method_name
 
 SPREAD = 64.0  # of squared norms, up to which float32 serves
 
-Needs = Literal["labels", "distances", "features", "outputs"]
+Needs = Literal["labels", "distances", "features", "surroundings", "outputs"]
 
 
 @runtime_checkable
@@ -34,7 +36,7 @@ class Method(Protocol):
     def choose(
         self,
         count: int,
-        values: Shaped[np.ndarray, "group ..."] | TrainingRecord,
+        values: Shaped[np.ndarray, "group ..."] | Surroundings | TrainingRecord,
         generator: np.random.Generator,
     ) -> Integer[np.ndarray, "count"]:
         """Positions of the `count` samples chosen from a group with these values, in any order."""
