@@ -201,17 +201,28 @@ class Train(Section):
     """Pixels of padding of the random crop; 0 for no crop."""
     flip: bool = True
     """Random horizontal flip."""
-    loss: Literal["cross_entropy", "focal", "gce"] = "cross_entropy"
+    loss: Literal["cross_entropy", "focal", "gce", "small_loss"] = "cross_entropy"
     """Loss of a sample, times its weight; ``focal`` (Lin et al., 2017) mutes well classified samples,
-    ``gce`` (generalised cross entropy, Zhang and Sabuncu, 2018) those whose label seems improbable."""
+    ``gce`` (generalised cross entropy, Zhang and Sabuncu, 2018) those whose label seems improbable;
+    ``small_loss`` (Han et al., 2018) leaves the largest cross entropies of each batch out."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """Exponent of the focal loss."""
     gce_q: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Exponent of ``gce``: towards 0 the cross entropy, at 1 the mean absolute error."""
+    wrong_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of wrong labels, for ``small_loss``, which leaves out as many from the tenth epoch on."""
     report_every: Count = 1
     """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
     keep_checkpoints: Count = 2
     """Checkpoints kept, at least 2: of a damaged one the one before counts."""
+
+    @model_validator(mode="after")
+    def _small_loss_knows_how_many_are_wrong(self) -> Train:
+        if self.loss == "small_loss" and self.wrong_share is None:
+            raise ValueError(
+                "loss is small_loss, which needs wrong_share, the share of wrong labels"
+            )
+        return self
 
 
 def is_endpoint(value: str) -> str:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 __all__ = [
     "augmentation_draws",
+    "batch_parts",
     "batch_sizes",
     "cosine_lr",
     "crop_and_flip",
@@ -37,6 +38,12 @@ def batch_sizes(num_samples: int, batch_size: int) -> list[int]:
     num_batches = math.ceil(num_samples / batch_size)
     small, larger = divmod(num_samples, num_batches)
     return [small + 1] * larger + [small] * (num_batches - larger)
+
+
+def batch_parts(batch_size: int, world_size: int) -> list[int]:
+    """Sizes of the parts of a batch that the ranks train on, in the ranks' order."""
+    small, larger = divmod(batch_size, world_size)
+    return [small + 1] * larger + [small] * (world_size - larger)
 
 
 def epoch_batches(

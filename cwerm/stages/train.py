@@ -170,9 +170,12 @@ def load_model(store: ArtifactStore, artifact: Artifact) -> dict[str, np.ndarray
     return load(io.BytesIO(store.read_file(artifact, "model.safetensors")).getvalue())
 
 
+LOSS_OPTIONS = {"focal": "focal_gamma", "gce": "gce_q", "small_loss": "wrong_share"}
+
+
 def _parameters(job: Job) -> dict[str, Any]:
     section = job.train.model_dump(exclude={"keep_checkpoints"})
-    for loss, key in {"focal": "focal_gamma", "gce": "gce_q"}.items():
+    for loss, key in LOSS_OPTIONS.items():
         if job.train.loss != loss:
             del section[key]
     weighted = job.method != "erm" and not job.trains_on_coreset

@@ -175,10 +175,15 @@ class Worker:
                 section.crop_padding,
             )
             logits = self.parallel(self.normalise(images))
+            weights = self.weights[rows]
+            if section.loss == "small_loss":
+                weights = weights * self._small_loss_factors(
+                    logits, labels, global_sizes[step], epoch
+                )
             loss = erm.weighted_loss(
                 logits,
                 labels,
-                self.weights[rows],
+                weights,
                 int(global_sizes[step]),
                 self.world_size,
                 section.focal_gamma if section.loss == "focal" else 0.0,
@@ -211,6 +216,17 @@ class Worker:
             metrics |= {f"test_{name}": value for name, value in self.evaluate().items()}
         self.history.append(metrics)
         return metrics
+
+    def _small_loss_factors(self, logits: Any, labels: Any, batch_size: int, epoch: int) -> Any:
+        from torch.nn import functional
+
+        from cwerm.algorithms.small_loss import left_out_share, small_loss_factors
+
+        losses = functional.cross_entropy(logits.detach(), labels, reduction="none")
+        share = left_out_share(epoch, self.job.train.wrong_share or 0.0)
+        parts = erm.batch_parts(batch_size, self.world_size)
+        start = sum(parts[: self.rank])
+        return small_loss_factors(losses, share, batch_size, start, self._sum_over_ranks)
 
     def reports(self, epoch: int) -> bool:
         """Whether this epoch ends with an evaluation and a checkpoint."""

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from cwerm.algorithms.erm import (
     augmentation_draws,
+    batch_parts,
     batch_sizes,
     cosine_lr,
     crop_and_flip,
@@ -198,3 +199,10 @@ def test_generalised_cross_entropy_is_finite_where_a_label_is_impossible() -> No
     assert loss.item() == pytest.approx(1 / 0.7)
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_the_parts_of_a_batch_are_those_that_the_ranks_get(world_size: int) -> None:
+    every = [epoch_batches(53, 11, 0, 0, world_size, rank) for rank in range(world_size)]
+    for step, size in enumerate(batch_sizes(53, 11)):
+        assert batch_parts(size, world_size) == [len(batches[step]) for batches in every]

@@ -182,6 +182,25 @@ def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:
     assert any(moved), "samples of weight one do have influence"
 
 
+def test_small_loss_learns_from_the_smallest_losses_of_a_batch(fork: Fork) -> None:
+    """Half of 0.4 in the sixth epoch: as weights of 0 for the 80 largest of 400 losses would."""
+    plain = {"train__model": "test_vit", "train__image_size": 32, "train__batch_size": 400}
+    plain |= {"train__crop_padding": 0, "train__flip": False, "train__epochs": 10}
+    small = {"train__loss": "small_loss", "train__wrong_share": 0.4}
+    ones = np.ones(400, dtype=np.float32)
+    worker = _worker(fork(train, **plain, **small), ones)
+    with torch.no_grad():
+        logits = worker.model.train()(worker.normalise(worker.images))
+    losses = functional.cross_entropy(logits, worker.labels, reduction="none")
+    weights = np.full(400, 400 / 320, dtype=np.float32)
+    weights[losses.argsort(descending=True)[:80]] = 0
+    by_weights = _worker(fork(train, **plain), weights)
+    for trained in (worker, by_weights):
+        trained.train_epoch(5)
+    for name, value in worker.model.state_dict().items():
+        torch.testing.assert_close(value, by_weights.model.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_finished_training_whose_artifact_was_deleted_is_published_again(
     trained: Chain, fork: Fork
