@@ -98,8 +98,6 @@ def run(arguments: argparse.Namespace) -> None:
         for family in left:
             assert scene is not None
             made = timed(family, scene)
-            if not made["verdicts"]:
-                continue  # not there yet
             rows = {row: figures(scene, verdict) for row, verdict in made["verdicts"].items()}
             record = read_record(path) | {
                 family: {
