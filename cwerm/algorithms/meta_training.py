@@ -20,7 +20,7 @@ from cwerm.algorithms.meta_data import LabelledData
 from cwerm.algorithms.meta_step import MetaStep, meta_step
 from cwerm.algorithms.step_options import StepOptions
 from cwerm.algorithms.torch_state import float32_defaults
-from cwerm.algorithms.weight_net import WeightNet, net_inputs
+from cwerm.algorithms.weight_net import net_inputs
 
 State = dict[str, Any]
 Pair = tuple[Tensor, Tensor]
@@ -257,7 +257,7 @@ class Training(ABC):
 
 
 class WeightNetTraining(Training):
-    """Weights are V of the loss and of the columns `extra`."""
+    """Weights are V of the loss and of the columns `extra`; `make_net` draws V for so many values."""
 
     def __init__(
         self,
@@ -266,12 +266,13 @@ class WeightNetTraining(Training):
         meta: LabelledData,
         classifier: nn.Module,
         extra: Float[Tensor, "samples columns"] | None,
+        make_net: Callable[[int], nn.Module],
     ) -> None:
         super().__init__(settings, data, meta, classifier)
         self.extra = extra
         inputs = 1 if extra is None else 1 + extra.shape[1]
         with float32_defaults():
-            self.weight_net = WeightNet(inputs, settings.hidden)
+            self.weight_net: Any = make_net(inputs)
         self.weight_net.to(settings.device)
         self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), settings.weight_lr)
         self.parts |= {"weight_net": self.weight_net, "weight_optimizer": self.weight_optimizer}

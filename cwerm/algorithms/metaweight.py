@@ -219,6 +219,7 @@ class MetaWeightNet:
         training, losses, self.classes_ = _run(
             WeightNetTraining, self.settings, self.given_classifier,
             (inputs, labels, meta_inputs, meta_labels), on_epoch, state, extra=columns,
+            make_net=self._weight_net,
         )  # fmt: skip
         self.classifier = _given_or(self.given_classifier, training.classifier)
         self.weight_net, self.fallbacks_ = training.weight_net, sorted(training.fallbacks)
@@ -231,7 +232,7 @@ class MetaWeightNet:
         """Return V of the losses [n] (and `extra` [n, e], if fitted with it) of any samples."""
         device = self.settings.device
         columns = extra_columns(extra, len(losses), device)
-        needed = self.weight_net.hidden.in_features - 1
+        needed = self.weight_net.inputs - 1
         given = 0 if columns is None else columns.shape[1]
         if given != needed:
             raise ValueError(
@@ -242,6 +243,10 @@ class MetaWeightNet:
             dtype=torch.float32, device=device,
         )  # fmt: skip
         return like(losses, self.weight_net(net_inputs(values, columns)))
+
+    def _weight_net(self, inputs: int) -> Any:
+        """V as it is drawn, of so many values a sample."""
+        return WeightNet(inputs, self.settings.hidden)
 
 
 def _given_or(given: nn.Module | None, made: nn.Module) -> nn.Module:

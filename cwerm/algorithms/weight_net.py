@@ -17,6 +17,7 @@ class WeightNet(nn.Module):
 
     def __init__(self, inputs: int = 1, hidden: int = 100) -> None:
         super().__init__()
+        self.inputs = inputs
         self.hidden = nn.Linear(inputs, hidden)
         self.output = nn.Linear(hidden, 1)
 
