@@ -51,16 +51,16 @@ def logistic(scene: Scene) -> dict[str, Verdict]:
     targets = torch.eye(scene.num_classes)[torch.from_numpy(scene.given)]
     parts = folds(scene.given, FOLDS, scene.seed)
     held_out, rest = parts[0]
-    tried = [linear_head(vectors[rest], targets[rest], decay) for decay in DECAYS]
-    losses = [
-        functional.cross_entropy(logits(head, vectors[held_out]), targets[held_out]).item()
-        for head in tried
-    ]
-    best = int(np.argmin(losses))
+    best, decay = torch.tensor(torch.inf), DECAYS[0]
     outputs = torch.empty(len(vectors), scene.num_classes)
-    outputs[held_out] = logits(tried[best], vectors[held_out])
+    for tried in DECAYS:
+        found = logits(linear_head(vectors[rest], targets[rest], tried), vectors[held_out])
+        loss = functional.cross_entropy(found, targets[held_out])
+        if loss >= best:  # less decay is worse from here on
+            break
+        best, decay, outputs[held_out] = loss, tried, found
     for held_out, rest in parts[1:]:
-        head = linear_head(vectors[rest], targets[rest], DECAYS[best])
+        head = linear_head(vectors[rest], targets[rest], decay)
         outputs[held_out] = logits(head, vectors[held_out])
     probabilities = outputs.double().softmax(1).numpy()
     return {
