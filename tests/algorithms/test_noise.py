@@ -47,7 +47,7 @@ def test_instance_noise_is_drawn_in_proportion_to_the_confusion() -> None:
     labels = np.zeros(3, np.int64)
     confusion = np.array([0.1, 0.2, 0.5])
     probabilities = np.stack([1 - confusion, confusion], axis=1)
-    draws = 4000
+    draws = 1500
     counts = np.zeros(3)
     for seed in range(draws):
         counts += confuse_by_instance(labels, probabilities, 1 / 3, seed) != labels
