@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 __all__ = ["Judgement"]
 
@@ -15,6 +15,7 @@ class Judgement(NamedTuple):
 
     weight: Float32[np.ndarray, "n"]
     quality: Float32[np.ndarray, "n"]
+    issue: Bool[np.ndarray, "n"]
     suggested: Int64[np.ndarray, "n"]
     suggestion_probability: Float32[np.ndarray, "n"]
     belief: Float32[np.ndarray, "n classes"]

@@ -23,7 +23,9 @@ each other). Afterwards there are
 - `weight`: float32, 0 and up. On average about 1 over the reference set, so the mean over all data is for the
   caller to make 1: divide by it once. With a closed gate each is exactly 1.0;
 - `quality`: the probability that the given label is right;
-- `suggested`, `suggestion_probability`: the most probable class and its probability;
+- `issue`: whether the label is more likely wrong than right; never with a closed gate;
+- `suggested`, `suggestion_probability`: the most probable class and its probability, of an issue the most
+  probable other one;
 - `belief` [n, classes]: the probability of each class;
 - `duplicate_of` [n]: the `duplicate_group` of the reference set that the sample is of, -1 for none.
 
@@ -51,14 +53,22 @@ from cwerm.algorithms.labels.judgement import Judgement
 from cwerm.algorithms.labels.marks import row_marks
 from cwerm.algorithms.labels.probabilities import as_probabilities
 from cwerm.algorithms.labels.reference import Reference
-from cwerm.algorithms.labels.transitions import anchor_counts, anchor_rate, posterior, shrunk
-from cwerm.algorithms.labels.views import fit_networks, neighbours_for, predict_by, shares, together
+from cwerm.algorithms.labels.transitions import (
+    anchor_counts,
+    anchor_rate,
+    normalised,
+    posterior,
+    shrunk,
+)
+from cwerm.algorithms.labels.views import Views, neighbours_for
 from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 
 __all__ = ["LabelPosterior"]
 
 ROUNDS = 2
 SLOPE = 1.0
+STRANGER = 0.02  # of how likely the likeliest class of a usual sample is
+DOUBT = 0.5
 
 
 class LabelPosterior:
@@ -69,8 +79,7 @@ class LabelPosterior:
         check_whole_number("seed", seed, 0)
         self.num_classes, self.seed = int(num_classes), int(seed)
         self.reference: Reference | None = None
-        self.networks: list[network.Network]
-        self.targets: Float32[np.ndarray, "all classes"]
+        self.views: Views
 
     def fit(
         self,
@@ -132,23 +141,23 @@ class LabelPosterior:
         known: Int64[np.ndarray, " t"],
         chances: Float64[np.ndarray, "m classes"] | None,
     ) -> None:
-        """Fit both views to the given labels, then to what is believed of them, while that pays."""
+        """Fit the views to the given labels, then to what is believed of them, while that pays."""
         truth = np.eye(self.num_classes, dtype=np.float32)[np.concatenate([labels, known])]
-        m, targets = len(labels), truth
-        believed, unseen, predicted = self._fit_views(targets, m, chances)
-        self.gate: Gate = check_noise(predicted, unseen, labels)
-        self.transitions = shrunk(anchor_counts(unseen, labels))
+        m = len(labels)
+        joint, beliefs, predicted = self._fit_views(truth, m, chances)
+        self.gate: Gate = check_noise(predicted, beliefs, labels)
+        self.transitions = shrunk(anchor_counts(beliefs, labels))
         for number in range(ROUNDS if self.gate.open and self.reference is not None else 0):
-            before = self.targets, self.networks, self.transitions, believed
-            score = self._score(believed, labels)
+            before = self.views, self.transitions, joint, beliefs
             targets = truth.copy()
-            targets[:m] = posterior(believed, labels, self.transitions)
-            believed, unseen, _ = self._fit_views(targets, m, chances)
-            self.transitions = shrunk(anchor_counts(unseen, labels))
-            if number > 0 and self._score(believed, labels) <= score:
-                self.targets, self.networks, self.transitions, believed = before
+            targets[:m] = posterior(normalised(joint), labels, self.transitions)
+            score = self._score(joint, labels)
+            joint, beliefs, _ = self._fit_views(targets, m, chances)
+            self.transitions = shrunk(anchor_counts(beliefs, labels))
+            if number > 0 and self._score(joint, labels) <= score:
+                self.views, self.transitions, joint, beliefs = before
                 break
-        self._settle(posterior(believed, labels, self.transitions), labels)
+        self._settle(joint, beliefs, labels)
 
     def _fit_views(
         self,
@@ -156,37 +165,39 @@ class LabelPosterior:
         m: int,
         chances: Float64[np.ndarray, "m classes"] | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Fit both views to targets; three times [m, classes] of the reference set.
+        """Fit the views to targets; three times [m, classes] of the reference set.
 
-        What they believe; what they would without having seen the sample at all; the network's part in that.
+        What they say, not of sum 1; beliefs without having seen the sample at all; the network's part in
+        that.
         """
-        self.targets, reference = targets, self.reference
-        if reference is None:
+        if self.reference is None:
             assert chances is not None
-            return (together(None, None, chances),) * 2 + (chances,)
-        vectors = reference.vectors
-        self.networks = fit_networks(vectors, targets, reference.fold, self.seed)
-        share = shares(targets, reference.near[:m])
-        unseen = predict_by(self.networks, 1 + reference.fold[:m], vectors[:m])
-        seen = predict_by(self.networks, reference.network[:m], vectors[:m])
-        return together(share, seen, chances), together(share, unseen, chances), unseen
+            return chances, chances, chances
+        self.views = Views(self.reference, targets, self.seed)
+        joint, unseen, predicted = self.views.of_reference(m, chances)
+        return joint, normalised(unseen), predicted
 
     def _score(
-        self, believed: Float64[np.ndarray, "m classes"], labels: Int64[np.ndarray, " m"]
+        self, joint: Float64[np.ndarray, "m classes"], labels: Int64[np.ndarray, " m"]
     ) -> float:
         """The mean log-likelihood of the given labels."""
-        return float(np.log((believed * self.transitions[:, labels].T).sum(axis=1)).mean())
+        return float(np.log((normalised(joint) * self.transitions[:, labels].T).sum(axis=1)).mean())
 
     def _settle(
-        self, found: Float64[np.ndarray, "m classes"], labels: Int64[np.ndarray, " m"]
+        self,
+        joint: Float64[np.ndarray, "m classes"],
+        beliefs: Float64[np.ndarray, "m classes"],
+        labels: Int64[np.ndarray, " m"],
     ) -> None:
-        """Noise rate, calibration and weights, from what is believed of the reference set."""
-        m = len(found)
-        self.priors = found.mean(axis=0)
+        """Noise rate, calibration and weights, from what is said of the reference set."""
+        m = len(labels)
+        self.stranger = STRANGER * float(np.median(joint.max(axis=1)))
+        self.priors = posterior(beliefs, labels, self.transitions).mean(axis=0)
         self.noise_rate = anchor_rate(self.transitions, self.priors)
         spread = 1.645 * np.sqrt(self.noise_rate * (1 - self.noise_rate) / max(1, 0.2 * m)) + 0.02
         low = self.noise_rate - spread if self.gate.open else 0.0
         self.noise_rate_interval = (max(0.0, float(low)), min(1.0, float(self.noise_rate + spread)))
+        found = posterior(joint, labels, self.transitions, self.stranger)
         given = found[np.arange(m), labels]
         self.shift = calibration.fit_shift(given, SLOPE, self.noise_rate)
         quality = calibration.calibrated(given, SLOPE, self.shift)
@@ -237,7 +248,6 @@ class LabelPosterior:
         if reference_rows is not None:
             rows = np.asarray(reference_rows).astype(np.int64)
             rows = np.where(rows >= 0, self.place[np.maximum(rows, 0)], -1)
-        share = predicted = None
         duplicate = np.full(len(numbers), -1, np.int64)
         if given is not None and self.reference is not None:
             if given.shape[1] != len(self.reference.mean):
@@ -248,9 +258,11 @@ class LabelPosterior:
                 vectors = self.reference.vectors_of(given)
                 own = None if groups is None else np.asarray(groups).astype(np.int64)
                 near, which, duplicate = self.reference.look_up(vectors, rows, own)
-                share = shares(self.targets, near)
-                predicted = predict_by(self.networks, which, vectors)
-        found = posterior(together(share, predicted, chances), numbers, self.transitions)
+                joint = self.views.joint(vectors, near, which, rows, chances)
+        else:
+            assert chances is not None
+            joint = chances
+        found = posterior(joint, numbers, self.transitions, self.stranger)
         return self._judgement(found, numbers, duplicate)
 
     def _judgement(
@@ -260,17 +272,22 @@ class LabelPosterior:
         duplicate: Int64[np.ndarray, " n"],
     ) -> Judgement:
         rows = np.arange(len(labels))
-        given = found[rows, labels]
-        quality = calibration.calibrated(given, SLOPE, self.shift)
-        belief = found * ((1 - quality) / np.maximum(1 - given, 1e-300))[:, None]
+        quality = calibration.calibrated(found[rows, labels], SLOPE, self.shift)
+        belief = found.copy()
+        belief[rows, labels] = 0
+        belief *= ((1 - quality) / np.maximum(belief.sum(axis=1), 1e-300))[:, None]
+        other = belief.argmax(axis=1)
         belief[rows, labels] = quality
-        suggested = belief.argmax(axis=1)
         weight = np.ones(len(labels))
+        issue = np.zeros(len(labels), bool)
         if self.gate.open:
             weight = weights.raw_weights(quality, labels, self.border) * self.scale[labels]
+            issue = quality < DOUBT
+        suggested = np.where(issue, other, belief.argmax(axis=1))
         return Judgement(
             weight.astype(np.float32),
             quality.astype(np.float32),
+            issue,
             suggested,
             belief[rows, suggested].astype(np.float32),
             belief.astype(np.float32),
@@ -287,15 +304,13 @@ class LabelPosterior:
             "scale": self.scale,
             "gate": np.array([float(value) for value in self.gate]),
             "rate": np.array([self.noise_rate, *self.noise_rate_interval]),
-            "shift": np.array(self.shift),
+            "shift": np.array([self.shift, self.stranger]),
             "warnings": np.frombuffer("\n".join(self.warnings).encode(), np.uint8).copy(),
         }
         state = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in plain.items()}
         if self.reference is not None:
             state |= {f"reference.{k}": v for k, v in self.reference.state().items()}
-            for number, made in enumerate(self.networks):
-                state |= {f"network.{number}.{i}": layer for i, layer in enumerate(made)}
-            state["targets"] = torch.from_numpy(self.targets)
+            state |= {f"views.{k}": v for k, v in self.views.state().items()}
         return state
 
     @classmethod
@@ -308,15 +323,15 @@ class LabelPosterior:
         made.gate = Gate(bool(opened), bool(informative), *seen)
         made.noise_rate, *interval = state["rate"].tolist()
         made.noise_rate_interval = (interval[0], interval[1])
-        made.shift = float(state["shift"])
+        made.shift, made.stranger = state["shift"].tolist()
         made.warnings = tuple(state["warnings"].numpy().tobytes().decode().splitlines())
         made.reference = None
-        if "targets" in state:
-            parts = {k[10:]: v for k, v in state.items() if k.startswith("reference.")}
-            made.reference = Reference.from_state(parts)
-            made.networks = []
-            while f"network.{len(made.networks)}.0" in state:
-                a, b, c, d = (state[f"network.{len(made.networks)}.{i}"] for i in range(4))
-                made.networks.append((a, b, c, d))
-            made.targets = state["targets"].numpy()
+        parts: dict[str, dict[str, Tensor]] = {"reference": {}, "views": {}}
+        for name, tensor in state.items():
+            room, _, rest = name.partition(".")
+            if rest:
+                parts[room][rest] = tensor
+        if parts["views"]:
+            made.reference = Reference.from_state(parts["reference"])
+            made.views = Views.from_state(made.reference, parts["views"])
         return made

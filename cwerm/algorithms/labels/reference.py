@@ -13,11 +13,13 @@ from cwerm.algorithms.labels.neighbours import (
     joined,
     near_duplicates,
 )
+from cwerm.algorithms.labels.ridge import leverage
 from cwerm.algorithms.labels.space import fit_space, to_space
-from cwerm.algorithms.labels.views import folds_of
 from cwerm.algorithms.neighbors import NeighborIndex
 
-__all__ = ["Reference"]
+__all__ = ["FOLDS", "Reference"]
+
+FOLDS = 2
 
 
 class Reference:
@@ -45,7 +47,8 @@ class Reference:
             group = joined(group, np.where(self.user_groups == NONE, alone, self.user_groups))
         self.neighbourhood = Neighbourhood(vectors, group, reach)
         self.near, _ = self.neighbourhood.search(vectors, group, k)
-        self.fold = folds_of(group, seed)
+        self.fold = np.random.default_rng(seed).permutation(int(group.max()) + 1)[group] % FOLDS
+        self.leverage = leverage(vectors)
         alone = np.bincount(group)[group] == 1
         # a network that has seen one shot of a group may not speak of the others
         self.network = np.where(alone, 0, 1 + self.fold)
@@ -117,6 +120,7 @@ class Reference:
             "near": self.near,
             "fold": self.fold,
             "network": self.network,
+            "leverage": self.leverage,
         }
         return {name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
 
@@ -128,6 +132,7 @@ class Reference:
         made.duplicate_group = state["duplicate_group"].numpy()
         made.user_groups, made.near = state["user_groups"].numpy(), state["near"].numpy()
         made.fold, made.network = state["fold"].numpy(), state["network"].numpy()
+        made.leverage = state["leverage"].numpy()
         made.k = made.near.shape[1]
         made.neighbourhood = Neighbourhood(
             state["vectors"].numpy(), state["group"].numpy(), float(state["reach"])

@@ -29,9 +29,9 @@ class LabelErrors:
     Attributes:
         labels: as given.
         quality: the probability that the given label is right, 0 to 1.
-        suggested_label: the most probable class, in the type of the labels.
+        suggested_label: the most probable class, of an issue the most probable other one; as the labels.
         suggestion_probability: its probability.
-        is_issue: whether another class is more probable than the given label.
+        is_issue: whether the given label is more likely wrong than right.
         belief: [n, classes], the probability of each class.
         weight: for training; 0 and up, of mean 1.
         noise_rate: the share of wrong labels, and `noise_rate_interval` where it is with 90% probability.
@@ -72,7 +72,7 @@ class LabelErrors:
             quality=judged.quality,
             suggested_label=known.classes[judged.suggested],
             suggestion_probability=judged.suggestion_probability,
-            is_issue=(judged.suggested != known.codes) & posterior.open,
+            is_issue=judged.issue,
             belief=judged.belief,
             weight=(total / total.mean()).astype(np.float32),
             noise_rate=posterior.noise_rate,

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
+from scipy.special import gammaln
 
 __all__ = ["anchor_counts", "anchor_rate", "normalised", "posterior", "shrunk"]
 
 SHARE = 0.2  # of the samples believed to be of a class, the surest, are its anchors
 LEAST = 10
-PRIOR = 2.0  # pseudo-counts of a class
+STRENGTHS = np.geomspace(0.5, 2000, 25)  # of priors, in samples
 
 
 def normalised(values: Float[np.ndarray, "n classes"]) -> Float64[np.ndarray, "n classes"]:
@@ -42,21 +43,53 @@ def anchor_counts(
 def shrunk(
     counts: Float64[np.ndarray, "classes classes"],
 ) -> Float64[np.ndarray, "classes classes"]:
-    """T from counts; where these say little, right as often as elsewhere and all others alike."""
+    """T from counts; where these say little, right as often as elsewhere and all others alike.
+
+    How little is learned from the counts of all classes together (empirical Bayes): a beta prior on how
+    often a label is wrong and a Dirichlet prior on which other it is, each with its likeliest strength. So
+    noise without structure gets a T without structure, and pair noise its pairs.
+    """
     classes = len(counts)
-    rate = (counts.sum() - np.trace(counts) + 0.5) / (counts.sum() + 1)
-    prior = np.full(counts.shape, rate / (classes - 1))
-    np.fill_diagonal(prior, 1 - rate)
-    return normalised(counts + PRIOR * prior)
+    others = ~np.eye(classes, dtype=bool)
+    off = counts[others].reshape(classes, classes - 1)
+    wrong, right = off.sum(axis=1), np.diag(counts)
+    rate = (wrong.sum() + 0.5) / (counts.sum() + 1)
+    pairs = np.stack([wrong, right], axis=1)
+    mean = np.array([rate, 1 - rate])
+    strength = max(STRENGTHS, key=lambda s: _evidence(pairs, s * mean))
+    alike = np.full(classes - 1, 1 / (classes - 1))
+    alikeness = max(STRENGTHS, key=lambda s: _evidence(off, s * alike))
+    rates = (wrong + strength * rate) / (wrong + right + strength)
+    which = (off + alikeness * alike) / (wrong + alikeness)[:, None]
+    transitions = np.diag(1 - rates)
+    transitions[others] = (rates[:, None] * which).ravel()
+    return transitions
+
+
+def _evidence(
+    counts: Float64[np.ndarray, "rows kinds"], prior: Float64[np.ndarray, " kinds"]
+) -> float:
+    """The log-likelihood of rows of counts with proportions drawn from a Dirichlet prior."""
+    rows, kinds = np.nonzero(counts)
+    seen, believed = counts[rows, kinds], prior[kinds]
+    total, strength = counts.sum(axis=1), prior.sum()
+    cells = (gammaln(seen + believed) - gammaln(believed)).sum()
+    return float(cells - (gammaln(total + strength) - gammaln(strength)).sum())
 
 
 def posterior(
-    beliefs: Float64[np.ndarray, "n classes"],
+    joint: Float64[np.ndarray, "n classes"],
     labels: Int64[np.ndarray, " n"],
     transitions: Float64[np.ndarray, "classes classes"],
+    stranger: float = 0.0,
 ) -> Float64[np.ndarray, "n classes"]:
-    """p(class | features, given label), by Bayes' rule."""
-    return normalised(beliefs * transitions[:, labels].T)
+    """p(class | features, given label), by Bayes' rule, from how likely each class is by the features.
+
+    `stranger` is how likely it is that a sample is of no class: rows of `joint` that are not much larger
+    have a sum below 1.
+    """
+    likely = joint * transitions[:, labels].T
+    return likely / (likely.sum(axis=1, keepdims=True) + stranger)
 
 
 def anchor_rate(

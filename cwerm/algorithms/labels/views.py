@@ -1,18 +1,25 @@
-"""Two unlike views of a sample's class, neither swayed by its own label, and the belief of both together."""
+"""Unlike views of a sample's class, none of them swayed by its own label, and what they say together.
+
+The views are the labels (or, later, the beliefs) of neighbours, a network's early predictions, a linear
+regression and, where a user has them, probabilities of a model of their own.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor
 
-from cwerm.algorithms.labels import network
-from cwerm.algorithms.labels.transitions import normalised
+from cwerm.algorithms.labels import network, ridge
+from cwerm.algorithms.labels.reference import FOLDS, Reference
 
-__all__ = ["fit_networks", "folds_of", "neighbours_for", "predict_by", "shares", "together"]
+__all__ = ["Views", "neighbours_for", "product", "shares"]
 
 NEIGHBOURS, LEAST_NEIGHBOURS = 20, 5
-SHARE_FLOOR, NETWORK_FLOOR = 0.02, 0.001
-FOLDS = 2
+SHARE_FLOOR, NETWORK_FLOOR, LINEAR_FLOOR, GIVEN_FLOOR = 0.02, 0.001, 0.02, 0.001
+
+Joint = Float64[np.ndarray, "n classes"]
 
 
 def neighbours_for(labels: Int64[np.ndarray, " m"]) -> int:
@@ -34,49 +41,105 @@ def shares(
     return np.where(number > 0, total / np.maximum(number, 1), 1 / targets.shape[1])
 
 
-def folds_of(group: Int64[np.ndarray, " m"], seed: int) -> Int64[np.ndarray, " m"]:
-    """A fold for each sample, the same for all of a group."""
-    return np.random.default_rng(seed).permutation(int(group.max()) + 1)[group] % FOLDS
+def product(share: Joint, predicted: Joint, linear: Joint, chances: Joint | None) -> Joint:
+    """How likely each class is in all views; small for all classes where the views do not agree on any."""
+    joint = (share + SHARE_FLOOR) * (predicted + NETWORK_FLOOR)
+    joint *= np.maximum(linear, 0) + LINEAR_FLOOR
+    return joint if chances is None else joint * (chances + GIVEN_FLOOR)
 
 
-def fit_networks(
-    vectors: Float32[np.ndarray, "m d"],
-    targets: Float32[np.ndarray, "m classes"],
-    fold: Int64[np.ndarray, " m"],
-    seed: int,
-) -> list[network.Network]:
-    """One network on all samples, and one without each fold."""
-    parts = [np.flatnonzero(fold != number) for number in range(FOLDS)]
-    everything = np.arange(len(fold))
-    rows = [everything, *(part if len(part) else everything for part in parts)]
-    return [network.train(vectors, targets, seed + i, part) for i, part in enumerate(rows)]
+class Views:
+    """All views, fitted to targets [all, classes] of the reference set and the trusted samples."""
 
+    def __init__(
+        self, reference: Reference, targets: Float32[np.ndarray, "all classes"], seed: int
+    ) -> None:
+        self.reference, self.targets = reference, targets
+        vectors, fold = reference.vectors, reference.fold
+        everything = np.arange(len(fold))
+        parts = [everything]
+        for number in range(FOLDS):
+            part = np.flatnonzero(fold != number)
+            parts.append(part if len(part) else everything)
+        self.networks = [network.train(vectors, targets, seed + i, p) for i, p in enumerate(parts)]
+        self.ridges = [ridge.fit_ridge(vectors, targets, part) for part in parts]
 
-def predict_by(
-    networks: list[network.Network],
-    which: Int64[np.ndarray, " n"],
-    vectors: Float32[np.ndarray, "n d"],
-) -> Float64[np.ndarray, "n classes"]:
-    """Predictions, of each sample by the network that `which` names."""
-    predicted = np.empty((len(vectors), networks[0][2].shape[2]))
-    for number, made in enumerate(networks):
-        rows = np.flatnonzero(which == number)
-        if len(rows):
-            predicted[rows] = network.predict(made, vectors[rows])
-    return predicted
+    def joint(
+        self,
+        vectors: Float32[np.ndarray, "n d"],
+        near: Int64[np.ndarray, "n k"],
+        which: Int64[np.ndarray, " n"],
+        rows: Int64[np.ndarray, " n"],
+        chances: Joint | None,
+    ) -> Joint:
+        """What the views say of any samples.
 
+        Of each by the network that `which` names: 0 the one on all samples, 1 and up one that has not seen a
+        fold. `rows` says which sample of the reference set each is, -1 for none.
+        """
+        predicted, linear = self._predict(vectors, which), self._linear(vectors, which, rows)
+        return product(shares(self.targets, near), predicted, linear, chances)
 
-def together(
-    *views: Float64[np.ndarray, "n classes"] | None,
-) -> Float64[np.ndarray, "n classes"]:
-    """The neighbours' shares, the network's predictions and a user's own, as far as they are there, as one.
+    def of_reference(self, m: int, chances: Joint | None) -> tuple[Joint, Joint, Joint]:
+        """What they say of the reference set; the same by networks that have not seen the sample.
 
-    They are multiplied: a class must be likely in each.
-    """
-    floors = (SHARE_FLOOR, NETWORK_FLOOR, NETWORK_FLOOR)
-    joint: Float64[np.ndarray, "n classes"] | None = None
-    for view, floor in zip(views, floors, strict=True):
-        if view is not None:
-            joint = view + floor if joint is None else joint * (view + floor)
-    assert joint is not None
-    return normalised(joint)
+        And these networks' part in that.
+        """
+        reference, rows = self.reference, np.arange(m)
+        vectors, which = reference.vectors[:m], reference.network[:m]
+        share, linear = (
+            shares(self.targets, reference.near[:m]),
+            self._linear(vectors, which, rows),
+        )
+        seen = self._predict(vectors, which)
+        unseen = self._predict(vectors, 1 + reference.fold[:m])
+        return (
+            product(share, seen, linear, chances),
+            product(share, unseen, linear, chances),
+            unseen,
+        )
+
+    def _predict(
+        self, vectors: Float32[np.ndarray, "n d"], which: Int64[np.ndarray, " n"]
+    ) -> Joint:
+        predicted = np.empty((len(vectors), self.targets.shape[1]))
+        for number, made in enumerate(self.networks):
+            chosen = np.flatnonzero(which == number)
+            if len(chosen):
+                predicted[chosen] = network.predict(made, vectors[chosen])
+        return predicted
+
+    def _linear(
+        self,
+        vectors: Float32[np.ndarray, "n d"],
+        which: Int64[np.ndarray, " n"],
+        rows: Int64[np.ndarray, " n"],
+    ) -> Joint:
+        linear = np.empty((len(vectors), self.targets.shape[1]))
+        for number, coefficients in enumerate(self.ridges):
+            chosen = np.flatnonzero(which == number)
+            linear[chosen] = ridge.predict(coefficients, vectors[chosen])
+        own = np.flatnonzero((which == 0) & (rows >= 0))  # these have been seen: leave them out
+        part = self.reference.leverage[rows[own], None]
+        linear[own] = (linear[own] - part * self.targets[rows[own]]) / (1 - part)
+        return linear
+
+    def state(self) -> dict[str, Tensor]:
+        """What `from_state` needs besides the reference set."""
+        state = {"targets": torch.from_numpy(self.targets.copy())}
+        for number, made in enumerate(self.networks):
+            state |= {f"network.{number}.{i}": layer for i, layer in enumerate(made)}
+            state[f"ridge.{number}"] = torch.from_numpy(self.ridges[number].copy())
+        return state
+
+    @classmethod
+    def from_state(cls, reference: Reference, state: dict[str, Tensor]) -> Views:
+        """Those that gave `state`."""
+        made = cls.__new__(cls)
+        made.reference, made.targets = reference, state["targets"].numpy()
+        made.networks, made.ridges = [], []
+        for number in range(1 + FOLDS):
+            a, b, c, d = (state[f"network.{number}.{i}"] for i in range(4))
+            made.networks.append((a, b, c, d))
+            made.ridges.append(state[f"ridge.{number}"].numpy())
+        return made
