@@ -13,23 +13,32 @@ from scipy.sparse.csgraph import connected_components
 
 from cwerm.algorithms.neighbors import NeighborIndex
 
-__all__ = ["Neighbourhood", "near_duplicates"]
+__all__ = ["Neighbourhood", "near_duplicates", "search_all"]
 
 DUPLICATE = 0.1  # of the usual distance, as 1 - cosine
 SPARE = 12  # more than are asked for, in place of those that may not vouch
 NONE = -1
 
 
-def near_duplicates(
-    index: NeighborIndex, vectors: Float32[np.ndarray, "m d"], k: int
-) -> tuple[Int64[np.ndarray, " m"], float]:
-    """A group number for each vector of the index, and the distance below which two are of one group."""
-    distances, ids = index.search(vectors, k + 1)
-    reach = float(np.sqrt(DUPLICATE)) * float(np.median(distances[:, -1]))
+Found = tuple[Float32[np.ndarray, "n width"], Int64[np.ndarray, "n width"]]  # distances and rows
+
+
+def search_all(index: NeighborIndex, vectors: Float32[np.ndarray, "m d"], k: int) -> Found:
+    """The nearest of each vector of the index, with as many to spare as `Neighbourhood.search` asks for."""
+    return index.search(vectors, k + SPARE)
+
+
+def near_duplicates(found: Found, k: int) -> tuple[Int64[np.ndarray, " m"], float]:
+    """A group number for each vector, and the distance below which two are of one group.
+
+    From what `search_all` found.
+    """
+    distances, ids = found
+    usual = float(np.median(distances[:, min(k, distances.shape[1] - 1)]))
+    reach = float(np.sqrt(DUPLICATE)) * usual
     rows, columns = np.nonzero(distances <= reach)
-    linked = coo_array(
-        (np.ones(len(rows), bool), (rows, ids[rows, columns])), shape=(len(vectors),) * 2
-    )
+    size = len(distances)
+    linked = coo_array((np.ones(len(rows), bool), (rows, ids[rows, columns])), shape=(size, size))
     _, group = connected_components(linked, directed=False)
     return first_seen(group), reach
 
@@ -56,10 +65,14 @@ class Neighbourhood:
     """The reference set's vectors, and which of them are of one group."""
 
     def __init__(
-        self, vectors: Float32[np.ndarray, "m d"], group: Int64[np.ndarray, " m"], reach: float
+        self,
+        vectors: Float32[np.ndarray, "m d"],
+        group: Int64[np.ndarray, " m"],
+        reach: float,
+        index: NeighborIndex | None = None,
     ) -> None:
         self.vectors, self.group, self.reach = vectors, group, reach
-        self.index = NeighborIndex(vectors, np.arange(len(vectors)))
+        self.index = NeighborIndex(vectors, np.arange(len(vectors))) if index is None else index
 
     def search(
         self,
@@ -67,18 +80,22 @@ class Neighbourhood:
         own: Int64[np.ndarray, " n"],
         k: int,
         barred: Int64[np.ndarray, " n"] | None = None,
+        first: Found | None = None,
     ) -> tuple[Int64[np.ndarray, "n k"], Int64[np.ndarray, " n"]]:
         """Rows of the k nearest that may vouch, nearest first, and a near-duplicate; -1 where there is none.
 
         `own` is the group of each query in the reference set, -1 for none; `barred` one more group that may
-        not vouch for it.
+        not vouch for it. `first` is what `search_all` found of them, where that is known.
         """
         found = np.full((len(queries), k), NONE, np.int64)
         twin = np.full(len(queries), NONE, np.int64)
         open_rows, width = np.arange(len(queries)), k + SPARE
         while len(open_rows):
             width = min(width, len(self.vectors))
-            distances, ids = self.index.search(queries[open_rows], width)
+            if first is None:
+                distances, ids = self.index.search(queries[open_rows], width)
+            else:
+                (distances, ids), first = first, None
             twin[open_rows] = np.where(distances[:, 0] <= self.reach, ids[:, 0], NONE)
             allowed = ~self._barred(distances, ids, own[open_rows])
             if barred is not None:

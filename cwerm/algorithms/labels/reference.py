@@ -12,6 +12,7 @@ from cwerm.algorithms.labels.neighbours import (
     Neighbourhood,
     joined,
     near_duplicates,
+    search_all,
 )
 from cwerm.algorithms.labels.ridge import leverage
 from cwerm.algorithms.labels.space import fit_space, to_space
@@ -36,17 +37,17 @@ class Reference:
         self.mean, self.axes = fit_space(features, seed)
         self.k = k
         vectors = self.vectors_of(np.concatenate([features, trusted]))
-        group, reach = near_duplicates(
-            NeighborIndex(vectors, np.arange(len(vectors))), vectors, self.k
-        )
+        index = NeighborIndex(vectors, np.arange(len(vectors)))
+        found = search_all(index, vectors, k)
+        group, reach = near_duplicates(found, k)
         self.duplicate_group = group
         self.user_groups = np.full(len(vectors), NONE, np.int64)
         if groups is not None:
             self.user_groups[: len(groups)] = groups
             alone = int(groups.max()) + 1 + np.arange(len(vectors))
             group = joined(group, np.where(self.user_groups == NONE, alone, self.user_groups))
-        self.neighbourhood = Neighbourhood(vectors, group, reach)
-        self.near, _ = self.neighbourhood.search(vectors, group, k)
+        self.neighbourhood = Neighbourhood(vectors, group, reach, index)
+        self.near, _ = self.neighbourhood.search(vectors, group, k, first=found)
         self.fold = np.random.default_rng(seed).permutation(int(group.max()) + 1)[group] % FOLDS
         self.leverage = leverage(vectors)
         alone = np.bincount(group)[group] == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
+from cwerm.algorithms.inputs import blocks
+
 __all__ = ["LENGTH", "fit_space", "to_space"]
 
 DIMENSIONS = 256
@@ -49,6 +51,9 @@ def to_space(
 
     In float64 up to the last step, so that a vector does not depend on the rows beside it.
     """
-    projected = (features.astype(np.float64) - mean) @ axes
-    length = np.linalg.norm(projected, axis=1, keepdims=True)
-    return (LENGTH * projected / np.maximum(length, 1e-300)).astype(np.float32)
+    vectors = np.empty((len(features), axes.shape[1]), np.float32)
+    for rows in blocks(*features.shape):
+        projected = (features[rows].astype(np.float64) - mean) @ axes
+        length = np.linalg.norm(projected, axis=1, keepdims=True)
+        vectors[rows] = LENGTH * projected / np.maximum(length, 1e-300)
+    return vectors

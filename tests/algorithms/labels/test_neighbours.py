@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cwerm.algorithms import neighbors
 from cwerm.algorithms.labels import space
-from cwerm.algorithms.labels.neighbours import Neighbourhood, joined, near_duplicates
+from cwerm.algorithms.labels.neighbours import Neighbourhood, joined, near_duplicates, search_all
 from cwerm.algorithms.labels.space import LENGTH, fit_space, to_space
 from cwerm.algorithms.neighbors import NeighborIndex
 
@@ -26,7 +26,7 @@ def test_neighbours_are_the_nearest_that_are_no_near_duplicates(seed: int) -> No
     vectors = unit_rows(random, 60)
     copies = random.integers(0, 60, 12)
     vectors = np.concatenate([vectors, vectors[copies]])
-    group, reach = near_duplicates(NeighborIndex(vectors, np.arange(72)), vectors, 8)
+    group, reach = near_duplicates(search_all(NeighborIndex(vectors, np.arange(72)), vectors, 8), 8)
     places = Neighbourhood(vectors, group, reach)
     queries = np.concatenate([vectors[:20], unit_rows(random, 10), vectors[:3]])
     own = np.concatenate([group[:20], np.full(13, -1)])
@@ -46,7 +46,9 @@ def test_copies_and_chains_of_near_copies_are_one_group() -> None:
     step = 0.01 * unit_rows(random, 1, 20)[0]
     chain = np.stack([vectors[0] + step * i for i in range(1, 4)])
     everything = np.concatenate([vectors, chain, vectors[5:6]]).astype(np.float32)
-    group, _ = near_duplicates(NeighborIndex(everything, np.arange(204)), everything, 20)
+    group, _ = near_duplicates(
+        search_all(NeighborIndex(everything, np.arange(204)), everything, 20), 20
+    )
     assert set(np.flatnonzero(group == group[0])) == {0, 200, 201, 202}
     assert set(np.flatnonzero(group == group[5])) == {5, 203}
     assert len(set(group)) == 200
