@@ -1,11 +1,13 @@
 """Are there wrong labels at all? Told from overlapping classes, which look much alike.
 
-Two signs, either of which opens the gate:
+Three signs, each of which opens the gate:
 
-- noise without structure: the given labels are more likely under held-out predictions mixed with a share of
-  labels drawn anew than under any sharper or softer version of the predictions. Overlap needs no such share;
+- noise without structure: the given labels are more likely under held-out predictions mixed with a share
+  of labels drawn anew than under any sharper or softer version of the predictions. Overlap needs no such
+  share;
 - noise with structure: samples whose class is beyond doubt carry other labels, more than chance and the
-  overlap (which fades among the surest: the slope from less sure ones is taken off) explain.
+  overlap (which fades among the surest: the slope from less sure ones is taken off) explain;
+- strangers: samples of which the views agree on no class, with labels that look drawn at random.
 
 Features that tell nothing of the labels keep it closed.
 """
@@ -25,9 +27,11 @@ SHARPNESS = np.geomspace(0.4, 3, 25)
 RATES = np.concatenate([[0], np.geomspace(0.005, 0.9, 40)])
 MIXTURE_EVIDENCE = 8.0  # nats
 LEAST_MIXTURE = 0.015
-STRUCTURE = 0.04
+STRUCTURE = 0.047  # more than a network that was never trained shows on clean labels
 DEVIATIONS = 2.33  # 1%
-SURE, LESS_SURE, SLOPE = 0.1, 0.5, 0.5
+SURE, LESS_SURE, SLOPE = 0.2, 0.5, 0.5
+STRANGE = 0.05  # of how likely the likeliest class of a usual sample is
+STRANGERS, AGREEING = 0.03, 0.35
 
 
 class Gate(NamedTuple):
@@ -39,26 +43,43 @@ class Gate(NamedTuple):
     evidence: float
     structure: float
     structure_error: float
+    strangers: float
+
+    @property
+    def unstructured(self) -> bool:
+        """Whether labels look drawn from all others alike."""
+        return self.evidence > MIXTURE_EVIDENCE and self.mixture > LEAST_MIXTURE
 
 
 def check_noise(
     predicted: Float64[np.ndarray, "n classes"],
-    beliefs: Float64[np.ndarray, "n classes"],
+    joint: Float64[np.ndarray, "n classes"],
     labels: Int64[np.ndarray, " n"],
 ) -> Gate:
-    """Held-out predictions of the network, beliefs of both views, neither with a look at the own label."""
+    """Held-out predictions of the network, and what all views say, neither with a look at the own label."""
+    beliefs = normalised(joint)
     informative = tells_labels(beliefs, labels)
     mixture, evidence = mixture_rate(predicted, labels)
     sure, number = _other_label(beliefs, labels, SURE)
     less_sure, _ = _other_label(beliefs, labels, LESS_SURE)
     structure = sure - SLOPE * max(0.0, less_sure - sure)
     error = np.sqrt(max(sure, 1 / number) * (1 - min(sure, 1 - 1 / number)) / number)
-    found = (evidence > MIXTURE_EVIDENCE and mixture > LEAST_MIXTURE) or (
-        structure - DEVIATIONS * error > STRUCTURE
-    )
-    return Gate(
-        bool(informative and found), informative, mixture, evidence, structure, float(error)
-    )
+    strangers = _strangers(joint, labels)
+    seen = Gate(False, informative, mixture, evidence, structure, float(error), strangers)
+    found = seen.unstructured or structure - DEVIATIONS * error > STRUCTURE or strangers > 0
+    return seen._replace(open=bool(informative and found))
+
+
+def _strangers(joint: Float64[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"]) -> float:
+    """The share of samples that are of no class, 0 where it is no more than a few."""
+    likeliest = joint.max(axis=1)
+    strange = likeliest < STRANGE * np.median(likeliest)
+    share = float(strange.mean())
+    error = np.sqrt(share * (1 - share) / len(joint))
+    if share - DEVIATIONS * error < STRANGERS:
+        return 0.0
+    agreeing = (joint.argmax(axis=1) == labels)[strange].mean()
+    return share if agreeing < AGREEING else 0.0
 
 
 def tells_labels(

@@ -23,7 +23,8 @@ each other). Afterwards there are
 - `weight`: float32, 0 and up. On average about 1 over the reference set, so the mean over all data is for the
   caller to make 1: divide by it once. With a closed gate each is exactly 1.0;
 - `quality`: the probability that the given label is right;
-- `issue`: whether the label is more likely wrong than right; never with a closed gate;
+- `issue`: whether the label is more likely wrong than right or, where wrong labels follow what is seen in the
+  image and hide where classes overlap, one of those that the views contradict; never with a closed gate;
 - `suggested`, `suggestion_probability`: the most probable class and its probability, of an issue the most
   probable other one;
 - `belief` [n, classes]: the probability of each class;
@@ -48,7 +49,7 @@ from torch import Tensor
 
 from cwerm.algorithms.inputs import Given, as_features, check_whole_number, class_numbers
 from cwerm.algorithms.labels import calibration, network, weights
-from cwerm.algorithms.labels.gate import Gate, check_noise
+from cwerm.algorithms.labels.gate import STRANGE, Gate, check_noise
 from cwerm.algorithms.labels.judgement import Judgement
 from cwerm.algorithms.labels.marks import row_marks
 from cwerm.algorithms.labels.probabilities import as_probabilities
@@ -60,6 +61,7 @@ from cwerm.algorithms.labels.transitions import (
     posterior,
     shrunk,
 )
+from cwerm.algorithms.labels.trusted import TrustedHead
 from cwerm.algorithms.labels.views import Views, neighbours_for
 from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 
@@ -144,20 +146,24 @@ class LabelPosterior:
         """Fit the views to the given labels, then to what is believed of them, while that pays."""
         truth = np.eye(self.num_classes, dtype=np.float32)[np.concatenate([labels, known])]
         m = len(labels)
-        joint, beliefs, predicted = self._fit_views(truth, m, chances)
-        self.gate: Gate = check_noise(predicted, beliefs, labels)
-        self.transitions = shrunk(anchor_counts(beliefs, labels))
+        self.head = None
+        if len(known) and self.reference is not None:
+            vectors = self.reference.vectors[m:]
+            self.head = TrustedHead.fit(vectors, known, self.num_classes)
+        joint, unseen, predicted = self._fit_views(truth, m, chances)
+        self.gate: Gate = check_noise(predicted, unseen, labels)
+        self.transitions = shrunk(anchor_counts(normalised(unseen), labels))
         for number in range(ROUNDS if self.gate.open and self.reference is not None else 0):
-            before = self.views, self.transitions, joint, beliefs
+            before = self.views, self.transitions, joint, unseen
             targets = truth.copy()
             targets[:m] = posterior(normalised(joint), labels, self.transitions)
             score = self._score(joint, labels)
-            joint, beliefs, _ = self._fit_views(targets, m, chances)
-            self.transitions = shrunk(anchor_counts(beliefs, labels))
+            joint, unseen, _ = self._fit_views(targets, m, chances)
+            self.transitions = shrunk(anchor_counts(normalised(unseen), labels))
             if number > 0 and self._score(joint, labels) <= score:
-                self.views, self.transitions, joint, beliefs = before
+                self.views, self.transitions, joint, unseen = before
                 break
-        self._settle(joint, beliefs, labels)
+        self._settle(joint, unseen, labels)
 
     def _fit_views(
         self,
@@ -167,15 +173,15 @@ class LabelPosterior:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fit the views to targets; three times [m, classes] of the reference set.
 
-        What they say, not of sum 1; beliefs without having seen the sample at all; the network's part in
+        What they say, not of sum 1; the same without having seen the sample at all; the network's part in
         that.
         """
         if self.reference is None:
             assert chances is not None
             return chances, chances, chances
-        self.views = Views(self.reference, targets, self.seed)
+        self.views = Views(self.reference, targets, self.seed, self.head)
         joint, unseen, predicted = self.views.of_reference(m, chances)
-        return joint, normalised(unseen), predicted
+        return joint, unseen, predicted
 
     def _score(
         self, joint: Float64[np.ndarray, "m classes"], labels: Int64[np.ndarray, " m"]
@@ -186,14 +192,16 @@ class LabelPosterior:
     def _settle(
         self,
         joint: Float64[np.ndarray, "m classes"],
-        beliefs: Float64[np.ndarray, "m classes"],
+        unseen: Float64[np.ndarray, "m classes"],
         labels: Int64[np.ndarray, " m"],
     ) -> None:
         """Noise rate, calibration and weights, from what is said of the reference set."""
         m = len(labels)
-        self.stranger = STRANGER * float(np.median(joint.max(axis=1)))
-        self.priors = posterior(beliefs, labels, self.transitions).mean(axis=0)
-        self.noise_rate = anchor_rate(self.transitions, self.priors)
+        level = STRANGER if self.gate.strangers == 0 else 2 * STRANGE
+        self.stranger = level * float(np.median(joint.max(axis=1)))
+        self.priors = posterior(normalised(unseen), labels, self.transitions).mean(axis=0)
+        strangers = self.gate.strangers
+        self.noise_rate = anchor_rate(self.transitions, self.priors) * (1 - strangers) + strangers
         spread = 1.645 * np.sqrt(self.noise_rate * (1 - self.noise_rate) / max(1, 0.2 * m)) + 0.02
         low = self.noise_rate - spread if self.gate.open else 0.0
         self.noise_rate_interval = (max(0.0, float(low)), min(1.0, float(self.noise_rate + spread)))
@@ -201,6 +209,11 @@ class LabelPosterior:
         given = found[np.arange(m), labels]
         self.shift = calibration.fit_shift(given, SLOPE, self.noise_rate)
         quality = calibration.calibrated(given, SLOPE, self.shift)
+        self.doubt = DOUBT
+        if self.gate.open and not (self.gate.unstructured or self.gate.strangers):
+            # noise that follows the image hides where classes overlap: all that the views contradict
+            contradicted = (unseen.argmax(axis=1) != labels).mean()
+            self.doubt = max(DOUBT, float(np.quantile(quality, contradicted)))
         self.border, rescued = weights.borders(quality, labels, self.num_classes)
         raw = weights.raw_weights(quality, labels, self.border)
         self.scale = weights.class_scales(raw, labels, self.priors)
@@ -282,7 +295,7 @@ class LabelPosterior:
         issue = np.zeros(len(labels), bool)
         if self.gate.open:
             weight = weights.raw_weights(quality, labels, self.border) * self.scale[labels]
-            issue = quality < DOUBT
+            issue = quality < self.doubt
         suggested = np.where(issue, other, belief.argmax(axis=1))
         return Judgement(
             weight.astype(np.float32),
@@ -304,7 +317,7 @@ class LabelPosterior:
             "scale": self.scale,
             "gate": np.array([float(value) for value in self.gate]),
             "rate": np.array([self.noise_rate, *self.noise_rate_interval]),
-            "shift": np.array([self.shift, self.stranger]),
+            "shift": np.array([self.shift, self.stranger, self.doubt]),
             "warnings": np.frombuffer("\n".join(self.warnings).encode(), np.uint8).copy(),
         }
         state = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in plain.items()}
@@ -323,7 +336,7 @@ class LabelPosterior:
         made.gate = Gate(bool(opened), bool(informative), *seen)
         made.noise_rate, *interval = state["rate"].tolist()
         made.noise_rate_interval = (interval[0], interval[1])
-        made.shift, made.stranger = state["shift"].tolist()
+        made.shift, made.stranger, made.doubt = state["shift"].tolist()
         made.warnings = tuple(state["warnings"].numpy().tobytes().decode().splitlines())
         made.reference = None
         parts: dict[str, dict[str, Tensor]] = {"reference": {}, "views": {}}

@@ -31,7 +31,7 @@ class LabelErrors:
         quality: the probability that the given label is right, 0 to 1.
         suggested_label: the most probable class, of an issue the most probable other one; as the labels.
         suggestion_probability: its probability.
-        is_issue: whether the given label is more likely wrong than right.
+        is_issue: whether the label should be looked at: see `Judgement`.
         belief: [n, classes], the probability of each class.
         weight: for training; 0 and up, of mean 1.
         noise_rate: the share of wrong labels, and `noise_rate_interval` where it is with 90% probability.

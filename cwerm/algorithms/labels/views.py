@@ -13,11 +13,12 @@ from torch import Tensor
 
 from cwerm.algorithms.labels import network, ridge
 from cwerm.algorithms.labels.reference import FOLDS, Reference
+from cwerm.algorithms.labels.trusted import TrustedHead
 
 __all__ = ["Views", "neighbours_for", "product", "shares"]
 
 NEIGHBOURS, LEAST_NEIGHBOURS = 20, 5
-SHARE_FLOOR, NETWORK_FLOOR, LINEAR_FLOOR, GIVEN_FLOOR = 0.02, 0.001, 0.02, 0.001
+SHARE_FLOOR, NETWORK_FLOOR, LINEAR_FLOOR, OTHER_FLOOR = 0.02, 0.001, 0.02, 0.01
 
 Joint = Float64[np.ndarray, "n classes"]
 
@@ -41,20 +42,27 @@ def shares(
     return np.where(number > 0, total / np.maximum(number, 1), 1 / targets.shape[1])
 
 
-def product(share: Joint, predicted: Joint, linear: Joint, chances: Joint | None) -> Joint:
+def product(share: Joint, predicted: Joint, linear: Joint, *others: Joint | None) -> Joint:
     """How likely each class is in all views; small for all classes where the views do not agree on any."""
     joint = (share + SHARE_FLOOR) * (predicted + NETWORK_FLOOR)
     joint *= np.maximum(linear, 0) + LINEAR_FLOOR
-    return joint if chances is None else joint * (chances + GIVEN_FLOOR)
+    for other in others:
+        if other is not None:
+            joint *= other + OTHER_FLOOR
+    return joint
 
 
 class Views:
     """All views, fitted to targets [all, classes] of the reference set and the trusted samples."""
 
     def __init__(
-        self, reference: Reference, targets: Float32[np.ndarray, "all classes"], seed: int
+        self,
+        reference: Reference,
+        targets: Float32[np.ndarray, "all classes"],
+        seed: int,
+        head: TrustedHead | None,
     ) -> None:
-        self.reference, self.targets = reference, targets
+        self.reference, self.targets, self.head = reference, targets, head
         vectors, fold = reference.vectors, reference.fold
         everything = np.arange(len(fold))
         parts = [everything]
@@ -78,7 +86,11 @@ class Views:
         fold. `rows` says which sample of the reference set each is, -1 for none.
         """
         predicted, linear = self._predict(vectors, which), self._linear(vectors, which, rows)
-        return product(shares(self.targets, near), predicted, linear, chances)
+        share, trusted = shares(self.targets, near), self._trusted(vectors)
+        return product(share, predicted, linear, chances, trusted)
+
+    def _trusted(self, vectors: Float32[np.ndarray, "n d"]) -> Joint | None:
+        return None if self.head is None else self.head.predict(vectors)
 
     def of_reference(self, m: int, chances: Joint | None) -> tuple[Joint, Joint, Joint]:
         """What they say of the reference set; the same by networks that have not seen the sample.
@@ -91,11 +103,12 @@ class Views:
             shares(self.targets, reference.near[:m]),
             self._linear(vectors, which, rows),
         )
+        others = chances, self._trusted(vectors)
         seen = self._predict(vectors, which)
         unseen = self._predict(vectors, 1 + reference.fold[:m])
         return (
-            product(share, seen, linear, chances),
-            product(share, unseen, linear, chances),
+            product(share, seen, linear, *others),
+            product(share, unseen, linear, *others),
             unseen,
         )
 
@@ -130,6 +143,8 @@ class Views:
         for number, made in enumerate(self.networks):
             state |= {f"network.{number}.{i}": layer for i, layer in enumerate(made)}
             state[f"ridge.{number}"] = torch.from_numpy(self.ridges[number].copy())
+        if self.head is not None:
+            state |= {f"head.{name}": tensor for name, tensor in self.head.state().items()}
         return state
 
     @classmethod
@@ -137,6 +152,8 @@ class Views:
         """Those that gave `state`."""
         made = cls.__new__(cls)
         made.reference, made.targets = reference, state["targets"].numpy()
+        head = {name[5:]: tensor for name, tensor in state.items() if name.startswith("head.")}
+        made.head = TrustedHead.from_state(head) if head else None
         made.networks, made.ridges = [], []
         for number in range(1 + FOLDS):
             a, b, c, d = (state[f"network.{number}.{i}"] for i in range(4))
