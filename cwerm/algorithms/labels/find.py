@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
+from scipy.sparse import csr_array, issparse, vstack
 
 from cwerm.algorithms.inputs import (
     Given,
@@ -24,7 +25,8 @@ __all__ = ["find_label_errors", "reference_rows"]
 
 REFERENCE = 20_000
 LEAST_OF_CLASS = 50
-ROWS = 8192
+ROWS, ELEMENTS = 8192, 1 << 20  # judged at a time, and beliefs of these
+DENSE_CLASSES, KEPT_CLASSES = 1000, 20  # with more classes, the most probable ones are kept
 
 
 def find_label_errors(
@@ -133,9 +135,9 @@ def _judge(
 ) -> Judgement:
     place = np.full(len(codes), -1)
     place[rows] = np.arange(len(rows))
-    parts = []
-    for start in range(0, len(codes), ROWS):
-        block = slice(start, start + ROWS)
+    parts, size = [], max(256, min(ROWS, ELEMENTS // posterior.num_classes))
+    for start in range(0, len(codes), size):
+        block = slice(start, start + size)
         parts.append(
             posterior.judge(
                 None if vectors is None else vectors[block],
@@ -145,7 +147,20 @@ def _judge(
                 groups=None if groups is None else groups[block],
             )
         )
-    return Judgement(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        if posterior.num_classes > DENSE_CLASSES:
+            parts[-1] = parts[-1]._replace(belief=_largest(parts[-1].belief))
+    columns = dict(zip(Judgement._fields, zip(*parts, strict=True), strict=True))
+    belief = columns.pop("belief")
+    together = vstack(belief, "csr") if issparse(belief[0]) else np.concatenate(belief)
+    return Judgement(belief=together, **{name: np.concatenate(c) for name, c in columns.items()})
+
+
+def _largest(belief: Float32[np.ndarray, "n classes"]) -> csr_array:
+    """The most probable classes of each sample alone, in a sparse matrix."""
+    kept = np.sort(np.argpartition(-belief, KEPT_CLASSES, axis=1)[:, :KEPT_CLASSES], axis=1)
+    values = np.take_along_axis(belief, kept, axis=1)
+    starts = np.arange(0, kept.size + 1, KEPT_CLASSES)
+    return csr_array((values.ravel(), kept.ravel(), starts), shape=belief.shape)
 
 
 def _duplicate_groups(

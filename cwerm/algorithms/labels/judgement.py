@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -18,5 +18,7 @@ class Judgement(NamedTuple):
     issue: Bool[np.ndarray, "n"]
     suggested: Int64[np.ndarray, "n"]
     suggestion_probability: Float32[np.ndarray, "n"]
-    belief: Float32[np.ndarray, "n classes"]
+    belief: (
+        Any  # float32 [n, classes]; of `find_label_errors` with over 1,000 classes a sparse matrix
+    )
     duplicate_of: Int64[np.ndarray, "n"]

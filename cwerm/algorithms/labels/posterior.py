@@ -68,7 +68,7 @@ from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 __all__ = ["LabelPosterior"]
 
 ROUNDS = 2
-SLOPE = 1.0
+SLOPE = 0.7  # the views are multiplied as if they were independent, which makes them too sure
 STRANGER = 0.02  # of how likely the likeliest class of a usual sample is
 DOUBT = 0.5
 

@@ -32,7 +32,8 @@ class LabelErrors:
         suggested_label: the most probable class, of an issue the most probable other one; as the labels.
         suggestion_probability: its probability.
         is_issue: whether the label should be looked at: see `Judgement`.
-        belief: [n, classes], the probability of each class.
+        belief: [n, classes], the probability of each class; with over 1,000 classes a SciPy sparse array
+        of the 20 most probable ones.
         weight: for training; 0 and up, of mean 1.
         noise_rate: the share of wrong labels, and `noise_rate_interval` where it is with 90% probability.
         transitions: [classes, classes], the probability of each given label (column) by class (row).
@@ -47,7 +48,7 @@ class LabelErrors:
     suggested_label: Shaped[np.ndarray, " n"]
     suggestion_probability: Float32[np.ndarray, " n"]
     is_issue: Bool[np.ndarray, " n"]
-    belief: Float32[np.ndarray, "n classes"]
+    belief: Any
     weight: Float[np.ndarray, " n"]
     noise_rate: float
     noise_rate_interval: tuple[float, float]

@@ -165,6 +165,17 @@ def test_a_reference_set_judges_the_rest(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.weight.mean() == pytest.approx(1, abs=1e-6)
 
 
+def test_of_many_classes_the_most_probable_are_kept(
+    monkeypatch: pytest.MonkeyPatch, found: LabelErrors
+) -> None:
+    monkeypatch.setattr(find, "DENSE_CLASSES", 3)
+    monkeypatch.setattr(find, "KEPT_CLASSES", 2)
+    result = cwerm.find_label_errors(FEATURES, LABELS)
+    dense = result.belief.toarray()
+    assert ((dense > 0).sum(axis=1) == 2).all()
+    np.testing.assert_allclose(dense.max(axis=1), found.belief.max(axis=1))
+
+
 def test_the_reference_set_keeps_small_classes() -> None:
     codes = np.repeat([0, 1, 2], [60_000, 30, 1])
     rows = find.reference_rows(codes, 0)
