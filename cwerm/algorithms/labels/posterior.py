@@ -57,11 +57,12 @@ from cwerm.algorithms.labels.reference import Reference
 from cwerm.algorithms.labels.transitions import (
     anchor_counts,
     anchor_rate,
+    expected,
     normalised,
     posterior,
     shrunk,
 )
-from cwerm.algorithms.labels.trusted import TrustedHead
+from cwerm.algorithms.labels.trusted import TrustedHead, best_power
 from cwerm.algorithms.labels.views import Views, neighbours_for
 from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 
@@ -150,38 +151,47 @@ class LabelPosterior:
         if len(known) and self.reference is not None:
             vectors = self.reference.vectors[m:]
             self.head = TrustedHead.fit(vectors, known, self.num_classes)
-        joint, unseen, predicted = self._fit_views(truth, m, chances)
-        self.gate: Gate = check_noise(predicted, unseen, labels)
-        self.transitions = shrunk(anchor_counts(normalised(unseen), labels))
+        joint, unseen, predicted = self._fit_views(truth, chances)
+        self.gate: Gate = check_noise(predicted[:m], unseen[:m], labels)
+        self.transitions = shrunk(anchor_counts(normalised(unseen[:m]), labels))
         for number in range(ROUNDS if self.gate.open and self.reference is not None else 0):
             before = self.views, self.transitions, joint, unseen
             targets = truth.copy()
-            targets[:m] = posterior(normalised(joint), labels, self.transitions)
-            score = self._score(joint, labels)
-            joint, unseen, _ = self._fit_views(targets, m, chances)
-            self.transitions = shrunk(anchor_counts(normalised(unseen), labels))
-            if number > 0 and self._score(joint, labels) <= score:
+            targets[:m] = posterior(normalised(joint[:m]), labels, self.transitions)
+            score = self._score(joint[:m], labels)
+            joint, unseen, _ = self._fit_views(targets, chances)
+            self.transitions = shrunk(anchor_counts(normalised(unseen[:m]), labels))
+            if number > 0 and self._score(joint[:m], labels) <= score:
                 self.views, self.transitions, joint, unseen = before
                 break
-        self._settle(joint, unseen, labels)
+        self._calibrate(unseen, labels, known)
+        self._settle(joint[:m], unseen[:m], labels)
 
     def _fit_views(
         self,
         targets: Float32[np.ndarray, "all classes"],
-        m: int,
         chances: Float64[np.ndarray, "m classes"] | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Fit the views to targets; three times [m, classes] of the reference set.
-
-        What they say, not of sum 1; the same without having seen the sample at all; the network's part in
-        that.
-        """
+        """Fit the views to targets; see `Views.of_reference` for what comes back."""
         if self.reference is None:
             assert chances is not None
             return chances, chances, chances
         self.views = Views(self.reference, targets, self.seed, self.head)
-        joint, unseen, predicted = self.views.of_reference(m, chances)
-        return joint, unseen, predicted
+        return self.views.of_reference(chances)
+
+    def _calibrate(
+        self,
+        unseen: Float64[np.ndarray, "all classes"],
+        labels: Int64[np.ndarray, " m"],
+        known: Int64[np.ndarray, " t"],
+    ) -> None:
+        """The classes' shares; with trusted samples, T and they by beliefs that these calibrate."""
+        m = len(labels)
+        beliefs = normalised(unseen[:m])
+        if len(unseen) > m:
+            beliefs = normalised(beliefs ** best_power(unseen[m:], known))
+            self.transitions = shrunk(expected(beliefs, labels, self.transitions))
+        self.priors = posterior(beliefs, labels, self.transitions).mean(axis=0)
 
     def _score(
         self, joint: Float64[np.ndarray, "m classes"], labels: Int64[np.ndarray, " m"]
@@ -199,7 +209,6 @@ class LabelPosterior:
         m = len(labels)
         level = STRANGER if self.gate.strangers == 0 else 2 * STRANGE
         self.stranger = level * float(np.median(joint.max(axis=1)))
-        self.priors = posterior(normalised(unseen), labels, self.transitions).mean(axis=0)
         strangers = self.gate.strangers
         self.noise_rate = anchor_rate(self.transitions, self.priors) * (1 - strangers) + strangers
         spread = 1.645 * np.sqrt(self.noise_rate * (1 - self.noise_rate) / max(1, 0.2 * m)) + 0.02

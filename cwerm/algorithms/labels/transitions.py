@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from scipy.special import gammaln
 
-__all__ = ["anchor_counts", "anchor_rate", "normalised", "posterior", "shrunk"]
+__all__ = ["anchor_counts", "anchor_rate", "expected", "normalised", "posterior", "shrunk"]
 
 SHARE = 0.2  # of the samples believed to be of a class, the surest, are its anchors
 LEAST = 10
+STEPS, STEP, LEAST_COUNT = 200, 1e-5, 0.5
 STRENGTHS = np.geomspace(0.5, 2000, 25)  # of priors, in samples
 
 
@@ -64,6 +65,26 @@ def shrunk(
     transitions = np.diag(1 - rates)
     transitions[others] = (rates[:, None] * which).ravel()
     return transitions
+
+
+def expected(
+    beliefs: Float64[np.ndarray, "n classes"],
+    labels: Int64[np.ndarray, " n"],
+    start: Float64[np.ndarray, "classes classes"],
+) -> Float64[np.ndarray, "classes classes"]:
+    """How many samples of each class (row) are expected to carry each label, at the likeliest T.
+
+    By EM, given calibrated beliefs p(class | features) that do not know the labels (Patrini et al. 2017).
+    With beliefs too soft or too sharp it finds far too much or too little noise.
+    """
+    one_hot, transitions = np.eye(beliefs.shape[1])[labels], start
+    for _ in range(STEPS):
+        counts = posterior(beliefs, labels, transitions).T @ one_hot
+        updated = normalised(counts + LEAST_COUNT * start)
+        if np.abs(updated - transitions).max() < STEP:
+            break
+        transitions = updated
+    return counts
 
 
 def _evidence(

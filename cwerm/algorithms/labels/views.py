@@ -92,23 +92,27 @@ class Views:
     def _trusted(self, vectors: Float32[np.ndarray, "n d"]) -> Joint | None:
         return None if self.head is None else self.head.predict(vectors)
 
-    def of_reference(self, m: int, chances: Joint | None) -> tuple[Joint, Joint, Joint]:
-        """What they say of the reference set; the same by networks that have not seen the sample.
+    def of_reference(self, chances: Joint | None) -> tuple[Joint, Joint, Joint]:
+        """What they say of the reference set and the trusted samples; the same without having seen the
+        sample.
 
-        And these networks' part in that.
+        And the network's part in that. `chances` are of the reference set alone.
         """
-        reference, rows = self.reference, np.arange(m)
-        vectors, which = reference.vectors[:m], reference.network[:m]
-        share, linear = (
-            shares(self.targets, reference.near[:m]),
-            self._linear(vectors, which, rows),
-        )
-        others = chances, self._trusted(vectors)
+        reference = self.reference
+        vectors, which, rows = reference.vectors, reference.network, np.arange(len(reference.group))
+        share = shares(self.targets, reference.near)
+        linear = self._linear(vectors, which, rows)
+        trusted = self._trusted(vectors)
+        if self.head is not None and trusted is not None and self.head.own is not None:
+            trusted[len(rows) - len(self.head.own) :] = self.head.own
+        if chances is not None:
+            none = np.ones((len(rows) - len(chances), chances.shape[1]))
+            chances = np.concatenate([chances, none])
         seen = self._predict(vectors, which)
-        unseen = self._predict(vectors, 1 + reference.fold[:m])
+        unseen = self._predict(vectors, 1 + reference.fold)
         return (
-            product(share, seen, linear, *others),
-            product(share, unseen, linear, *others),
+            product(share, seen, linear, chances, trusted),
+            product(share, unseen, linear, chances, trusted),
             unseen,
         )
 
