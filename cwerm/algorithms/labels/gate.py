@@ -1,6 +1,6 @@
 """Are there wrong labels at all? Told from overlapping classes, which look much alike.
 
-Three signs, each of which opens the gate:
+Four signs, each of which opens the gate:
 
 - noise without structure: the given labels are more likely under held-out predictions mixed with a share
   of labels drawn anew than under any sharper or softer version of the predictions. Overlap needs no such
@@ -30,6 +30,7 @@ LEAST_MIXTURE = 0.015
 STRUCTURE = 0.047  # more than a network that was never trained shows on clean labels
 DEVIATIONS = 2.33  # 1%
 SURE, LESS_SURE, SLOPE = 0.2, 0.5, 0.5
+CERTAIN, LEAST_CERTAIN, CONTRADICTED = 0.99, 100, 0.035
 STRANGE = 0.05  # of how likely the likeliest class of a usual sample is
 STRANGERS, AGREEING = 0.03, 0.35
 
@@ -43,6 +44,7 @@ class Gate(NamedTuple):
     evidence: float
     structure: float
     structure_error: float
+    contradicted: float
     strangers: float
 
     @property
@@ -65,9 +67,29 @@ def check_noise(
     structure = sure - SLOPE * max(0.0, less_sure - sure)
     error = np.sqrt(max(sure, 1 / number) * (1 - min(sure, 1 - 1 / number)) / number)
     strangers = _strangers(joint, labels)
-    seen = Gate(False, informative, mixture, evidence, structure, float(error), strangers)
-    found = seen.unstructured or structure - DEVIATIONS * error > STRUCTURE or strangers > 0
+    contradicted = _contradicted(beliefs, labels)
+    seen = Gate(
+        False, informative, mixture, evidence, structure, float(error), contradicted, strangers
+    )
+    found = (
+        seen.unstructured
+        or structure - DEVIATIONS * error > STRUCTURE
+        or contradicted > CONTRADICTED
+        or strangers > 0
+    )
     return seen._replace(open=bool(informative and found))
+
+
+def _contradicted(
+    beliefs: Float64[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"]
+) -> float:
+    """The share of other labels, at least, among samples that are believed certain; 0 if these are few."""
+    certain = beliefs.max(axis=1) > CERTAIN
+    number = int(certain.sum())
+    if number < LEAST_CERTAIN:
+        return 0.0
+    share = (beliefs.argmax(axis=1) != labels)[certain].mean()
+    return float(max(0.0, share - DEVIATIONS * np.sqrt(share * (1 - share) / number)))
 
 
 def _strangers(joint: Float64[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"]) -> float:
