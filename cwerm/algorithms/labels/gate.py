@@ -5,7 +5,9 @@ Four signs, each of which opens the gate:
 - noise without structure: the given labels are more likely under held-out predictions mixed with a share
   of labels drawn anew than under any sharper or softer version of the predictions. Overlap needs no such
   share;
-- noise with structure: samples whose class is beyond doubt carry other labels, more than chance and the
+- noise among the certain: of samples believed to be of one class with over 99%, more carry another label than
+  overlap leaves there;
+- noise with structure: of each class, the samples that are surest carry other labels, more than chance and
   overlap (which fades among the surest: the slope from less sure ones is taken off) explain;
 - strangers: samples of which the views agree on no class, with labels that look drawn at random.
 
@@ -30,7 +32,11 @@ LEAST_MIXTURE = 0.015
 STRUCTURE = 0.047  # more than a network that was never trained shows on clean labels
 DEVIATIONS = 2.33  # 1%
 SURE, LESS_SURE, SLOPE = 0.2, 0.5, 0.5
-CERTAIN, LEAST_CERTAIN, CONTRADICTED = 0.99, 100, 0.035
+CERTAIN, LEAST_CERTAIN, CONTRADICTED = (
+    0.99,
+    100,
+    0.035,
+)  # clean labels show up to 3%, of images that look like another class
 STRANGE = 0.05  # of how likely the likeliest class of a usual sample is
 STRANGERS, AGREEING = 0.03, 0.35
 
