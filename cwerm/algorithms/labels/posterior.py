@@ -63,7 +63,7 @@ from cwerm.algorithms.labels.transitions import (
     shrunk,
 )
 from cwerm.algorithms.labels.trusted import TrustedHead, best_power
-from cwerm.algorithms.labels.views import Views, neighbours_for
+from cwerm.algorithms.labels.views import OfReference, Views, neighbours_for
 from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 
 __all__ = ["LabelPosterior"]
@@ -71,7 +71,7 @@ __all__ = ["LabelPosterior"]
 ROUNDS = 2
 SLOPE = 0.7  # the views are multiplied as if they were independent, which makes them too sure
 STRANGER = 0.02  # of how likely the likeliest class of a usual sample is
-DOUBT = 0.5
+DOUBT, HIDDEN = 0.5, 1.5
 
 
 class LabelPosterior:
@@ -151,31 +151,30 @@ class LabelPosterior:
         if len(known) and self.reference is not None:
             vectors = self.reference.vectors[m:]
             self.head = TrustedHead.fit(vectors, known, self.num_classes)
-        joint, unseen, predicted = self._fit_views(truth, chances)
-        self.gate: Gate = check_noise(predicted[:m], unseen[:m], labels)
-        self.transitions = shrunk(anchor_counts(normalised(unseen[:m]), labels))
+        said = self._fit_views(truth, chances)
+        self.gate: Gate = check_noise(said.predicted[:m], said.plain[:m], labels)
+        self.transitions = shrunk(anchor_counts(normalised(said.unseen[:m]), labels))
         for number in range(ROUNDS if self.gate.open and self.reference is not None else 0):
-            before = self.views, self.transitions, joint, unseen
+            before = self.views, self.transitions, said
             targets = truth.copy()
-            targets[:m] = posterior(normalised(joint[:m]), labels, self.transitions)
-            score = self._score(joint[:m], labels)
-            joint, unseen, _ = self._fit_views(targets, chances)
-            self.transitions = shrunk(anchor_counts(normalised(unseen[:m]), labels))
-            if number > 0 and self._score(joint[:m], labels) <= score:
-                self.views, self.transitions, joint, unseen = before
+            targets[:m] = posterior(normalised(said.seen[:m]), labels, self.transitions)
+            score = self._score(said.seen[:m], labels)
+            said = self._fit_views(targets, chances)
+            self.transitions = shrunk(anchor_counts(normalised(said.unseen[:m]), labels))
+            if number > 0 and self._score(said.seen[:m], labels) <= score:
+                self.views, self.transitions, said = before
                 break
-        self._calibrate(unseen, labels, known)
-        self._settle(joint[:m], unseen[:m], labels)
+        self._calibrate(said.unseen, labels, known)
+        self._settle(said.seen[:m], said.unseen[:m], labels)
 
     def _fit_views(
         self,
         targets: Float32[np.ndarray, "all classes"],
         chances: Float64[np.ndarray, "m classes"] | None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Fit the views to targets; see `Views.of_reference` for what comes back."""
+    ) -> OfReference:
         if self.reference is None:
             assert chances is not None
-            return chances, chances, chances
+            return OfReference(chances, chances, chances, chances)
         self.views = Views(self.reference, targets, self.seed, self.head)
         return self.views.of_reference(chances)
 
@@ -222,7 +221,8 @@ class LabelPosterior:
         if self.gate.open and not (self.gate.unstructured or self.gate.strangers):
             # noise that follows the image hides where classes overlap: all that the views contradict
             contradicted = (unseen.argmax(axis=1) != labels).mean()
-            self.doubt = max(DOUBT, float(np.quantile(quality, contradicted)))
+            if contradicted > HIDDEN * self.noise_rate:
+                self.doubt = max(DOUBT, float(np.quantile(quality, contradicted)))
         self.border, rescued = weights.borders(quality, labels, self.num_classes)
         raw = weights.raw_weights(quality, labels, self.border)
         self.scale = weights.class_scales(raw, labels, self.priors)

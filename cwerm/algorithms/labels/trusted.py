@@ -12,7 +12,8 @@ from cwerm.algorithms.labels import ridge
 __all__ = ["TrustedHead", "best_power"]
 
 USUAL_POWER, POWER_SPREAD = 0.45, 0.2
-WEIGHT = 0.5  # a view of few samples counts half
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+FLOOR = 0.01
 POWERS = np.geomspace(0.1, 2, 40)
 SHARPNESS = np.concatenate([[0.0], np.geomspace(0.5, 50, 30)])
 
@@ -26,8 +27,10 @@ class TrustedHead:
         coefficients: Float64[np.ndarray, "inputs classes"],
         sharpness: float,
         own: Float64[np.ndarray, "t classes"] | None = None,
+        labels: Int64[np.ndarray, " t"] | None = None,
     ) -> None:
-        self.coefficients, self.sharpness, self.own = coefficients, sharpness, own
+        self.coefficients, self.sharpness = coefficients, sharpness
+        self.own, self.labels = own, labels
 
     @classmethod
     def fit(
@@ -43,11 +46,21 @@ class TrustedHead:
         unseen = (ridge.predict(coefficients, vectors) - part * targets) / (1 - part)
         rows = np.arange(len(labels))
         best = max(SHARPNESS, key=lambda s: np.log(_softmax(s * unseen)[rows, labels]).sum())
-        return cls(coefficients, float(best), _softmax(WEIGHT * best * unseen))
+        return cls(coefficients, float(best), _softmax(best * unseen), labels)
 
     def predict(self, vectors: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, "n classes"]:
-        """p(class | features), softened, as it comes from few samples."""
-        return _softmax(WEIGHT * self.sharpness * ridge.predict(self.coefficients, vectors))
+        """p(class | features)."""
+        return _softmax(self.sharpness * ridge.predict(self.coefficients, vectors))
+
+    def weight_beside(self, joint: Float64[np.ndarray, "t classes"]) -> float:
+        """How much the head counts beside what other views say of the trusted samples, 0 to 1.
+
+        The weight with which their labels are likeliest; `own` is fair, as each sample was left out.
+        """
+        assert self.own is not None
+        assert self.labels is not None
+        own, labels = self.own + FLOOR, self.labels
+        return max(WEIGHTS, key=lambda w: _best_score(joint * own**w, labels)[0])
 
     def state(self) -> dict[str, Tensor]:
         """What `from_state` needs."""
@@ -67,13 +80,20 @@ def best_power(joint: Float64[np.ndarray, "t classes"], labels: Int64[np.ndarray
 
     Near to what is usual where there are few of them.
     """
+    return _best_score(joint, labels)[1]
+
+
+def _best_score(
+    joint: Float64[np.ndarray, "t classes"], labels: Int64[np.ndarray, " t"]
+) -> tuple[float, float]:
+    """The largest penalised log-likelihood, and the power it has."""
     logarithms, rows = np.log(joint), np.arange(len(labels))
 
     def score(power: float) -> float:
         surprise = (np.log(power / USUAL_POWER) / POWER_SPREAD) ** 2 / 2
         return float(np.log(_softmax(power * logarithms)[rows, labels]).sum() - surprise)
 
-    return float(max(POWERS, key=score))
+    return max((score(float(power)), float(power)) for power in POWERS)
 
 
 def _softmax(logits: Float64[np.ndarray, "n classes"]) -> Float64[np.ndarray, "n classes"]:

@@ -6,6 +6,8 @@ regression and, where a user has them, probabilities of a model of their own.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
@@ -13,12 +15,13 @@ from torch import Tensor
 
 from cwerm.algorithms.labels import network, ridge
 from cwerm.algorithms.labels.reference import FOLDS, Reference
+from cwerm.algorithms.labels.trusted import FLOOR as HEAD_FLOOR
 from cwerm.algorithms.labels.trusted import TrustedHead
 
-__all__ = ["Views", "neighbours_for", "product", "shares"]
+__all__ = ["OfReference", "Views", "neighbours_for", "product", "shares"]
 
 NEIGHBOURS, LEAST_NEIGHBOURS = 20, 5
-SHARE_FLOOR, NETWORK_FLOOR, LINEAR_FLOOR, OTHER_FLOOR = 0.02, 0.001, 0.02, 0.01
+SHARE_FLOOR, NETWORK_FLOOR, LINEAR_FLOOR, GIVEN_FLOOR = 0.02, 0.001, 0.02, 0.01
 
 Joint = Float64[np.ndarray, "n classes"]
 
@@ -42,14 +45,24 @@ def shares(
     return np.where(number > 0, total / np.maximum(number, 1), 1 / targets.shape[1])
 
 
-def product(share: Joint, predicted: Joint, linear: Joint, *others: Joint | None) -> Joint:
+def product(share: Joint, predicted: Joint, linear: Joint, chances: Joint | None) -> Joint:
     """How likely each class is in all views; small for all classes where the views do not agree on any."""
     joint = (share + SHARE_FLOOR) * (predicted + NETWORK_FLOOR)
     joint *= np.maximum(linear, 0) + LINEAR_FLOOR
-    for other in others:
-        if other is not None:
-            joint *= other + OTHER_FLOOR
-    return joint
+    return joint if chances is None else joint * (chances + GIVEN_FLOOR)
+
+
+class OfReference(NamedTuple):
+    """What is said of the reference set and, after it, the trusted samples: each [all, classes].
+
+    By networks that may have seen the sample; by networks that have not; the latter without what the user's
+    probabilities and the trusted samples say, for the gate; and these networks' predictions alone.
+    """
+
+    seen: Joint
+    unseen: Joint
+    plain: Joint
+    predicted: Joint
 
 
 class Views:
@@ -71,6 +84,7 @@ class Views:
             parts.append(part if len(part) else everything)
         self.networks = [network.train(vectors, targets, seed + i, p) for i, p in enumerate(parts)]
         self.ridges = [ridge.fit_ridge(vectors, targets, part) for part in parts]
+        self.head_weight = 1.0
 
     def joint(
         self,
@@ -86,35 +100,31 @@ class Views:
         fold. `rows` says which sample of the reference set each is, -1 for none.
         """
         predicted, linear = self._predict(vectors, which), self._linear(vectors, which, rows)
-        share, trusted = shares(self.targets, near), self._trusted(vectors)
-        return product(share, predicted, linear, chances, trusted)
+        joint = product(shares(self.targets, near), predicted, linear, chances)
+        if self.head is not None:
+            joint *= (self.head.predict(vectors) + HEAD_FLOOR) ** self.head_weight
+        return joint
 
-    def _trusted(self, vectors: Float32[np.ndarray, "n d"]) -> Joint | None:
-        return None if self.head is None else self.head.predict(vectors)
-
-    def of_reference(self, chances: Joint | None) -> tuple[Joint, Joint, Joint]:
-        """What they say of the reference set and the trusted samples; the same without having seen the
-        sample.
-
-        And the network's part in that. `chances` are of the reference set alone.
-        """
+    def of_reference(self, chances: Joint | None) -> OfReference:
+        """What they say of the reference set and the trusted samples; `chances` are of the former alone."""
         reference = self.reference
         vectors, which, rows = reference.vectors, reference.network, np.arange(len(reference.group))
         share = shares(self.targets, reference.near)
         linear = self._linear(vectors, which, rows)
-        trusted = self._trusted(vectors)
-        if self.head is not None and trusted is not None and self.head.own is not None:
-            trusted[len(rows) - len(self.head.own) :] = self.head.own
         if chances is not None:
             none = np.ones((len(rows) - len(chances), chances.shape[1]))
             chances = np.concatenate([chances, none])
-        seen = self._predict(vectors, which)
-        unseen = self._predict(vectors, 1 + reference.fold)
-        return (
-            product(share, seen, linear, chances, trusted),
-            product(share, unseen, linear, chances, trusted),
-            unseen,
-        )
+        predicted = self._predict(vectors, 1 + reference.fold)
+        seen = product(share, self._predict(vectors, which), linear, chances)
+        plain = product(share, predicted, linear, None)
+        unseen = product(share, predicted, linear, chances)
+        if self.head is not None and self.head.own is not None:
+            start = len(rows) - len(self.head.own)
+            self.head_weight = self.head.weight_beside(unseen[start:])
+            of_head = np.concatenate([self.head.predict(vectors[:start]), self.head.own])
+            for joint in (seen, unseen):
+                joint *= (of_head + HEAD_FLOOR) ** self.head_weight
+        return OfReference(seen, unseen, plain, predicted)
 
     def _predict(
         self, vectors: Float32[np.ndarray, "n d"], which: Int64[np.ndarray, " n"]
@@ -149,6 +159,7 @@ class Views:
             state[f"ridge.{number}"] = torch.from_numpy(self.ridges[number].copy())
         if self.head is not None:
             state |= {f"head.{name}": tensor for name, tensor in self.head.state().items()}
+        state["head_weight"] = torch.tensor(self.head_weight, dtype=torch.float64)
         return state
 
     @classmethod
@@ -158,6 +169,7 @@ class Views:
         made.reference, made.targets = reference, state["targets"].numpy()
         head = {name[5:]: tensor for name, tensor in state.items() if name.startswith("head.")}
         made.head = TrustedHead.from_state(head) if head else None
+        made.head_weight = float(state["head_weight"])
         made.networks, made.ridges = [], []
         for number in range(1 + FOLDS):
             a, b, c, d = (state[f"network.{number}.{i}"] for i in range(4))
