@@ -54,6 +54,15 @@ class Gate(NamedTuple):
     strangers: float
 
     @property
+    def mislabelled(self) -> bool:
+        """Whether there are wrong labels among samples that are of a class."""
+        return (
+            self.unstructured
+            or self.structure - DEVIATIONS * self.structure_error > STRUCTURE
+            or self.contradicted > CONTRADICTED
+        )
+
+    @property
     def unstructured(self) -> bool:
         """Whether labels look drawn from all others alike."""
         return self.evidence > MIXTURE_EVIDENCE and self.mixture > LEAST_MIXTURE
@@ -77,13 +86,7 @@ def check_noise(
     seen = Gate(
         False, informative, mixture, evidence, structure, float(error), contradicted, strangers
     )
-    found = (
-        seen.unstructured
-        or structure - DEVIATIONS * error > STRUCTURE
-        or contradicted > CONTRADICTED
-        or strangers > 0
-    )
-    return seen._replace(open=bool(informative and found))
+    return seen._replace(open=bool(informative and (seen.mislabelled or strangers > 0)))
 
 
 def _contradicted(

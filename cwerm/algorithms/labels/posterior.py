@@ -71,6 +71,7 @@ __all__ = ["LabelPosterior"]
 ROUNDS = 2
 SLOPE = 0.7  # the views are multiplied as if they were independent, which makes them too sure
 STRANGER = 0.02  # of how likely the likeliest class of a usual sample is
+FIRST, MOSTLY = 0.4, 0.6
 DOUBT, HIDDEN = 0.5, 1.5
 
 
@@ -154,7 +155,9 @@ class LabelPosterior:
         said = self._fit_views(truth, chances)
         self.gate: Gate = check_noise(said.predicted[:m], said.plain[:m], labels)
         self.transitions = shrunk(anchor_counts(normalised(said.unseen[:m]), labels))
-        for number in range(ROUNDS if self.gate.open and self.reference is not None else 0):
+        self.noise_rate = self._anchor_rate(said.unseen[:m], labels)
+        again = self.gate.open and self.gate.mislabelled and self.reference is not None
+        for number in range(ROUNDS if again else 0):
             before = self.views, self.transitions, said
             targets = truth.copy()
             targets[:m] = posterior(normalised(said.seen[:m]), labels, self.transitions)
@@ -184,13 +187,32 @@ class LabelPosterior:
         labels: Int64[np.ndarray, " m"],
         known: Int64[np.ndarray, " t"],
     ) -> None:
-        """The classes' shares; with trusted samples, T and they by beliefs that these calibrate."""
+        """The classes' shares and the noise rate; with trusted samples T, too, by beliefs that these
+        calibrate.
+
+        Without, the anchors of the first views, which are of given labels, show more noise than there is, and
+        those of the last, in which beliefs confirm themselves, less: the rate is between. Noise without
+        structure has an estimate of its own.
+        """
         m = len(labels)
         beliefs = normalised(unseen[:m])
         if len(unseen) > m:
             beliefs = normalised(beliefs ** best_power(unseen[m:], known))
             self.transitions = shrunk(expected(beliefs, labels, self.transitions))
         self.priors = posterior(beliefs, labels, self.transitions).mean(axis=0)
+        last = anchor_rate(self.transitions, self.priors)
+        if len(unseen) > m:
+            self.noise_rate = last
+        elif self.gate.unstructured and self.gate.mixture > MOSTLY * last:
+            self.noise_rate = (self.gate.mixture + last) / 2
+        else:
+            self.noise_rate = FIRST * self.noise_rate + (1 - FIRST) * last
+
+    def _anchor_rate(
+        self, unseen: Float64[np.ndarray, "m classes"], labels: Int64[np.ndarray, " m"]
+    ) -> float:
+        priors = posterior(normalised(unseen), labels, self.transitions).mean(axis=0)
+        return anchor_rate(self.transitions, priors)
 
     def _score(
         self, joint: Float64[np.ndarray, "m classes"], labels: Int64[np.ndarray, " m"]
@@ -209,7 +231,7 @@ class LabelPosterior:
         level = STRANGER if self.gate.strangers == 0 else 2 * STRANGE
         self.stranger = level * float(np.median(joint.max(axis=1)))
         strangers = self.gate.strangers
-        self.noise_rate = anchor_rate(self.transitions, self.priors) * (1 - strangers) + strangers
+        self.noise_rate = self.noise_rate * (1 - strangers) + strangers
         spread = 1.645 * np.sqrt(self.noise_rate * (1 - self.noise_rate) / max(1, 0.2 * m)) + 0.02
         low = self.noise_rate - spread if self.gate.open else 0.0
         self.noise_rate_interval = (max(0.0, float(low)), min(1.0, float(self.noise_rate + spread)))
