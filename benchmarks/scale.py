@@ -65,7 +65,7 @@ def _take_step(options: argparse.Namespace) -> None:
         "storage": options.folder,
         "data": {"source": "sample"},  # gives keys alone: the artifacts are made here
         "features": {"weights": "random"},
-        "coreset": {"ratio": CORESET / rows, "meta_per_class": 10},
+        "coreset": {"ratio": CORESET / rows, "meta": "hold_out"},
         "reweight": {"method": "uniform"},
         "broadcast": {"method": options.method, "max_index_bytes": options.max_index_bytes},
     }

@@ -64,8 +64,17 @@ class Job(Section):
 
     @property
     def coreset_method(self) -> str:
-        """The coreset method that runs: some training methods leave no choice."""
-        return FIXED_CORESETS.get(self.method, self.coreset.method)
+        """The coreset method that runs, with ``auto`` resolved; some training methods leave no choice."""
+        chosen = self.coreset.method
+        if chosen == "auto":
+            chosen = "random" if self.reweight_method == "posterior" else "moderate"
+        return FIXED_CORESETS.get(self.method, chosen)
+
+    @property
+    def coreset_ratio(self) -> float | None:
+        """Share of the samples in the coreset; None for a reference set of the posterior's own size."""
+        posterior = self.reweight_method == "posterior" and not self.trains_on_coreset
+        return self.coreset.ratio or (None if posterior else 0.01)
 
     @property
     def reweight_method(self) -> str:
@@ -85,17 +94,15 @@ class Job(Section):
         return AUTO_BROADCAST[self.reweight_method]
 
     @property
-    def balance(self) -> str:
-        """Where weights have mean 1, with ``auto`` resolved."""
-        if self.broadcast.balance != "auto":
-            return self.broadcast.balance
-        return "class" if self.reweight_method == "posterior" else "none"
-
-    @property
     def neighbors(self) -> int:
         """Coreset samples that the broadcast asks for."""
         default = 10 if self.broadcast_method in ("vote", "agreement") else 1
         return self.broadcast.neighbors or default
+
+    @property
+    def has_meta(self) -> bool:
+        """Whether there are samples whose labels are known to be right."""
+        return bool(self.data.trusted) or self.coreset.meta == "hold_out"
 
     @property
     def trains_on_coreset(self) -> bool:

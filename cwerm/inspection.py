@@ -23,6 +23,8 @@ SUFFIXES = (".parquet", ".csv", ".npy")
 def export_weights(run: str, target: Path) -> None:
     """Write the weights to ``target``: .parquet or .csv (all columns), .npy (float32, by id).
 
+    Paths and names of classes stand beside the numbers, the lowest quality first.
+
     Raises:
         UserError: the run has no weights, the suffix is unknown, or the file can't be written.
     """
@@ -32,6 +34,8 @@ def export_weights(run: str, target: Path) -> None:
     if target.suffix not in SUFFIXES:
         raise UserError(f"--to: '{target}' should end in {', '.join(SUFFIXES[:-1])} or .npy")
     table = load_weights(run)
+    if target.suffix != ".npy":
+        table = _worst_first(_with_words(run, table))
     buffer = io.BytesIO()
     if target.suffix == ".parquet":
         pyarrow.parquet.write_table(table, buffer)
@@ -45,8 +49,46 @@ def export_weights(run: str, target: Path) -> None:
     console.out.print(f"{len(table):,} weights in {target}", soft_wrap=True, markup=False)
 
 
+def _worst_first(table: pa.Table) -> pa.Table:
+    """Lowest quality first; where nothing judges labels, lowest weight first."""
+    return table.sort_by([(name, "ascending") for name in ("quality", "weight", "id")])
+
+
+def _with_words(run: str, table: pa.Table) -> pa.Table:
+    """The table with each sample's path and the names of its classes, where its images are known."""
+    import pyarrow as pa
+
+    try:
+        store, images = _images_of(run)
+    except UserError as error:
+        console.note(f"paths and names of classes are left out: {error}")
+        return table
+    names = pa.array(images.info["class_names"], pa.string())
+    _check_weights(run, table, images)
+    paths = store.read(images, "images", ["path"]).column("path").combine_chunks()
+    table = table.append_column("label_name", names.take(table.column("label").combine_chunks()))
+    suggested = table.column("suggested_label").combine_chunks()
+    table = table.append_column("suggested_name", names.take(suggested))
+    return table.append_column("path", paths.take(table.column("id").combine_chunks()))
+
+
+def _check_weights(run: str, table: pa.Table, images: Artifact) -> None:
+    """Raise `UserError` for weights of other images."""
+    import pyarrow.compute as pc
+
+    highest = [
+        pc.max(table.column(name)).as_py() or 0
+        for name in ("label", "neighbor_label", "suggested_label")
+    ]
+    lowest = [pc.min(table.column(name)).as_py() or 0 for name in ("label", "neighbor_label")]
+    lowest.append(pc.min(table.column("suggested_label")).as_py() or 0)
+    fits = min(lowest) >= 0 and max(highest) < len(images.info["class_names"])
+    if len(table) > images.rows("images") or not fits:
+        raise UserError(f"{run}: weights.parquet is not that of its images; run the job again")
+
+
 def inspect_run(run: str, lowest: int, target: Path) -> None:
-    """Print the samples of lowest weight and write their contact sheet as PNG.
+    """Print the samples of lowest quality, or else weight, and write their contact sheet as PNG.
 
     Raises:
         UserError: the run has no weights, its images are gone, or the file can't be written.
@@ -55,20 +97,17 @@ def inspect_run(run: str, lowest: int, target: Path) -> None:
 
     if target.suffix.lower() != ".png":
         raise UserError(f"--to: '{target}' should end in .png")
-    weights = load_weights(run).sort_by([("weight", "ascending"), ("id", "ascending")])
+    weights = _worst_first(load_weights(run))
     store, images = _images_of(run)
+    _check_weights(run, weights, images)
     names = images.info["class_names"]
     rows = weights.slice(0, lowest).to_pylist()
-    known = range(len(names))
-    if len(weights) > images.rows("images") or not all(
-        row["label"] in known and row["neighbor_label"] in known for row in rows
-    ):
-        raise UserError(f"{run}: weights.parquet is not that of its images; run the job again")
     ids = np.array([row["id"] for row in rows])
     paths = common.take_rows(store, images, "images", "path", ids)
-    title = f"lowest {len(rows)} of {len(weights):,} weights"
-    console.out.print(_table(title, rows, paths, names))
-    captions = [(f"{row['id']}   {row['weight']:.4f}", names[row["label"]]) for row in rows]
+    judged = rows[0]["quality"] is not None
+    what = "labels, by the probability that they are right" if judged else "weights"
+    console.out.print(_table(f"lowest {len(rows)} of {len(weights):,} {what}", rows, paths, names))
+    captions = [_caption(row, names) for row in rows]
     sheet = _contact_sheet(common.take_rows(store, images, "images", "image", ids), captions)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
@@ -81,20 +120,32 @@ def _table(title: str, rows: list[dict[str, Any]], paths: list[str], names: list
     from rich.table import Table
 
     table = Table(title=title)
-    for heading in ("id", "weight", "label", "neighbour's label", "distance"):
-        numeric = heading in ("id", "weight", "distance")
+    judged = rows[0]["quality"] is not None
+    about = ("suggested", "with", "quality") if judged else ("neighbour's label", "distance")
+    for heading in ("id", "label", *about, "weight"):
+        numeric = heading in ("id", "with", "quality", "weight", "distance")
         table.add_column(heading, justify="right" if numeric else "left")
     table.add_column("path", overflow="fold")
     for row, path in zip(rows, paths, strict=True):
-        table.add_row(
-            str(row["id"]),
-            f"{row['weight']:.4f}",
-            escape(names[row["label"]]),
-            escape(names[row["neighbor_label"]]),
-            f"{row['neighbor_distance']:.3f}",
-            escape(path),
-        )
+        if judged:
+            found = [
+                escape(names[row["suggested_label"]]),
+                f"{100 * row['suggestion_probability']:.0f}%",
+                f"{row['quality']:.4f}",
+            ]
+        else:
+            found = [escape(names[row["neighbor_label"]]), f"{row['neighbor_distance']:.3f}"]
+        label, weight = escape(names[row["label"]]), f"{row['weight']:.4f}"
+        table.add_row(str(row["id"]), label, *found, weight, escape(path))
     return table
+
+
+def _caption(row: dict[str, Any], names: list[str]) -> tuple[str, str]:
+    """Two lines below an image: what its label is, and what it should be."""
+    label = names[row["label"]]
+    if row["quality"] is None:
+        return f"{row['id']}   {row['weight']:.4f}", label
+    return f"{row['id']}   {label}", f"→ {names[row['suggested_label']]}?"
 
 
 def _images_of(run: str) -> tuple[ArtifactStore, Artifact]:

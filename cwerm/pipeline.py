@@ -90,7 +90,10 @@ def run_stage(stage: ModuleType, job: Job, store: ArtifactStore) -> StageResult:
             artifact = made_by_another or stage.run(job, store)
     seconds = time.perf_counter() - started
     console.stage_line(stage.NAME, _describe(artifact, reused), seconds)
-    for line in [] if reused else artifact.info.get("understood", []):
+    told = artifact.info.get(
+        "found", []
+    )  # of the labels, which whoever runs it again wants to know too
+    for line in [*([] if reused else artifact.info.get("understood", [])), *told]:
         console.note(line)
     return StageResult(artifact, seconds, reused)
 

@@ -131,6 +131,8 @@ def weight_scores(job: Job, store: ArtifactStore, images: Artifact) -> dict[str,
     ids, weights = train.training_set(job, store, images)
     labels = common.labels_of(store, images)[ids]
     ratio = detection.class_weight_ratio(weights, labels)
+    quality = _qualities(job, store)
+    sees = weights if quality is None else quality[ids]
     scores = {
         "effective_sample_size": detection.effective_sample_size(weights),
         "class_weight_ratio": ratio if np.isfinite(ratio) else None,
@@ -140,15 +142,25 @@ def weight_scores(job: Job, store: ArtifactStore, images: Artifact) -> dict[str,
         wrong = clean[ids] != labels
         scores["share_mislabelled"] = float(np.mean(wrong))
         if wrong.any() and not wrong.all():
-            scores["auroc"] = detection.auroc(weights, wrong)
-            scores["precision_at_errors"] = detection.precision_at_errors(weights, wrong)
+            scores["auroc"] = detection.auroc(sees, wrong)
+            scores["precision_at_errors"] = detection.precision_at_errors(sees, wrong)
     return scores
+
+
+def _qualities(job: Job, store: ArtifactStore) -> Any:
+    """The probability that each label is right, float32 [n] by id; None where nothing judges labels."""
+    from cwerm.stages import broadcast, common
+
+    table = store.read(common.require(broadcast, job, store), "weights", ["quality"])
+    return None if table.column("quality").null_count else common.column(table, "quality")
 
 
 def load_weights(run: str | RunResult) -> pa.Table:
     """The table of weights of a finished run, given its folder or its result.
 
-    Columns: id, label, weight (mean 1), neighbor_id, neighbor_distance, neighbor_label.
+    Columns: id, label, weight (mean 1), neighbor_id, neighbor_distance, neighbor_label; and of the
+    posterior quality (the probability that the label is right), suggested_label and
+    suggestion_probability, null where something else was learned.
 
     Raises:
         UserError: the folder holds no weights, or damaged ones.

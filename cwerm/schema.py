@@ -19,7 +19,10 @@ from cwerm.errors import UserError
 
 IMAGE_BYTES = pa.binary()
 
-_NULLABLE = {"clean_label"}  # null where the labels in use are all that is known
+_NULLABLE = {
+    "clean_label",  # null where the labels in use are all that is known
+    *("quality", "suggested_label", "suggestion_probability"),  # where nothing judges labels
+}
 _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     "labels": [("id", pa.int64()), ("label", pa.int32()), ("clean_label", pa.int32())],
     "rejects": [("path", pa.string()), ("reason", pa.string())],
@@ -34,6 +37,9 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
         ("neighbor_id", pa.int64()),
         ("neighbor_distance", pa.float32()),
         ("neighbor_label", pa.int32()),
+        ("quality", pa.float32()),
+        ("suggested_label", pa.int32()),
+        ("suggestion_probability", pa.float32()),
     ],
 }
 

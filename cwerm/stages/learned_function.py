@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cwerm.algorithms.labels.judgement import Judgement
 from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
@@ -36,7 +37,7 @@ class LearnedFunction:
         self.job, self.store, self.images, self.device = job, store, images, device
         self.posterior = None
         if job.reweight_method == "posterior":
-            from cwerm.algorithms.posterior import LabelPosterior
+            from cwerm.algorithms.labels.posterior import LabelPosterior
 
             self.posterior = LabelPosterior.from_state(self._tensors(learned, "label_posterior"))
             return
@@ -47,12 +48,19 @@ class LearnedFunction:
         self.weight_net.load_state_dict(self._tensors(learned, "weight_net"))
         self.classifier = self._classifier(learned, dimensions).to(self.device).eval()
 
+    def judge(self, vectors: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Judgement | None:
+        """What the posterior says of these samples; None where something else was learned.
+
+        ``rows`` [b] says which row of the coreset a sample is, -1 for none.
+        """
+        if self.posterior is None:
+            return None
+        return self.posterior.judge(vectors.astype(np.float32), labels, reference_rows=rows)
+
     def weigh(
         self, part: int, vectors: np.ndarray, labels: np.ndarray, agreement: np.ndarray | None
     ) -> np.ndarray:
-        """Weights float32 [b] of the samples of one part, whose features are ``vectors``."""
-        if self.posterior is not None:
-            return self.posterior.weigh(vectors, labels).astype(np.float32)
+        """Weights float32 [b] by V of the samples of one part, whose features are ``vectors``."""
         import torch
 
         from cwerm.algorithms.weight_net import net_inputs

@@ -36,6 +36,7 @@ from cwerm.stages.worker_errors import user_errors
 
 NAME = "reweight"
 MOST_CPUS = 8
+POSTERIOR_VERSION = 2  # raised when the same samples would be judged otherwise
 MEMORY_MARGIN = 4  # the graph of the meta-gradient holds several passes over the batch
 
 
@@ -67,7 +68,8 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
         ],
         schema=schema.table_schema("coreset_weights"),
     )
-    artifact = writer.commit({"coreset_weights": [writer.write_part("coreset_weights", 0, table)]})
+    part = writer.write_part("coreset_weights", 0, table)
+    artifact = writer.commit({"coreset_weights": [part]}, learned.found)
     reweight_fit.forget_states(writer)
     return artifact
 
@@ -85,6 +87,12 @@ def check(job: Job) -> None:
             f"broadcast.method: '{needed}' evaluates what reweighting learned on every sample, and "
             f"reweight.method '{learned}' learns no such function; use {function[needed][0]}, or "
             "broadcast.method nearest or vote"
+        )
+    uses_meta = learned in ("metaweightnet", "l2r") and not job.trains_on_coreset
+    if uses_meta and not job.has_meta:
+        raise UserError(
+            f"reweight.method: '{learned}' learns from samples whose labels are right, and the job names "
+            "none; give data.trusted, or coreset.meta=hold_out, which believes 10 samples a class"
         )
     if job.method == "w-erm" and learned not in ("metaweightnet", "l2r"):
         raise UserError(
@@ -173,7 +181,9 @@ def _parameters(job: Job) -> dict[str, Any]:
     method = job.reweight_method
     untrained = {"control": "untrained"} if job.control == "untrained" else {}
     common_part = {"method": method, "seed": job.seed, **untrained}
-    if method in ("posterior", "uniform"):
+    if method == "posterior":
+        return {"version": POSTERIOR_VERSION, **common_part}
+    if method == "uniform":
         return common_part
     section = job.reweight.model_dump(exclude={"method", "preset"})
     agreement = {"neighbors": job.neighbors} if reweight_fit.agrees(job) else {}

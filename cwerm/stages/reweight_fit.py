@@ -34,6 +34,7 @@ class Learned:
     losses: np.ndarray
     history: Any
     files: dict[str, bytes] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)  # for the user, of all labels
 
 
 @dataclass
@@ -43,8 +44,8 @@ class _Sets:
     ids: np.ndarray
     inputs: np.ndarray
     labels: np.ndarray
-    meta_inputs: np.ndarray
-    meta_labels: np.ndarray
+    meta_inputs: Any  # arrays, or None where nothing is known to be right
+    meta_labels: Any
     classifier: Any = None  # None: a head on the features
     description: dict[str, Any] = field(default_factory=dict)  # how images became its inputs
 
@@ -61,24 +62,32 @@ def fit_posterior(job: Job, store: ArtifactStore) -> Learned:
     """How likely each label is right (`LabelPosterior`); the control ``untrained`` weighs all alike."""
     from safetensors.torch import save
 
-    from cwerm.algorithms.posterior import LabelPosterior
+    from cwerm.algorithms.labels.posterior import LabelPosterior
 
     images = common.require(ingest, job, store)
     sets = _read_sets(job, store, images, on_features=True)
     posterior = LabelPosterior(len(images.info["class_names"]), job.seed)
     with blame("reweight", images.info["class_names"]):
-        posterior.fit(sets.inputs, sets.labels, sets.meta_inputs, sets.meta_labels)
+        posterior.fit(
+            sets.inputs,
+            sets.labels,
+            trusted_features=sets.meta_inputs,
+            trusted_labels=sets.meta_labels,
+        )
     if job.control == "untrained":
-        posterior.strength = 0.0
-    right = posterior.right(sets.inputs, sets.labels)
-    history = {
+        posterior.gate = posterior.gate._replace(open=False)
+    rows = np.arange(len(sets.ids))
+    judged = posterior.judge(sets.inputs, sets.labels, reference_rows=rows)
+    found = {
+        "open": posterior.open,
         "noise_rate": posterior.noise_rate,
-        "strength": posterior.strength,
-        "transitions": posterior.transitions.tolist(),
+        "noise_rate_interval": list(posterior.noise_rate_interval),
+        "warnings": list(posterior.warnings),
     }
+    history = {**found, "transitions": posterior.transitions.tolist()}
     files = {"label_posterior.safetensors": save(posterior.state())}
-    weights = posterior.weigh(sets.inputs, sets.labels)
-    return Learned(sets.ids, weights, -np.log(right), history, files)
+    losses = -np.log(np.maximum(judged.quality, np.finfo(np.float32).tiny))
+    return Learned(sets.ids, judged.weight, losses, history, files, found)
 
 
 def fit_weights(
@@ -204,17 +213,20 @@ def _method(job: Job, sets: _Sets, num_classes: int, options: Any, device: Any) 
 
 def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features: bool) -> _Sets:
     selection = common.require(select, job, store)
-    coreset, meta = store.read(selection, "coreset"), store.read(selection, "meta")
-    ids, meta_ids = common.column(coreset, "id"), common.column(meta, "id")
-    labels = common.column(coreset, "label").astype(np.int64)
-    meta_labels = common.column(meta, "label").astype(np.int64)
+    coreset = store.read(selection, "coreset")
+    ids, labels = common.column(coreset, "id"), common.column(coreset, "label").astype(np.int64)
     meta_table = selection.info["meta_images"]
+    if "meta" in selection.tables:
+        meta = store.read(selection, "meta")
+        meta_ids = common.column(meta, "id")
+        meta_labels = common.column(meta, "label").astype(np.int64)
     if on_features:
         features = common.require(extract, job, store)
+        inputs = _vectors(store, features, "features", ids)
+        if "meta" not in selection.tables:
+            return _Sets(ids, inputs, labels, None, None)
         meta_table = meta_table.replace("images", "features")
-        vectors = np.stack(common.take_rows(store, features, "features", "feature", ids))
-        meta_vectors = np.stack(common.take_rows(store, features, meta_table, "feature", meta_ids))
-        inputs, meta_inputs = vectors.astype(np.float32), meta_vectors.astype(np.float32)
+        meta_inputs = _vectors(store, features, meta_table, meta_ids)
         return _Sets(ids, inputs, labels, meta_inputs, meta_labels)
     import torch
 
@@ -234,6 +246,12 @@ def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features:
         channels_last(model),
         {"mean": normalise.mean, "std": normalise.std, "image_size": size},
     )
+
+
+def _vectors(store: ArtifactStore, features: Artifact, table: str, ids: np.ndarray) -> np.ndarray:
+    """Features of these samples, float32 [n, d]."""
+    vectors = np.stack(common.take_rows(store, features, table, "feature", ids))
+    return vectors.astype(np.float32)
 
 
 def _agreement(job: Job, store: ArtifactStore, sets: _Sets) -> np.ndarray:

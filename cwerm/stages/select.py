@@ -11,7 +11,6 @@ import pyarrow as pa
 from cwerm import schema
 from cwerm.algorithms import coreset as coresets
 from cwerm.algorithms import selection
-from cwerm.algorithms.agreement import consistent_samples
 from cwerm.algorithms.medians import MedianState, dimension_blocks
 from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 from cwerm.config import Job
@@ -20,6 +19,7 @@ from cwerm.stages import common, extract, ingest
 from cwerm.stages.parallel import worker_pool
 
 NAME = "select"
+REFERENCE_SIZE = 20_000  # samples from which the posterior learns, where no ratio is given
 MEDIAN_COUNT_BYTES = 2**30  # of one pass's counts, all classes
 GROUPS_A_WORKER = 4  # of parts: counts come back once a group, as those of many classes are large
 
@@ -48,23 +48,18 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
             **_evidence(job, store, features, labels, distances, candidates),
         )
     ids = candidates[chosen]
-    if job.data.trusted:
-        trusted = store.read(features, "trusted_features", ["id", "label"])
-        meta_table = trusted.cast(schema.table_schema("meta"))
-    elif job.coreset.meta == "auto":
-        meta = _consistent(job, store, features, labels, ids)
-        ids = np.setdiff1d(ids, meta)
-        meta_table = _table("meta", id=meta, label=labels[meta])
-    else:
-        right = common.right_labels_of(store, images)
-        meta_table = _table("meta", id=meta, label=right[meta])
     coreset = _table("coreset", id=ids, label=labels[ids], distance=distances[ids])
+    tables = {"coreset": [writer.write_part("coreset", 0, coreset)]}
+    if job.has_meta:
+        if job.data.trusted:
+            trusted = store.read(features, "trusted_features", ["id", "label"])
+            meta_table = trusted.cast(schema.table_schema("meta"))
+        else:
+            right = common.right_labels_of(store, images)
+            meta_table = _table("meta", id=meta, label=right[meta])
+        tables["meta"] = [writer.write_part("meta", 0, meta_table)]
     return writer.commit(
-        {
-            "coreset": [writer.write_part("coreset", 0, coreset)],
-            "meta": [writer.write_part("meta", 0, meta_table)],
-        },
-        {"meta_images": "trusted_images" if job.data.trusted else "images"},
+        tables, {"meta_images": "trusted_images" if job.data.trusted else "images"}
     )
 
 
@@ -99,16 +94,18 @@ def coreset_size(job: Job, num_samples: int, num_candidates: int) -> int:
     """
     if job.coreset_method == "all":
         return num_candidates
-    return coresets.coreset_size(num_samples, job.coreset.ratio)
+    if job.coreset_ratio is None:
+        return min(num_candidates, REFERENCE_SIZE)
+    return coresets.coreset_size(num_samples, job.coreset_ratio)
 
 
 def held_out(job: Job, store: ArtifactStore, images: Artifact) -> np.ndarray:
     """Ids of the training images kept for the meta set: no method trains on them. Sorted, int64.
 
-    They are held out for every method, so that all train on the same samples. None are, where the
-    user gives trusted images, or where the meta set is a part of the coreset.
+    They are held out for every method, so that all train on the same samples; none are, unless
+    ``coreset.meta`` says so.
     """
-    if job.data.trusted or job.coreset.meta == "auto":
+    if job.data.trusted or job.coreset.meta == "none":
         return np.empty(0, dtype=np.int64)
     names = images.info["class_names"]
     labels = common.right_labels_of(store, images)
@@ -128,19 +125,11 @@ def held_out_key(job: Job) -> str:
     return "-".join(map(str, _meta_parameters(job).values()))
 
 
-def _consistent(
-    job: Job, store: ArtifactStore, features: Artifact, labels: np.ndarray, ids: np.ndarray
-) -> np.ndarray:
-    """The meta set for those who have no clean labels: what agrees most within the coreset."""
-    names = common.require(ingest, job, store).info["class_names"]
-    vectors = np.stack(common.take_rows(store, features, "features", "feature", ids))
-    with blame("coreset.meta_per_class", names):
-        return ids[consistent_samples(vectors, labels[ids], job.coreset.meta_per_class)]
-
-
 def _meta_parameters(job: Job) -> dict[str, Any]:
     if job.data.trusted:
         return {"seed": job.seed, "meta": "trusted"}
+    if job.coreset.meta == "none":
+        return {"seed": job.seed, "meta": "none"}
     return {
         "seed": job.seed,
         "meta": job.coreset.meta,
@@ -150,7 +139,8 @@ def _meta_parameters(job: Job) -> dict[str, Any]:
 
 def _parameters(job: Job) -> dict[str, Any]:
     method = job.coreset_method
-    chosen = {} if method == "all" else job.coreset.model_dump(include={"ratio", "scope"})
+    size = {"size": REFERENCE_SIZE} if job.coreset_ratio is None else {"ratio": job.coreset_ratio}
+    chosen = {} if method == "all" else {**size, "scope": job.coreset.scope}
     return {"method": method, **chosen, **_meta_parameters(job)}
 
 

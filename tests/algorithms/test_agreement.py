@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cwerm.algorithms.agreement import consistent_samples, label_agreement, search_others
+from cwerm.algorithms.agreement import label_agreement, search_others
 from cwerm.algorithms.neighbors import NeighborIndex
 
 
@@ -39,23 +39,3 @@ def test_neighbours_leave_the_sample_itself_out(seed: int) -> None:
 def test_agreement_is_the_share_of_equal_labels() -> None:
     neighbor_labels = np.array([[1, 1, 2, 1], [0, 0, 0, 0], [3, 2, 1, 0]])
     assert label_agreement(neighbor_labels, np.array([1, 1, 3])).tolist() == [0.75, 0.0, 0.25]
-
-
-def test_wrong_labels_do_not_become_meta_samples() -> None:
-    generator = np.random.default_rng(0)
-    truth = np.repeat(np.arange(3), 40)
-    features = (generator.normal(size=(120, 8)) + 6 * np.eye(8)[truth]).astype(np.float32)
-    labels = truth.copy()
-    wrong = generator.choice(120, 40, replace=False)
-    labels[wrong] = (labels[wrong] + 1) % 3
-    chosen = consistent_samples(features, labels, 8)
-    assert np.bincount(labels[chosen]).tolist() == [8, 8, 8]
-    assert np.array_equal(chosen, np.unique(chosen))
-    assert np.array_equal(labels[chosen], truth[chosen])
-
-
-def test_a_class_that_is_too_small_is_named() -> None:
-    features = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
-    labels = np.repeat([0, 1], [25, 5])
-    with pytest.raises(ValueError, match="class 1 has 5 samples, too few to take 3"):
-        consistent_samples(features, labels, 3)

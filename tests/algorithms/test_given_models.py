@@ -13,13 +13,13 @@ from meta_reference import difference, unrolled_gradient
 from torch import Tensor, nn
 
 from cwerm.algorithms.coreset import select_coreset
+from cwerm.algorithms.labels import LabelPosterior
 from cwerm.algorithms.metaweight import (
     LearningToReweight,
     MetaWeightNet,
     WeightNet,
     meta_gradient,
 )
-from cwerm.algorithms.posterior import LabelPosterior
 
 N, D, CLASSES = 60, 6, 3
 RNG = np.random.default_rng(0)
@@ -164,12 +164,12 @@ SURROUNDINGS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
 def test_what_is_set_around_the_call_does_not_matter(surroundings: str) -> None:
     def results() -> list[Any]:
-        posterior = LabelPosterior(CLASSES).fit(FEATURES, LABELS, *META)
+        posterior = LabelPosterior(CLASSES).fit(FEATURES, LABELS)
         return [
             fit()[1],
             fit(learner=LearningToReweight)[1],
             select_coreset(FEATURES, LABELS, 0.2, "el2n"),
-            posterior.weigh(FEATURES, LABELS),
+            posterior.judge(FEATURES, LABELS).quality,
         ]
 
     expected = results()

@@ -10,13 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from cwerm.algorithms.agreement import consistent_samples
 from cwerm.algorithms.broadcast import broadcast_weights
 from cwerm.algorithms.coreset import select_coreset
 from cwerm.algorithms.detection import auroc, class_weight_ratio
 from cwerm.algorithms.head_training import train_head
+from cwerm.algorithms.labels import LabelPosterior
 from cwerm.algorithms.metaweight import LearningToReweight, MetaWeightNet
-from cwerm.algorithms.posterior import LabelPosterior
 
 N, D, CLASSES = 120, 6, 3
 RNG = np.random.default_rng(0)
@@ -46,7 +45,6 @@ FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
     "select el2n": lambda x, y: select_coreset(x, y, 0.1, "el2n"),
     "broadcast nearest": lambda x, y: broadcast_weights(x, y, IDS, WEIGHTS)[0],
     "broadcast vote": lambda x, y: broadcast_weights(x, y, IDS, WEIGHTS, "vote", 5)[0],
-    "consistent samples": lambda x, y: consistent_samples(x, y, 3),
     "train head": lambda x, y: train_head(x, y, epochs=1)[1].errors,
     "weight net": lambda x, y: fitted(MetaWeightNet(epochs=1, device="cpu"))(x, y),
     "l2r": lambda x, y: fitted(LearningToReweight(epochs=1, device="cpu"))(x, y),
@@ -221,15 +219,16 @@ def test_strings_name_the_outputs() -> None:
 
 def test_the_posterior_and_detection() -> None:
     posterior = LabelPosterior(CLASSES)
-    posterior.fit(FEATURES, LABELS.astype(">u2"), FEATURES.tolist(), LABELS.tolist())
-    expected = posterior.weigh(FEATURES, LABELS)
-    np.testing.assert_array_equal(
-        posterior.weigh(pd.DataFrame(FEATURES), pd.Series(LABELS)), expected
-    )
+    trusted = {"trusted_features": FEATURES.tolist(), "trusted_labels": LABELS.tolist()}
+    posterior.fit(FEATURES, LABELS.astype(">u2"), **trusted)
+    expected = posterior.judge(FEATURES, LABELS)
+    found = posterior.judge(pd.DataFrame(FEATURES), pd.Series(LABELS))
+    for each, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(each, other)
     for labels, message in ((LABELS + 1, "labels reach 3: with 3 classes"), (["a"] * N, "strings")):
         with pytest.raises(ValueError, match=message):
-            posterior.weigh(FEATURES, labels)
+            posterior.judge(FEATURES, labels)
     with pytest.raises(ValueError, match="5 columns but fit saw 6"):
-        posterior.weigh(FEATURES[:, :5], LABELS)
+        posterior.judge(FEATURES[:, :5], LABELS)
     with pytest.raises(ValueError, match="give True or False"):
         auroc(np.ones(4), [0, 1, 0, 1])

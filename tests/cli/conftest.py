@@ -34,7 +34,7 @@ def finished(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
         "storage": str(folder / "store"),
         "data": {"source": str(small_data), "rows_per_part": 100},
         "features": {"weights": LITE0, "image_size": 32, "batch_size": 50},
-        "coreset": {"ratio": 0.1, "meta_per_class": 2},
+        "coreset": {"ratio": 0.1, "meta": "hold_out", "meta_per_class": 2},
         "reweight": {"method": "metaweightnet", "epochs": 4},
         "broadcast": {"method": "nearest"},
         "train": {"model": "resnet20", "epochs": 1, "batch_size": 50},

@@ -69,7 +69,8 @@ def test_the_run_folder(finished: Finished) -> None:
     assert job["coreset"] == {
         **job["coreset"],
         "ratio": 0.1,
-        "method": "moderate",
+        "method": "auto",
+        "meta": "hold_out",
         "meta_per_class": 2,
     }
     weights = pq.read_table(finished.folder / "weights.parquet")
@@ -216,6 +217,10 @@ def test_export(cwerm: Cwerm, finished: Finished, tmp_path: Path, suffix: str) -
         found = dict(
             zip(table.column("id").to_pylist(), table.column("weight").to_pylist(), strict=True)
         )
+        row = table.slice(0, 1).to_pylist()[0]
+        names = json.loads((finished.folder / "summary.json").read_text())["class_names"]
+        assert row["label_name"] == names[row["label"]]
+        assert row["path"].startswith("train-images[")
     assert found == pytest.approx(expected, rel=1e-6)
 
 

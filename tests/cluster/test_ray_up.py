@@ -105,7 +105,7 @@ def tiny(folder: Path) -> Path:
         "method": "erm",
         "storage": str(folder / "store"),
         "data": {"source": "sample", "limit": 400, "rows_per_part": 200},
-        "coreset": {"meta_per_class": 2},
+        "coreset": {"meta": "hold_out", "meta_per_class": 2},
         "train": {"model": "resnet20", "epochs": 1, "batch_size": 50},
         "resources": {"workers": 2},
     }

@@ -41,7 +41,7 @@ def tiny(folder: Path, **data: Any) -> Path:
         "method": "erm",
         "storage": str(folder / "store"),
         "data": {"rows_per_part": 200, **data},
-        "coreset": {"meta_per_class": 2},
+        "coreset": {"meta": "hold_out", "meta_per_class": 2},
         "train": {"model": "resnet20", "epochs": 1, "batch_size": 50},
         "resources": {"workers": 1, "address": "10.0.0.1:6379"},
     }

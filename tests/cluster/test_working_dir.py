@@ -32,6 +32,7 @@ CHANGES = (
     "data.rows_per_part=40",
     "features.image_size=32",
     "coreset.ratio=0.2",
+    "coreset.meta=hold_out",
     "coreset.meta_per_class=2",
     "reweight.epochs=3",
     "broadcast.method=function",

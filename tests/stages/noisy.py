@@ -15,9 +15,11 @@ class Arrays:
         features = chain.table("extract", "features")
         self.features = common.column(features, "feature").astype(np.float32)
         self.labels = common.column(features, "label").astype(np.int64)
-        coreset, meta = chain.table("select", "coreset"), chain.table("select", "meta")
-        self.ids, self.meta = common.column(coreset, "id"), common.column(meta, "id")
-        self.meta_labels = common.column(meta, "label").astype(np.int64)
+        self.ids = common.column(chain.table("select", "coreset"), "id")
+        if "meta" in chain.made["select"].tables:
+            meta = chain.table("select", "meta")
+            self.meta = common.column(meta, "id")
+            self.meta_labels = common.column(meta, "label").astype(np.int64)
 
     @property
     def sets(self) -> tuple[np.ndarray, ...]:

@@ -26,19 +26,14 @@ def test_the_hold_out_has_right_labels(noisy: Chain) -> None:
     assert not set(arrays.meta) & set(arrays.ids)
 
 
-def test_an_automatic_meta_set_is_the_part_of_the_coreset_that_agrees(vary: Vary) -> None:
-    mine = vary(select, coreset__meta="auto", coreset__ratio=0.5, coreset__meta_per_class=3)
-    arrays = Arrays(mine)
-    assert len(arrays.meta) + len(arrays.ids) == 200
-    assert not set(arrays.meta) & set(arrays.ids)
-    assert np.array_equal(arrays.meta_labels, arrays.labels[arrays.meta])
-    clean = common.clean_labels_of(mine.store, mine.made["ingest"])
-    assert clean is not None
-    right = clean == arrays.labels
-    assert right[arrays.meta].mean() > right[arrays.ids].mean() + 0.15
-    plain = vary(ingest, coreset__meta="auto", method="erm")
+def test_without_a_meta_set_nothing_is_held_out_or_believed(vary: Vary) -> None:
+    mine = vary(select, coreset__meta="none", coreset__ratio=None, reweight__method="posterior")
+    ids = common.column(mine.table("select", "coreset"), "id")
+    assert np.array_equal(ids, np.arange(400)), "up to 20,000 samples are the reference set"
+    assert "meta" not in mine.made["select"].tables
+    plain = vary(ingest, coreset__meta="none", method="erm")
     ids, _ = train.training_set(plain.job, plain.store, plain.made["ingest"])
-    assert np.array_equal(ids, np.arange(400)), "nothing is held out"
+    assert np.array_equal(ids, np.arange(400))
 
 
 # --- methods and controls --------------------------------------------------------------------------
