@@ -29,11 +29,11 @@ def assert_same(found: Judgement, expected: Judgement) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [1, 7, 250])
+@pytest.mark.parametrize("size", [1, 250])
 def test_a_judgement_does_not_depend_on_its_block(
     size: int, fitted: LabelPosterior, whole: Judgement
 ) -> None:
-    last = 60 if size == 1 else 900
+    last = 25 if size == 1 else 900
     parts = [
         fitted.judge(
             FEATURES[s : s + size], LABELS[s : s + size], reference_rows=ROWS[s : s + size]
@@ -67,7 +67,7 @@ def test_wrong_labels_outside_the_reference_set_are_found_as_well(whole: Judgeme
 
 
 def test_the_classes_need_not_all_have_samples() -> None:
-    posterior = LabelPosterior(6).fit(FEATURES[:300], LABELS[:300])
+    posterior = LabelPosterior(6).fit(FEATURES[:300], CLASSES[:300])
     judged = posterior.judge(FEATURES[600:604], [0, 4, 5, 1])
     assert np.isfinite(judged.quality).all()
     assert judged.quality[[1, 2]].max() < 0.5
