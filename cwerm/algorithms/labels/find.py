@@ -15,11 +15,11 @@ from cwerm.algorithms.inputs import (
     join_labels,
 )
 from cwerm.algorithms.labels.judgement import Judgement
-from cwerm.algorithms.labels.marks import row_marks
-from cwerm.algorithms.labels.neighbours import first_seen
 from cwerm.algorithms.labels.posterior import LabelPosterior
 from cwerm.algorithms.labels.probabilities import as_probabilities
 from cwerm.algorithms.labels.result import LabelErrors
+from cwerm.algorithms.labels.views.marks import row_marks
+from cwerm.algorithms.labels.views.neighbours import first_seen
 
 __all__ = ["find_label_errors", "reference_rows"]
 

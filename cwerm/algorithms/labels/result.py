@@ -82,7 +82,7 @@ class LabelErrors:
             duplicate_group=duplicate_group,
             classes=known.classes,
             noise_found=posterior.open,
-            warnings=posterior.warnings,
+            warnings=posterior.warnings_for([str(name) for name in known.classes]),
         )
 
     def to_pandas(self) -> Any:

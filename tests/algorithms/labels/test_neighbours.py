@@ -8,9 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwerm.algorithms import neighbors
-from cwerm.algorithms.labels import space
-from cwerm.algorithms.labels.neighbours import Neighbourhood, joined, near_duplicates, search_all
-from cwerm.algorithms.labels.space import LENGTH, fit_space, to_space
+from cwerm.algorithms.labels.views import space
+from cwerm.algorithms.labels.views.neighbours import (
+    Neighbourhood,
+    joined,
+    near_duplicates,
+    search_all,
+)
+from cwerm.algorithms.labels.views.space import LENGTH, fit_space, to_space
 from cwerm.algorithms.neighbors import NeighborIndex
 
 

@@ -16,7 +16,7 @@ from cwerm.algorithms.labels.transitions import (
     posterior,
     shrunk,
 )
-from cwerm.algorithms.labels.views import neighbours_for, shares
+from cwerm.algorithms.labels.views.together import neighbours_for, shares
 from cwerm.algorithms.labels.weights import borders, class_scales, raw_weights
 
 

@@ -8,9 +8,10 @@ from safetensors.torch import load, save
 from sets import blobs, flipped
 
 from cwerm.algorithms.detection import auroc
-from cwerm.algorithms.labels import LabelPosterior, find_label_errors, ridge
+from cwerm.algorithms.labels import LabelPosterior, find_label_errors
 from cwerm.algorithms.labels.transitions import expected, normalised
-from cwerm.algorithms.labels.trusted import TrustedHead, best_power
+from cwerm.algorithms.labels.views import ridge
+from cwerm.algorithms.labels.views.trusted import TrustedHead, best_power
 
 
 def test_ridge_regression_leaves_each_sample_out_as_if_fitted_without() -> None:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from cwerm.algorithms.labels.space import LENGTH
+from cwerm.algorithms.labels.views.space import LENGTH
 
 __all__ = ["Network", "one_thread", "predict", "train"]
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
-from cwerm.algorithms.labels import network, ridge
-from cwerm.algorithms.labels.reference import FOLDS, Reference
-from cwerm.algorithms.labels.trusted import FLOOR as HEAD_FLOOR
-from cwerm.algorithms.labels.trusted import TrustedHead
+from cwerm.algorithms.labels.views import network, ridge
+from cwerm.algorithms.labels.views.reference import FOLDS, Reference
+from cwerm.algorithms.labels.views.trusted import FLOOR as HEAD_FLOOR
+from cwerm.algorithms.labels.views.trusted import TrustedHead
 
 __all__ = ["OfReference", "Views", "neighbours_for", "product", "shares"]
 

@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from cwerm.algorithms.labels.neighbours import (
+from cwerm.algorithms.labels.views.neighbours import (
     NONE,
     Neighbourhood,
     joined,
     near_duplicates,
     search_all,
 )
-from cwerm.algorithms.labels.ridge import leverage
-from cwerm.algorithms.labels.space import fit_space, to_space
+from cwerm.algorithms.labels.views.ridge import leverage
+from cwerm.algorithms.labels.views.space import fit_space, to_space
 from cwerm.algorithms.neighbors import NeighborIndex
 
 __all__ = ["FOLDS", "Reference"]
@@ -72,12 +72,12 @@ class Reference:
         self,
         vectors: Float32[np.ndarray, "n kept"],
         rows: Int64[np.ndarray, " n"],
-        groups: Int64[np.ndarray, " n"] | None,
+        groups: Int64[np.ndarray, " n"],
     ) -> tuple[Int64[np.ndarray, "n k"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Of samples: their neighbours, -1 where there are no more, and the network that may speak of each.
 
         And the group of near-duplicates that each is of, -1 for none. `rows` says which sample of the
-        reference set each is, -1 for none.
+        reference set each is, `groups` which of the user's groups it is of, -1 for none.
         """
         near = np.empty((len(vectors), self.k), np.int64)
         which = np.where(rows >= 0, self.network[np.maximum(rows, 0)], 0)
@@ -85,7 +85,7 @@ class Reference:
         inside, outside = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
         near[inside] = self.near[rows[inside]]
         if len(outside):
-            barred = None if groups is None else self._clusters(groups[outside])
+            barred = self._clusters(groups[outside])
             own = np.full(len(outside), NONE, np.int64)
             near[outside], twin[outside] = self.neighbourhood.search(
                 vectors[outside], own, self.k, barred

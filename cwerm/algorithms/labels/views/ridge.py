@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from cwerm.algorithms.labels.space import LENGTH
+from cwerm.algorithms.labels.views.space import LENGTH
 
 __all__ = ["fit_ridge", "leverage", "predict"]
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from cwerm.algorithms.labels import ridge
+from cwerm.algorithms.labels.views import ridge
 
 __all__ = ["TrustedHead", "best_power"]
 
