@@ -75,7 +75,7 @@ def fit_posterior(job: Job, store: ArtifactStore) -> Learned:
             trusted_labels=sets.meta_labels,
         )
     if job.control == "untrained":
-        posterior.gate = posterior.gate._replace(open=False)
+        posterior.close()
     rows = np.arange(len(sets.ids))
     judged = posterior.judge(sets.inputs, sets.labels, reference_rows=rows)
     found = {

@@ -42,6 +42,8 @@ samples of it (to 1e-6), so any number of workers gives the same. `state()` is a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
@@ -134,6 +136,10 @@ class LabelPosterior:
     def open(self) -> bool:
         """Whether wrong labels were found."""
         return self.verdict.gate.open
+
+    def close(self) -> None:
+        """Judge as if no wrong labels had been found: all weights 1, no issue."""
+        self.verdict = replace(self.verdict, gate=self.verdict.gate._replace(open=False))
 
     @property
     def noise_rate(self) -> float:

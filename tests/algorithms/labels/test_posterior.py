@@ -73,6 +73,15 @@ def test_the_classes_need_not_all_have_samples() -> None:
     assert judged.quality[[1, 2]].max() < 0.5
 
 
+def test_closed_it_leaves_all_alone(fitted: LabelPosterior, whole: Judgement) -> None:
+    closed = LabelPosterior.from_state(fitted.state())
+    closed.close()
+    judged = closed.judge(FEATURES, LABELS, reference_rows=ROWS)
+    assert (judged.weight == 1).all()
+    assert not judged.issue.any()
+    np.testing.assert_array_equal(judged.quality, whole.quality)
+
+
 def test_what_does_not_fit_is_refused(fitted: LabelPosterior) -> None:
     with pytest.raises(ValueError, match="features have 4 columns but fit saw 12"):
         fitted.judge(FEATURES[:2, :4], LABELS[:2])
