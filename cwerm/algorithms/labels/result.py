@@ -31,7 +31,8 @@ class LabelErrors:
         quality: the probability that the given label is right, 0 to 1.
         suggested_label: the most probable class, of an issue the most probable other one; as the labels.
         suggestion_probability: its probability.
-        is_issue: whether the label should be looked at: see `Judgement`.
+        is_issue: whether the label is more likely wrong than right; where wrong labels hide among overlapping
+            classes, also whether the features contradict it.
         belief: [n, classes], the probability of each class; with over 1,000 classes a SciPy sparse array
         of the 20 most probable ones.
         weight: for training; 0 and up, of mean 1.

@@ -36,7 +36,7 @@ class Reference:
     ) -> None:
         self.mean, self.axes = fit_space(features, seed)
         self.k = k
-        vectors = self.vectors_of(np.concatenate([features, trusted]))
+        vectors = np.concatenate([self.vectors_of(features), self.vectors_of(trusted)])
         index = NeighborIndex(vectors, np.arange(len(vectors)))
         found = search_all(index, vectors, k)
         group, reach = near_duplicates(found, k)

@@ -21,7 +21,7 @@ def fit_space(
     """Mean and principal axes (columns) of the features, 256 at most, none without variance."""
     mean = features.mean(axis=0, dtype=np.float64)
     centred = features.astype(np.float64) - mean
-    scale = np.abs(centred).max() or 1.0
+    scale = max(centred.max(), -centred.min()) or 1.0
     centred /= scale
     m, d = centred.shape
     if min(m, d) <= EXACT:
