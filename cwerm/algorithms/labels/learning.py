@@ -22,7 +22,7 @@ from cwerm.algorithms.labels.views.trusted import TrustedHead, best_power
 
 __all__ = ["Learned", "learn"]
 
-ROUNDS = 2
+ROUNDS = 3
 FIRST, MOSTLY = 0.4, 0.6
 
 Targets = Float32[np.ndarray, "all classes"]
@@ -76,12 +76,12 @@ def learn(
     now = views, said, transitions = fit(truth)
     gate = check_noise(said.predicted[:m], said.plain[:m], labels)
     first = _rate(normalised(said.unseen[:m]), labels, transitions)[0]
-    for number in range(ROUNDS if gate.open and gate.mislabelled and views is not None else 0):
+    for _ in range(ROUNDS if gate.open and gate.mislabelled and views is not None else 0):
         before, score = now, _score(said.seen[:m], labels, transitions)
         targets = truth.copy()
         targets[:m] = posterior(normalised(said.seen[:m]), labels, transitions)
         now = views, said, transitions = fit(targets)
-        if number > 0 and _score(said.seen[:m], labels, transitions) <= score:
+        if _score(said.seen[:m], labels, transitions) <= score:
             views, said, transitions = before
             break
     beliefs = normalised(said.unseen[:m])
@@ -114,5 +114,6 @@ def _between(first: float, last: float, gate: Gate) -> float:
 
 
 def _score(joint: Joint, labels: Numbers, transitions: Square) -> float:
-    """The mean log-likelihood of the given labels."""
-    return float(np.log((normalised(joint) * transitions[:, labels].T).sum(axis=1)).mean())
+    """The mean log-likelihood of the given labels, with beliefs about as sure as they may be."""
+    beliefs = normalised(np.sqrt(joint))  # the views multiplied are too sure
+    return float(np.log((beliefs * transitions[:, labels].T).sum(axis=1)).mean())

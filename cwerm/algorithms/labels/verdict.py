@@ -19,7 +19,7 @@ __all__ = ["Verdict"]
 
 SLOPE = 0.7  # the views are multiplied as if they were independent, which makes them too sure
 STRANGER = 0.02  # of how likely the likeliest class of a usual sample is
-DOUBT, HIDDEN = 0.5, 1.5
+DOUBT, HIDDEN = 0.5, 1.8
 DEVIATIONS, MODEL_ERROR = (
     1.645,
     0.02,
