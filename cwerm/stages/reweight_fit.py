@@ -82,7 +82,7 @@ def fit_posterior(job: Job, store: ArtifactStore) -> Learned:
         "open": posterior.open,
         "noise_rate": posterior.noise_rate,
         "noise_rate_interval": list(posterior.noise_rate_interval),
-        "warnings": list(posterior.warnings),
+        "warnings": list(posterior.warnings_for(images.info["class_names"])),
     }
     history = {**found, "transitions": posterior.transitions.tolist()}
     files = {"label_posterior.safetensors": save(posterior.state())}
