@@ -19,17 +19,17 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Two processes share the quick tests: what needs the chain of stages, and all else.
-CHAIN_TESTS := tests/stages tests/cluster/test_two_nodes.py
+# Two processes share the quick tests: those that run stages and commands, and all else.
+STAGES_TESTS := tests/cli tests/stages
 
 test: lint
 	$(MAKE) --jobs 2 --output-sync=target test-stages test-rest
 
 test-stages:
-	$(BIN)/pytest -m "not slow" $(CHAIN_TESTS)
+	$(BIN)/pytest -m "not slow" $(STAGES_TESTS)
 
 test-rest:
-	$(BIN)/pytest -m "not slow" $(addprefix --ignore ,$(CHAIN_TESTS))
+	$(BIN)/pytest -m "not slow" $(addprefix --ignore ,$(STAGES_TESTS))
 
 test-all: lint
 	$(BIN)/pytest

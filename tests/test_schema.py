@@ -22,7 +22,7 @@ TENSOR = pa.fixed_shape_tensor(pa.float16(), [3])
         (
             "weights",
             "id:int64 label:int32 weight:float neighbor_id:int64 neighbor_distance:float "
-            "neighbor_label:int32",
+            "neighbor_label:int32 quality:float suggested_label:int32 suggestion_probability:float",
         ),
         ("images", "id:int64 image:binary label:int32 clean_label:int32 path:string"),
         ("test_images", "id:int64 image:binary label:int32 clean_label:int32 path:string"),
@@ -31,9 +31,10 @@ TENSOR = pa.fixed_shape_tensor(pa.float16(), [3])
 def test_columns_and_types(name: str, columns: str) -> None:
     found = schema.table_schema(name)
     assert " ".join(f"{field.name}:{field.type}" for field in found) == columns
-    assert [field.name for field in found if field.nullable] == (
-        ["clean_label"] if "clean_label" in columns else []
-    )
+    optional = ("clean_label", "quality", "suggested_label", "suggestion_probability")
+    assert [field.name for field in found if field.nullable] == [
+        field.name for field in found if field.name in optional
+    ]
 
 
 @pytest.mark.parametrize("name", ["features", "trusted_features"])

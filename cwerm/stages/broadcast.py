@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,6 @@ import pyarrow as pa
 from cwerm import schema
 from cwerm.algorithms import broadcast as broadcasts
 from cwerm.algorithms.agreement import label_agreement, without_own
-from cwerm.algorithms.labels.judgement import Judgement
 from cwerm.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
 from cwerm.config import Job
 from cwerm.errors import UserError
@@ -26,6 +25,9 @@ from cwerm.stages import capacity, common, extract, ingest, reweight, select
 from cwerm.stages.coreset_neighbors import Find, make_find
 from cwerm.stages.learned_function import LearnedFunction
 from cwerm.stages.parallel import worker_pool
+
+if TYPE_CHECKING:
+    from cwerm.algorithms.labels.judgement import Judgement
 
 NAME = "broadcast"
 

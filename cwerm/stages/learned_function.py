@@ -6,17 +6,18 @@ One object in each worker of the broadcast, built from the files of the reweight
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cwerm.algorithms.labels.judgement import Judgement
-from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore
 from cwerm.config import Job
 from cwerm.data.images import decode
 from cwerm.stages import cluster, common, pixels, reweight_fit
 from cwerm.stages.classifiers import create_classifier
+
+if TYPE_CHECKING:
+    from cwerm.algorithms.labels.judgement import Judgement
 
 EVALUATION_BATCH = 500
 
@@ -103,6 +104,8 @@ class LearnedFunction:
             how = self._description(learned)
             self.size = how["image_size"]
             self.normalise = pixels.Normaliser(tuple(how["mean"]), tuple(how["std"]))
+            from cwerm.algorithms.timm_models import channels_last
+
             section = self.job.reweight
             model = create_classifier("reweight.model", section.model, len(names), self.size, 0)
             model = channels_last(model)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from cwerm import console
-from cwerm.algorithms.timm_models import channels_last
 from cwerm.artifacts import Artifact, ArtifactStore, Writer
 from cwerm.config import Job
 from cwerm.errors import blame
@@ -229,6 +228,8 @@ def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features:
         meta_inputs = _vectors(store, features, meta_table, meta_ids)
         return _Sets(ids, inputs, labels, meta_inputs, meta_labels)
     import torch
+
+    from cwerm.algorithms.timm_models import channels_last
 
     asked = pixels.square_size(job.reweight.image_size, images)
     size = classifier_size("reweight", job.reweight.model, asked)

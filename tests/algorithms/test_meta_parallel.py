@@ -65,7 +65,8 @@ def _rank(rank: int, folder: str, method: str, micro_batches: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "micro_batches"), [("weight net", 1), ("weight net", 2), ("l2r", 1)]
+    ("method", "micro_batches"),
+    [("weight net", 1), ("weight net", 2), pytest.param("l2r", 1, marks=pytest.mark.slow)],
 )
 def test_two_processes_equal_one(tmp_path: Path, method: str, micro_batches: int) -> None:
     torch.set_num_threads(1)

@@ -153,6 +153,7 @@ def test_steps_without_the_kept_graph_are_the_same(network: Callable[[], nn.Modu
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_exact_to_its_rounding() -> None:
     """The error against float32 is that of double backward under the same autocast."""
     torch.manual_seed(0)

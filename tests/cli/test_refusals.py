@@ -130,6 +130,7 @@ def test_features_that_are_not_numbers(refused: Refused, ray_session: None, tmp_
     refused([f"features.weights={tmp_path}/negative.pth"], *words)
 
 
+@pytest.mark.slow
 def test_features_that_float16_can_not_hold(
     refused: Refused, ray_session: None, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_two_nodes_give_the_weights_of_one(chain: Chain, parted_data: Path, tmp_
     assert_same_rows(made, chain)
 
 
+@pytest.mark.slow
 def test_a_node_lost_during_extract_loses_and_repeats_no_row(
     chain: Chain, parted_data: Path, tmp_path: Path
 ) -> None:

@@ -254,7 +254,8 @@ def test_weights_are_those_of_the_arrays(
 # --- the number of workers -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
 def test_the_weights_do_not_depend_on_the_number_of_workers(
     fork: Fork, chain: Chain, arrays: Any, workers: int
 ) -> None:

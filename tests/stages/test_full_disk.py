@@ -13,7 +13,7 @@ import pytest
 
 from cwerm.errors import UserError
 from cwerm.garbage import PARTIAL
-from cwerm.stages import select, train
+from cwerm.stages import train
 from stages.conftest import STAGES, Chain, Fork, run_stages
 from stages.test_kill import assert_same_weights, committed
 
@@ -49,9 +49,10 @@ def almost_full(folder: Path) -> Iterator[None]:
     ballast.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage",
-    [pytest.param(s, marks=() if s is select else pytest.mark.slow, id=s.NAME) for s in STAGES],
+    [pytest.param(s, id=s.NAME) for s in STAGES],
 )
 def test_it_goes_on_once_there_is_space(
     stage: ModuleType, request: pytest.FixtureRequest, fork: Fork, small_disk: Path

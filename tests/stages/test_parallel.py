@@ -57,7 +57,8 @@ def test_a_part_that_kills_its_workers_is_done_at_last_or_named(
     )
     assert "lower resources.workers" in line
     assert "\n" not in line
-    assert tmp_path.joinpath("6").read_text() == "6"
+    # a death may take the answer of the part before with it, and then counts against that one
+    assert tmp_path.joinpath("6").read_text() in ("5", "6")
 
 
 def test_deaths_on_nodes_that_have_gone_cost_nothing(

@@ -26,7 +26,14 @@ from stages.noisy import Arrays, learned_weights, scaled, weights_of
 # --- ways to reweight ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{"coreset__meta": "none"}, {}, {"coreset__ratio": 0.5}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"coreset__meta": "none"}, id="nothing clean"),
+        pytest.param({}, id="a hold-out", marks=pytest.mark.slow),
+        pytest.param({"coreset__ratio": 0.5}, id="a part", marks=pytest.mark.slow),
+    ],
+)
 def test_posterior_is_that_of_the_arrays_and_finds_the_errors(
     vary: Vary, changes: dict[str, Any]
 ) -> None:
@@ -116,6 +123,7 @@ def test_the_weight_net_is_evaluated_on_every_sample(vary: Vary, method: str) ->
     np.testing.assert_allclose(losses, columns[0].numpy()[arrays.ids], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_classifier_of_images_is_evaluated_on_every_image(vary: Vary) -> None:
     mine = vary(
         broadcast, broadcast__method="function", reweight__method="metaweightnet",
