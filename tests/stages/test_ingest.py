@@ -260,6 +260,7 @@ def test_unusual_images_pass_and_broken_ones_are_listed(tmp_path: Path, make_job
         run(make_job(data__max_rejects=1))
 
 
+@pytest.mark.slow
 def test_all_stages_take_the_unusual_images(tmp_path: Path, make_job: MakeJob) -> None:
     from cwerm.stages import extract
 

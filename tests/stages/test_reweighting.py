@@ -70,6 +70,7 @@ def test_posterior_is_that_of_the_arrays_and_finds_the_errors(
     assert re.search(r"% \(\d+-\d+\) of 400 labels look wrong: weights from 0 to \d", line)
 
 
+@pytest.mark.slow
 def test_learning_to_reweight_is_that_of_the_arrays(vary: Vary) -> None:
     mine = vary(broadcast, reweight__method="l2r", broadcast__method="auto")
     assert mine.job.broadcast_method == "vote"

@@ -45,7 +45,8 @@ COMPARED = (
 )
 
 
-@pytest.mark.parametrize("last", ["select", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("last", ["select", "train"])
 def test_source_and_storage_in_a_bucket(
     last: str,
     request: pytest.FixtureRequest,
