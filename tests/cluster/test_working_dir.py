@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cli.commands import start
@@ -18,7 +17,6 @@ from cluster.bucket_cluster import Cluster, three_hosts
 from cluster.cluster_files_checks import ROOT
 from cluster.hosts import obstacle
 from cwerm.runs import load_weights
-from cwerm.stages import common
 from cwerm.summary import load_summary
 
 pytestmark = [
@@ -105,5 +103,4 @@ def test_a_shipped_folder_gives_what_one_machine_gives(
         for folder in (f"{storage}/runs/shipped", store / "runs/local")
     )
     for name in other.column_names:
-        values, wanted = (common.column(table, name) for table in (mine, other))
-        assert np.array_equal(values, wanted), name
+        assert mine.column(name).equals(other.column(name)), name
