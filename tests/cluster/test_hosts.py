@@ -105,8 +105,7 @@ def assert_same(found: Finished, expected: Finished, folder: Path) -> None:
     mine, other = (load_weights(run.folder).sort_by("id") for run in (found, expected))
     assert mine.num_rows == other.num_rows
     for name in other.column_names:
-        values, wanted = (common.column(table, name) for table in (mine, other))
-        assert np.array_equal(values, wanted), name
+        assert mine.column(name).equals(other.column(name)), name
     models = [train.load_model(*run.artifact(train, folder)) for run in (found, expected)]
     for name, value in models[1].items():
         assert np.array_equal(models[0][name], value), name
