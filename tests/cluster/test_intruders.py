@@ -155,13 +155,17 @@ def forwarded(address: str, port: int) -> Iterator[int]:
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
+    def lead(outer: socket.socket) -> None:
+        with outer, suppress(OSError), socket.create_connection(("127.0.0.1", port)) as inner:
+            back = threading.Thread(target=copy, args=(inner, outer), daemon=True)
+            back.start()
+            copy(outer, inner)
+            back.join()
+
     def serve() -> None:
         with suppress(OSError):
             while True:
-                outer = door.accept()[0]
-                inner = socket.create_connection(("127.0.0.1", port))
-                for pair in ((outer, inner), (inner, outer)):
-                    threading.Thread(target=copy, args=pair, daemon=True).start()
+                threading.Thread(target=lead, args=(door.accept()[0],), daemon=True).start()
 
     with socket.create_server((address, 0)) as door:
         threading.Thread(target=serve, daemon=True).start()
