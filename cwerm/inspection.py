@@ -76,13 +76,13 @@ def _check_weights(run: str, table: pa.Table, images: Artifact) -> None:
     """Raise `UserError` for weights of other images."""
     import pyarrow.compute as pc
 
-    highest = [
-        pc.max(table.column(name)).as_py() or 0
+    bounds = [
+        value.as_py()
         for name in ("label", "neighbor_label", "suggested_label")
+        for value in pc.min_max(table.column(name)).values()
+        if value.is_valid
     ]
-    lowest = [pc.min(table.column(name)).as_py() or 0 for name in ("label", "neighbor_label")]
-    lowest.append(pc.min(table.column("suggested_label")).as_py() or 0)
-    fits = min(lowest) >= 0 and max(highest) < len(images.info["class_names"])
+    fits = min(bounds) >= 0 and max(bounds) < len(images.info["class_names"])
     if len(table) > images.rows("images") or not fits:
         raise UserError(f"{run}: weights.parquet is not that of its images; run the job again")
 

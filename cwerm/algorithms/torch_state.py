@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-__all__ = ["default_device", "float32_defaults", "plain_torch"]
+__all__ = ["default_device", "float32_defaults", "one_thread", "plain_torch"]
 
 
 @contextmanager
@@ -48,3 +48,14 @@ def float32_defaults() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -81,13 +81,10 @@ def run(job: Job, store: ArtifactStore) -> Artifact:
 
 def _found(learned: dict[str, Any], samples: int, low: float, high: float) -> list[str]:
     """What the user is told of the labels, in lines."""
-    rate, (least, most) = learned["noise_rate"], learned["noise_rate_interval"]
-    line = "no wrong labels found: all weights are 1"
-    if learned["open"]:
-        line = (
-            f"about {100 * rate:.0f}% ({100 * least:.0f}-{100 * most:.0f}) of {samples:,} labels look "
-            f"wrong: weights from {low:.2g} to {high:.2g}"
-        )
+    from cwerm.algorithms.labels.result import headline  # loads torch
+
+    rate = learned["noise_rate"] if learned["open"] else None
+    line = headline(samples, rate, learned["noise_rate_interval"], (low, high))
     return [line, *learned["warnings"]]
 
 

@@ -92,7 +92,8 @@ def check(job: Job) -> None:
     if uses_meta and not job.has_meta:
         raise UserError(
             f"reweight.method: '{learned}' learns from samples whose labels are right, and the job names "
-            "none; give data.trusted, or coreset.meta=hold_out, which believes 10 samples a class"
+            "none; give data.trusted, or coreset.meta=hold_out, which believes "
+            f"{job.coreset.meta_per_class} samples a class"
         )
     if job.method == "w-erm" and learned not in ("metaweightnet", "l2r"):
         raise UserError(

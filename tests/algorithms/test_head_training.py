@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -13,13 +11,7 @@ from cwerm.algorithms.erm import epoch_batches
 from cwerm.algorithms.head_training import snapshot, train_head
 from cwerm.algorithms.training_record import TrainingRecord
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def make_data(n: int = 600, num_classes: int = 4, d: int = 16) -> tuple[np.ndarray, np.ndarray]:

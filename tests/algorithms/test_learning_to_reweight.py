@@ -17,10 +17,7 @@ from cwerm.algorithms.learning_to_reweight import reweight_step
 from cwerm.algorithms.metaweight import LearningToReweight
 from cwerm.algorithms.step_options import StepOptions
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def _reference(model: nn.Module, batch: tuple, meta_batch: tuple, lr: float) -> torch.Tensor:

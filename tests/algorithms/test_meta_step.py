@@ -27,9 +27,7 @@ from cwerm.algorithms.weight_net import WeightNet
 LR = 0.1
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def _resnet() -> nn.Module:

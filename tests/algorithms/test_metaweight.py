@@ -19,9 +19,7 @@ from cwerm.algorithms.metaweight import MetaWeightNet, StepOptions, WeightNet
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def _flipped(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
@@ -23,12 +21,7 @@ BY_FEATURES = ["herding", "k_center", "k_means", "zcore"]
 BY_OUTPUTS = ["el2n", "entropy", "forgetting", "grand", "least_confidence", "margin"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def make_data(n: int = 300, num_classes: int = 3, d: int = 6) -> tuple[np.ndarray, np.ndarray]:

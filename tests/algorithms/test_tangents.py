@@ -14,10 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cwerm.algorithms import models  # noqa: F401  (registers resnet20, preactresnet18)
 from cwerm.algorithms.tangents import graph_jvp
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def _reference(output: Tensor, variables: list[Tensor], directions: list[Tensor]) -> Tensor:

@@ -21,9 +21,7 @@ from cwerm.algorithms.weight_net import WeightNet
 Pair = tuple[Tensor, Tensor]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def _resnet(dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -55,10 +55,9 @@ from cwerm.algorithms.labels.learning import learn
 from cwerm.algorithms.labels.probabilities import as_probabilities
 from cwerm.algorithms.labels.verdict import Verdict
 from cwerm.algorithms.labels.views.marks import row_marks
-from cwerm.algorithms.labels.views.network import one_thread
 from cwerm.algorithms.labels.views.reference import Reference
 from cwerm.algorithms.labels.views.together import Views, neighbours_for
-from cwerm.algorithms.torch_state import float32_defaults, plain_torch
+from cwerm.algorithms.torch_state import float32_defaults, one_thread, plain_torch
 
 __all__ = ["LabelPosterior"]
 

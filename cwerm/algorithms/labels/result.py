@@ -14,7 +14,7 @@ from cwerm.algorithms.labels.judgement import Judgement
 if TYPE_CHECKING:
     from cwerm.algorithms.labels.posterior import LabelPosterior
 
-__all__ = ["LabelErrors"]
+__all__ = ["LabelErrors", "headline"]
 
 SHOWN = 5
 
@@ -106,16 +106,11 @@ class LabelErrors:
         )
 
     def __repr__(self) -> str:
-        n = len(self.labels)
-        low, high = (round(100 * value) for value in self.noise_rate_interval)
-        if not self.noise_found:
-            lines = [f"no wrong labels found among {n:,}: all weights are 1"]
-        else:
-            lines = [
-                f"about {round(100 * self.noise_rate)}% ({low}-{high}) of {n:,} labels look wrong: "
-                f"weights from {self.weight.min():.2g} to {self.weight.max():.2g}",
-                f"{int(self.is_issue.sum()):,} are issues; the least probable:",
-            ]
+        rate = self.noise_rate if self.noise_found else None
+        extremes = float(self.weight.min()), float(self.weight.max())
+        lines = [headline(len(self.labels), rate, self.noise_rate_interval, extremes)]
+        if self.noise_found:
+            lines.append(f"{int(self.is_issue.sum()):,} are issues; the least probable:")
             lines += [
                 f"  row {row}: {self.labels[row]}, probably {self.suggested_label[row]} "
                 f"({self.suggestion_probability[row]:.2f})"
@@ -123,3 +118,23 @@ class LabelErrors:
                 if self.is_issue[row]
             ]
         return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings)])
+
+
+def headline(
+    samples: int,
+    rate: float | None,
+    interval: tuple[float, float],
+    weights: tuple[float, float],
+) -> str:
+    """What was found, in one line.
+
+    `rate` is the share of wrong labels, None where there are none; it lies in the `interval`. `weights` are
+    the least and the largest.
+    """
+    if rate is None:
+        return f"no wrong labels found among {samples:,}: all weights are 1"
+    (least, most), (low, high) = interval, weights
+    return (
+        f"about {100 * rate:.0f}% ({100 * least:.0f}-{100 * most:.0f}) of {samples:,} labels look wrong: "
+        f"weights from {low:.2g} to {high:.2g}"
+    )

@@ -19,14 +19,7 @@ from cwerm.stages.classifiers import batch_bytes, classifier_size, create_classi
 SIZE = 64  # that of the jobs for small images
 LARGEST = 30_000_000  # parameters of what is tried at all
 FAMILIES = timm.list_modules()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 def random_images(side: int) -> np.ndarray:

@@ -6,9 +6,6 @@ Networks learn what most labels agree on first and single wrong labels last (Arp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -16,7 +13,7 @@ from torch import Tensor
 
 from cwerm.algorithms.labels.views.space import LENGTH
 
-__all__ = ["Network", "one_thread", "predict", "train"]
+__all__ = ["Network", "predict", "train"]
 
 HIDDEN = 256
 BATCH = 64
@@ -27,17 +24,6 @@ ROWS = 1024  # predicted at a time
 
 # first layer [epochs, d, hidden], its bias [epochs, hidden], second layer [epochs, hidden, classes], its bias
 Network = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the number of cores; such small products gain nothing from more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def train(
