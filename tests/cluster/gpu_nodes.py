@@ -39,7 +39,8 @@ def main() -> int:
     # the one thing that is not as on real GPUs
     capacity.torch_device = lambda nodes: "cpu"  # type: ignore[assignment]
     waiting.TELL_SECONDS = 3.0
-    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    # a node that comes later is added by a thread, where no handler of signals can be set
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD, shutdown_at_exit=False)
     # before others come: of nodes on one machine Ray would choose any as the driver's own
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
