@@ -90,10 +90,9 @@ def run_stage(stage: ModuleType, job: Job, store: ArtifactStore) -> StageResult:
             artifact = made_by_another or stage.run(job, store)
     seconds = time.perf_counter() - started
     console.stage_line(stage.NAME, _describe(artifact, reused), seconds)
-    told = artifact.info.get(
-        "found", []
-    )  # of the labels, which whoever runs it again wants to know too
-    for line in [*([] if reused else artifact.info.get("understood", [])), *told]:
+    understood = [] if reused else artifact.info.get("understood", [])
+    # what was found of the labels is told each time
+    for line in [*understood, *artifact.info.get("found", [])]:
         console.note(line)
     return StageResult(artifact, seconds, reused)
 

@@ -75,6 +75,11 @@ def find_label_errors(
     own_groups = None
     if groups is not None:
         own_groups = as_labels(groups, len(known.codes), "groups", "labels").codes
+        if len(known.codes) > 1 and not own_groups.any():
+            raise ValueError(
+                "all samples are of one group, so that none is left to vouch for another: "
+                "give a group to the shots of one thing alone"
+            )
     trusted, trusted_codes = _trusted(trusted_features, trusted_labels, vectors, known)
     rows = reference_rows(known.codes, seed)
     posterior = LabelPosterior(len(known.classes), seed).fit(

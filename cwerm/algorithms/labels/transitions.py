@@ -29,15 +29,23 @@ def anchor_counts(
     labels: Int64[np.ndarray, " n"],
     share: float = SHARE,
 ) -> Float64[np.ndarray, "classes classes"]:
-    """How many anchors of each class (row) carry each label (column)."""
+    """How many anchors of each class (row) carry each label (column).
+
+    Of samples that are equally sure each counts alike, in fractions where there are more than places: an
+    order of theirs, by label or as they came, would choose.
+    """
     classes = beliefs.shape[1]
     believed, surest = beliefs.argmax(axis=1), beliefs.max(axis=1)
-    order = np.lexsort((-surest, believed))
     sizes = np.bincount(believed, minlength=classes)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    taken = order[place < np.maximum(LEAST, share * sizes)[believed[order]]]
+    places = np.minimum(np.ceil(np.maximum(LEAST, share * sizes)).astype(np.int64), sizes)
+    order = np.lexsort((-surest, believed))
+    last = np.minimum(np.cumsum(sizes) - sizes + np.maximum(places, 1) - 1, len(order) - 1)
+    border = surest[order[last]][believed]  # how sure the last of its class's anchors is
+    above, level = surest > border, surest == border
+    left = places - np.bincount(believed[above], minlength=classes)
+    fraction = left / np.maximum(np.bincount(believed[level], minlength=classes), 1)
     counts = np.zeros((classes, classes))
-    np.add.at(counts, (believed[taken], labels[taken]), 1)
+    np.add.at(counts, (believed, labels), above + level * fraction[believed])
     return counts
 
 

@@ -143,6 +143,14 @@ def test_probabilities_alone_are_enough() -> None:
     assert auroc(result.quality, WRONG) > 0.97
 
 
+def test_probabilities_of_few_values_find_exactly_the_wrong_labels() -> None:
+    """As of a model that says nothing but its favourite: all samples of a class are equally sure."""
+    result = cwerm.find_label_errors(labels=LABELS, probabilities=0.9 * np.eye(4)[CLASSES] + 0.025)
+    np.testing.assert_array_equal(result.is_issue, WRONG)
+    assert result.noise_rate == pytest.approx(WRONG.mean(), abs=0.05)
+    assert not result.warnings
+
+
 @pytest.mark.slow
 def test_probabilities_help_features() -> None:
     features, classes = blobs(distance=2.5)
@@ -253,6 +261,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "columns": ({"probabilities": GOOD[:, :3]}, "3 columns but the labels have 4 classes"),
     "rows": ({"probabilities": GOOD[:5]}, "5 rows of probabilities but 600 labels"),
     "groups": ({"groups": [1, 2]}, "600 labels but 2 groups"),
+    "one group": ({"groups": ["a"] * 600}, "all samples are of one group"),
     "unknown class": (
         {
             "labels": NAMES[LABELS],

@@ -35,6 +35,16 @@ def test_anchors_are_the_surest_of_each_class(seed: int, classes: int) -> None:
     np.testing.assert_array_equal(anchor_counts(beliefs, labels), expected)
 
 
+def test_anchors_that_are_equally_sure_count_alike_whatever_their_order() -> None:
+    """As of a model that gives each class one probability; sorted by label, the first would not do."""
+    labels = np.repeat([0, 1], [80, 20])
+    beliefs = np.tile([0.9, 0.1], (100, 1))
+    np.testing.assert_allclose(anchor_counts(beliefs, labels), [[16, 4], [0, 0]])
+    beliefs[:5] = [0.95, 0.05]  # these come first, and share 15 places with the others
+    expected = [[5 + 15 * 75 / 95, 15 * 20 / 95], [0, 0]]
+    np.testing.assert_allclose(anchor_counts(beliefs, labels), expected)
+
+
 def test_bayes_rule_sample_by_sample() -> None:
     random = np.random.default_rng(0)
     beliefs, transitions = random.dirichlet(np.ones(4), 30), random.dirichlet(np.ones(4), 4)
