@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -58,6 +58,16 @@ def tell() -> None:
     _told = _received is not None
     word = _WORDS[_NUMBERS[_received or signal.SIGINT]]
     say(f"{word}; run the same command again to go on from here")
+
+
+def leave(code: int) -> NoReturn:
+    """End with this exit code.
+
+    Where a string that was run was interrupted, `python -m` ends by SIGINT, caught or not, unless another
+    one was run since.
+    """
+    exec("")
+    sys.exit(code)
 
 
 def say(line: str) -> None:

@@ -84,7 +84,7 @@ def _found(learned: dict[str, Any], samples: int, low: float, high: float) -> li
     from cwerm.algorithms.labels.result import headline  # loads torch
 
     rate = learned["noise_rate"] if learned["open"] else None
-    line = headline(samples, rate, learned["noise_rate_interval"], (low, high))
+    line = headline(samples, rate, tuple(learned["noise_rate_interval"]), (low, high))
     return [line, *learned["warnings"]]
 
 

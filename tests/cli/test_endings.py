@@ -64,6 +64,22 @@ def test_ends_within_seconds_although_it_is_stuck(number: int, code: int) -> Non
     assert not psutil.wait_procs([child], timeout=5)[1]
 
 
+def test_an_interrupted_import_changes_no_exit_code(tmp_path: Path) -> None:
+    """Imports run strings, of data classes, say; Python keeps in mind that one was interrupted."""
+    interrupted = """
+from cwerm import ending
+
+try:
+    exec("raise KeyboardInterrupt")
+except KeyboardInterrupt:
+    ending.leave(130)
+"""
+    (tmp_path / "interrupted.py").write_text(interrupted)
+    command = [sys.executable, "-m", "interrupted"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert subprocess.run(command, env=environment, check=False).returncode == 130
+
+
 @pytest.mark.parametrize(("number", "code"), ENDINGS)
 def test_ends_while_it_connects(
     silent: socket.socket, tmp_path: Path, number: int, code: int
