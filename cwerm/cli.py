@@ -52,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if number is None:
             raise
         if isinstance(leaving, SystemExit) and leaving.code == _INTERRUPTED:
-            ending.leave(number)  # the command has said what becomes of its work
+            sys.exit(number)  # the command has said what becomes of its work
         code = _INTERRUPTED  # whatever became of the interruption on its way
     if code == _INTERRUPTED:
         ending.tell()
         code = ending.exit_code() or code
-    ending.leave(code)
+    sys.exit(code)
 
 
 def _code(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ the process, and all that it started, ends in time.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 
@@ -43,6 +44,7 @@ def listen() -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_forget)
     threading.Thread(target=_watch, args=(reader, os.dup(2)), daemon=True).start()
+    atexit.register(_leave)  # first, so that it is the last to run
 
 
 def exit_code() -> int | None:
@@ -58,16 +60,6 @@ def tell() -> None:
     _told = _received is not None
     word = _WORDS[_NUMBERS[_received or signal.SIGINT]]
     say(f"{word}; run the same command again to go on from here")
-
-
-def leave(code: int) -> NoReturn:
-    """End with this exit code.
-
-    Where a string that was run was interrupted, `python -m` ends by SIGINT, caught or not, unless another
-    one was run since.
-    """
-    exec("")
-    sys.exit(code)
 
 
 def say(line: str) -> None:
@@ -101,6 +93,15 @@ def _interrupt(number: int, frame: Any) -> None:
     _raised, _received = True, number
     sys.unraisablehook = lambda _: None  # where nobody can catch it
     raise KeyboardInterrupt
+
+
+def _leave() -> None:
+    """Python ends by SIGINT instead where the interruption fell into an import, though it was caught."""
+    if _received is not None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(128 + _received)
 
 
 def _watch(reader: int, kept: int) -> None:

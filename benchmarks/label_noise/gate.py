@@ -52,4 +52,5 @@ def _mixture(seed: int, trusted: tuple[int] | None) -> Scene:
     features = draw(labels)
     right = np.zeros(len(labels), bool)
     pair = (draw(known), known) if trusted else None
-    return Scene(features, labels, labels.copy(), right, MIXTURE_CLASSES, pair, False, seed)
+    rows = np.arange(len(labels))
+    return Scene(features, labels, labels.copy(), right, MIXTURE_CLASSES, pair, False, seed, rows)

@@ -69,7 +69,7 @@ class Scene(NamedTuple):
 
     Features float32 [n, d], given labels int64 [n], the right ones (of an image of another source its
     given one, though that is wrong), which are wrong, trusted features and labels, or None, whether
-    images of another source are among them, and the seed.
+    images of another source are among them, the seed, and where the samples stand in the pool.
     """
 
     features: np.ndarray
@@ -80,6 +80,7 @@ class Scene(NamedTuple):
     trusted: tuple[np.ndarray, np.ndarray] | None
     strangers: bool
     seed: int
+    rows: np.ndarray
 
 
 def draw_scene(
@@ -129,6 +130,7 @@ def draw_scene(
         (pool.features[picked], labels[picked]) if trusted else None,
         cell.noise == "open_set",
         seed,
+        rows,
     )
 
 

@@ -67,12 +67,15 @@ def test_ends_within_seconds_although_it_is_stuck(number: int, code: int) -> Non
 def test_an_interrupted_import_changes_no_exit_code(tmp_path: Path) -> None:
     """Imports run strings, of data classes, say; Python keeps in mind that one was interrupted."""
     interrupted = """
+import sys
+
 from cwerm import ending
 
+ending.listen()
 try:
-    exec("raise KeyboardInterrupt")
+    exec("import signal; signal.raise_signal(signal.SIGINT)")
 except KeyboardInterrupt:
-    ending.leave(130)
+    sys.exit(130)
 """
     (tmp_path / "interrupted.py").write_text(interrupted)
     command = [sys.executable, "-m", "interrupted"]

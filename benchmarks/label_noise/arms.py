@@ -1,0 +1,103 @@
+"""What each way of dealing with wrong labels has a network learn: targets, weights, or another loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+import cwerm
+from cwerm.algorithms.labels.result import LabelErrors
+from label_noise.methods import logistic
+from label_noise.scenes import Scene
+from label_noise.training import (
+    Objective,
+    early_learning,
+    forward_corrected,
+    generalised,
+    small_loss,
+    targets_and_weights,
+)
+
+__all__ = ["CONTROLS", "OURS", "PEERS", "WITH_TRUSTED", "ours", "peer"]
+
+SURE = 0.9
+OURS = ("weights", "soft", "relabel")
+CONTROLS = ("weights, permuted",)
+PEERS = (
+    *("ERM", "right labels only", "cleanlab, flagged dropped", "W-ERM, features"),
+    *("ELR", "GCE", "small loss, true rate", "forward correction, true T"),
+)
+
+
+WITH_TRUSTED = ("W-ERM, features",)
+
+
+class Arm(NamedTuple):
+    """The samples that are trained on, None for all, and the loss of each."""
+
+    objective: Objective
+    rows: np.ndarray | None = None
+
+
+def ours(scene: Scene) -> dict[str, Arm]:
+    """The arms on what `cwerm.find_label_errors` finds."""
+    features, labels = scene.trusted or (None, None)
+    found = cwerm.find_label_errors(
+        scene.features,
+        scene.given,
+        trusted_features=features,
+        trusted_labels=labels,
+        seed=scene.seed,
+    )
+    one_hot = np.eye(scene.num_classes)[scene.given]
+    weight = np.asarray(found.weight, np.float64)
+    order = np.random.default_rng([scene.seed, 0, 61]).permutation(len(weight))
+    return {
+        "weights": Arm(targets_and_weights(one_hot, weight)),
+        "soft": Arm(targets_and_weights(_soft(found, one_hot), np.ones(len(weight)))),
+        "relabel": Arm(targets_and_weights(*_relabelled(found, one_hot, weight))),
+        "weights, permuted": Arm(targets_and_weights(one_hot, weight[order])),
+    }
+
+
+def _soft(found: LabelErrors, one_hot: np.ndarray) -> np.ndarray:
+    return np.asarray(found.belief) if found.noise_found else one_hot
+
+
+def _relabelled(
+    found: LabelErrors, one_hot: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where another class is sure, that class counts as the label, as much as it is sure."""
+    sure = np.asarray(found.is_issue) & (np.asarray(found.suggestion_probability) > SURE)
+    suggested = np.eye(one_hot.shape[1])[np.asarray(found.suggested_label)]
+    targets = np.where(sure[:, None], suggested, one_hot)
+    return targets, np.where(sure, 2 * found.suggestion_probability - 1, weight)
+
+
+def peer(name: str, scene: Scene) -> Arm:
+    """One of `PEERS`; W-ERM needs trusted samples."""
+    labels, classes = scene.given, scene.num_classes
+    one_hot, alike = np.eye(classes)[labels], np.ones(len(labels))
+    if name == "ERM":
+        return Arm(targets_and_weights(one_hot, alike))
+    if name == "right labels only":
+        rows = np.flatnonzero(~scene.wrong)
+        return Arm(targets_and_weights(one_hot[rows], alike[rows]), rows)
+    if name == "cleanlab, flagged dropped":
+        rows = np.flatnonzero(~logistic(scene)["cleanlab"].issue)
+        return Arm(targets_and_weights(one_hot[rows], alike[rows]), rows)
+    if name == "W-ERM, features":
+        assert scene.trusted is not None
+        weights = cwerm.MetaWeightNet(seed=scene.seed).fit(scene.features, labels, *scene.trusted)
+        return Arm(targets_and_weights(one_hot, np.asarray(weights, np.float64)))
+    if name == "ELR":
+        return Arm(early_learning(labels, classes))
+    if name == "GCE":
+        return Arm(generalised(labels))
+    if name == "small loss, true rate":
+        return Arm(small_loss(labels, float(scene.wrong.mean())))
+    assert name == "forward correction, true T"
+    transitions = np.zeros((classes, classes))
+    np.add.at(transitions, (scene.truth, labels), 1)
+    return Arm(forward_corrected(labels, transitions / transitions.sum(axis=1, keepdims=True)))
