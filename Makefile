@@ -19,8 +19,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Two processes share the quick tests: those that run stages and commands, and all else.
-STAGES_TESTS := tests/cli tests/stages
+# Two processes share the quick tests: those that run stages, and all else. Both take about as long.
+STAGES_TESTS := tests/stages $(wildcard tests/cli/test_r*.py)
 
 test: lint
 	$(MAKE) --jobs 2 --output-sync=target test-stages test-rest

@@ -43,7 +43,7 @@ Work = tuple[str, str, str, int]  # regime, cell, what is given, seed
 def pixels(root: str, split: str) -> tuple[Tensor, np.ndarray]:
     """Images float32 [n, 3, 28, 28], about of mean 0 and deviation 1, and labels."""
     images, labels = FashionMnist(root).arrays(split)
-    scaled = torch.from_numpy(images).float().div(255).sub(0.286).div(0.353)
+    scaled = torch.tensor(images).float().div(255).sub(0.286).div(0.353)
     return scaled[:, None].expand(-1, 3, -1, -1), labels.astype(np.int64)
 
 

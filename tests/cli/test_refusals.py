@@ -122,6 +122,7 @@ def test_weights_that_are_not_numbers(refused: Refused, tmp_path: Path) -> None:
     refused([f"features.weights={tmp_path}/nan.pth"], "features.weights", "nan.pth", "NaN")
 
 
+@pytest.mark.slow
 def test_features_that_are_not_numbers(refused: Refused, ray_session: None, tmp_path: Path) -> None:
     """A negative variance: every weight is finite, so that only a worker can notice."""
     name = [name for name in lite0() if name.endswith("running_var")][-1]
