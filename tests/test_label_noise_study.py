@@ -71,7 +71,7 @@ def test_figures_are_those_counted_by_hand(rooms: Any) -> None:
     truth = np.array([0, 0, 1, 1, 2, 2])
     given = np.array([0, 1, 1, 0, 2, 2])
     scene = rooms.scenes.Scene(
-        np.zeros((6, 1), np.float32), given, truth, given != truth, 3, None, False, 0
+        np.zeros((6, 1), np.float32), given, truth, given != truth, 3, None, False, 0, np.arange(6)
     )
     verdict = rooms.figures.Verdict(
         quality=np.array([0.9, 0.2, 0.1, 0.3, 0.95, 0.8]),

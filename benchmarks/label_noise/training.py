@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import cwerm.algorithms.models as models  # registers small_cnn
+import cwerm.algorithms.models  # noqa: F401  registers small_cnn
 from cwerm.algorithms import erm
 from cwerm.algorithms.small_loss import left_out_share, small_loss_factors
 
@@ -28,7 +28,6 @@ __all__ = [
     "train",
 ]
 
-assert models.SmallCNN
 BATCH, RATE, MOMENTUM, DECAY = 128, 0.1, 0.9, 5e-4
 GCE_POWER = 0.7  # Zhang and Sabuncu 2018
 ELR_MEMORY, ELR_STRENGTH = 0.7, 3.0  # Liu et al. 2020, for CIFAR-10
