@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 from _report import print_ratio, print_table, surroundings
 
-from cwerm.artifacts import Artifact, ArtifactStore
-from cwerm.config import Job, load_job
-from cwerm.stages import backbone_weights, common, embedding, extract, ingest, session
-from cwerm.storage import open_storage
+from cwerm.job.tree import Job, load_job
+from cwerm.runtime.session import session
+from cwerm.stages import common, extract, ingest
+from cwerm.stages.extract import backbone_weights, embedding
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
 TOLERANCE = 0.02  # float16 of values up to about 6
@@ -95,7 +97,7 @@ def _ingest(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
 
 
 def _plain(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
-    from cwerm.algorithms.features import embed, load_backbone, preprocess
+    from cwerm.algorithms.networks.features import embed, load_backbone, preprocess
     from cwerm.data.images import decode
 
     section = job.features

@@ -29,7 +29,7 @@ from label_noise.tables import markdown
 from label_noise.training import REGIMES, accuracy, train
 from torch import Tensor
 
-from cwerm.data.fashion_mnist import FashionMnist
+from cwerm.data.public.fashion_mnist import FashionMnist
 
 CHOSEN_CELLS = ["symmetric 40", "pair 40", "instance 40", "annotators", "clean"]
 GIVEN = {"nothing": (), "trusted": (10,)}

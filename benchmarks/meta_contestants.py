@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from cwerm.algorithms.learning_to_reweight import reweight_step
-from cwerm.algorithms.meta_step import meta_step
-from cwerm.algorithms.step_options import StepOptions
+from cwerm.algorithms.gradients.meta_step import meta_step
+from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
 
 LR = 0.1
 Pair = tuple[Tensor, Tensor]

@@ -23,8 +23,8 @@ import torch
 from meta_contestants import CONTESTANTS, Contestant, EveryFifth
 from torch.profiler import ProfilerActivity, profile
 
-import cwerm.algorithms.models  # noqa: F401  (registers resnet20, preactresnet18)
-from cwerm.algorithms.weight_net import WeightNet
+import cwerm.algorithms.networks.models  # noqa: F401  (registers resnet20, preactresnet18)
+from cwerm.algorithms.reweighting.weight_net import WeightNet
 
 
 def seconds(step: Callable[[], None], device: torch.device, clock: str) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cwerm
-from cwerm.config import load_job
+from cwerm.job.tree import load_job
 
 JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
 AUTO = [

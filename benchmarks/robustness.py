@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 
-from cwerm.artifacts import ArtifactStore
-from cwerm.config import Job, load_job
+from cwerm.job.tree import Job, load_job
 from cwerm.pipeline import METHODS, run_stage
-from cwerm.runs import weight_scores
-from cwerm.stages import train, train_loop
-from cwerm.storage import open_storage
+from cwerm.runs.folder import weight_scores
+from cwerm.stages import train
+from cwerm.stages.train import loop as train_loop
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "robustness.yaml"
 SOURCES: dict[str, list[str]] = {

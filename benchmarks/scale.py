@@ -23,11 +23,12 @@ import psutil
 import pyarrow as pa
 from _report import surroundings
 
-from cwerm import schema
-from cwerm.artifacts import ArtifactStore, File, Writer
-from cwerm.config import Job, parse_job
-from cwerm.stages import broadcast, common, extract, ingest, reweight, select, session
-from cwerm.storage import open_storage
+from cwerm.job.tree import Job, parse_job
+from cwerm.runtime.session import session
+from cwerm.stages import broadcast, common, extract, ingest, reweight, select
+from cwerm.store import schema
+from cwerm.store.artifacts import ArtifactStore, File, Writer
+from cwerm.store.storage import open_storage
 
 ROWS_A_PART = 50_000
 CORESET = 10_000

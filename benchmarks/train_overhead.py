@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from _report import print_ratio, print_table, surroundings
 
-from cwerm.artifacts import ArtifactStore
-from cwerm.config import Job, load_job
-from cwerm.stages import common, ingest, pixels, select, train, train_loop
+from cwerm.job.tree import Job, load_job
+from cwerm.stages import common, ingest, pixels, select, train
 from cwerm.stages.classifiers import create_classifier
-from cwerm.storage import open_storage
+from cwerm.stages.train import loop as train_loop
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
 WORKERS = 2
@@ -166,7 +167,7 @@ def _plain_rank(rank: int, job: Job, store: ArtifactStore, folder: Path) -> None
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
-    from cwerm.algorithms import erm
+    from cwerm.algorithms.training import erm
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=WORKERS)

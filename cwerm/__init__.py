@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cwerm.algorithms.broadcast import broadcast_weights
     from cwerm.algorithms.coreset import select_coreset
     from cwerm.algorithms.labels import LabelErrors, LabelPosterior, find_label_errors
-    from cwerm.algorithms.metaweight import MetaWeightNet, meta_gradient
-    from cwerm.config import Job, load_job
+    from cwerm.algorithms.reweighting.metaweight import MetaWeightNet, meta_gradient
+    from cwerm.algorithms.spreading.broadcast import broadcast_weights
     from cwerm.errors import UserError
+    from cwerm.job.tree import Job, load_job
     from cwerm.pipeline import run
-    from cwerm.runs import RunResult, load_weights
+    from cwerm.runs.folder import RunResult, load_weights
 
 __all__ = [
     "Job",
@@ -33,17 +33,17 @@ __all__ = [
 
 # Loaded on first use, so that `import cwerm` and `cwerm --help` do not wait for torch.
 _MODULES = {
-    "Job": "cwerm.config",
+    "Job": "cwerm.job.tree",
     "LabelErrors": "cwerm.algorithms.labels",
     "LabelPosterior": "cwerm.algorithms.labels",
-    "MetaWeightNet": "cwerm.algorithms.metaweight",
-    "RunResult": "cwerm.runs",
+    "MetaWeightNet": "cwerm.algorithms.reweighting.metaweight",
+    "RunResult": "cwerm.runs.folder",
     "UserError": "cwerm.errors",
-    "broadcast_weights": "cwerm.algorithms.broadcast",
+    "broadcast_weights": "cwerm.algorithms.spreading.broadcast",
     "find_label_errors": "cwerm.algorithms.labels",
-    "load_job": "cwerm.config",
-    "load_weights": "cwerm.runs",
-    "meta_gradient": "cwerm.algorithms.metaweight",
+    "load_job": "cwerm.job.tree",
+    "load_weights": "cwerm.runs.folder",
+    "meta_gradient": "cwerm.algorithms.reweighting.metaweight",
     "run": "cwerm.pipeline",
     "select_coreset": "cwerm.algorithms.coreset",
 }

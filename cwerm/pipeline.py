@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from cwerm import console
-from cwerm.artifacts import Artifact, ArtifactStore
-from cwerm.claims import claimed
-from cwerm.config import Job
-from cwerm.preflight import check, check_images
-from cwerm.runs import RunFolder, RunResult
+from cwerm.job.tree import Job
+from cwerm.runs.folder import RunFolder, RunResult, StageResult
+from cwerm.runs.preflight import check, check_images
+from cwerm.runtime.board import watched_nodes
+from cwerm.runtime.capacity import sized_once
 from cwerm.stages import broadcast, extract, ingest, reweight, select, train
-from cwerm.stages.board import watched_nodes
-from cwerm.stages.capacity import sized_once
-from cwerm.storage import open_storage
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.claims import claimed
+from cwerm.store.storage import open_storage
+from cwerm.terminal import console
 
 METHODS: dict[str, tuple[ModuleType, ...]] = {
     "erm": (
@@ -37,15 +36,6 @@ METHODS: dict[str, tuple[ModuleType, ...]] = {
 # S* = S: reweighted on every worker, and each sample keeps its own weight
 METHODS["w-erm"] = METHODS["cw-erm"]
 STAGES = {stage.NAME: stage for stage in METHODS["cw-erm"]}
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What one stage gave, and whether it was in the store already."""
-
-    artifact: Artifact
-    seconds: float
-    reused: bool
 
 
 def run(job: Job) -> RunResult:

@@ -52,7 +52,7 @@ def job_tree(small_data: Path, tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def make_job(job_tree: dict[str, Any]) -> Callable[..., Any]:
     """Build that job with ``section__key=value`` changes."""
-    from cwerm.config import parse_job
+    from cwerm.job.tree import parse_job
 
     def make(**changes: Any) -> Any:
         for key, value in changes.items():
@@ -71,7 +71,7 @@ def ray_session() -> Iterator[None]:
     """One private Ray session for all tests of one process."""
     import ray
 
-    from cwerm.stages import private_session, session
+    from cwerm.runtime.session import private_session, session
 
     session.quiet_ray()
     private_session.start(num_cpus=4, object_store_memory=300_000_000)

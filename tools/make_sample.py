@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cwerm.data.fashion_mnist import DEBIAN_FOLDER, FashionMnist
+from cwerm.data.public.fashion_mnist import DEBIAN_FOLDER, FashionMnist
 
 FOLDER = Path(__file__).parents[1] / "cwerm" / "data" / "sample"
 IMAGES_PER_CLASS = {"train": 1000, "test": 200}

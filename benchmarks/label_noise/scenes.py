@@ -12,8 +12,8 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from cwerm.algorithms.corrupt import corrupt_labels, long_tail
 from cwerm.algorithms.noise.confusion import confuse_by_table, confusion_matrix, scale_confusions
+from cwerm.algorithms.noise.corrupt import corrupt_labels, long_tail
 from cwerm.algorithms.noise.instance import confuse_by_instance
 from cwerm.algorithms.noise.open_set import draw_replacements
 from label_noise.sources import Pool

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import cwerm.algorithms.models  # noqa: F401  registers small_cnn
-from cwerm.algorithms import erm
-from cwerm.algorithms.small_loss import left_out_share, small_loss_factors
+import cwerm.algorithms.networks.models  # noqa: F401  registers small_cnn
+from cwerm.algorithms.training import erm
+from cwerm.algorithms.training.small_loss import left_out_share, small_loss_factors
 
 __all__ = [
     "REGIMES",

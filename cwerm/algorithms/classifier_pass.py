@@ -16,9 +16,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from cwerm.algorithms.given_model import check_labels, check_logits, check_trainable, unwrapped
-from cwerm.algorithms.step_options import StepOptions
-from cwerm.algorithms.tangents import NoRuleError, graph_jvp
+from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.gradients.tangents import NoRuleError, graph_jvp
+from cwerm.algorithms.reweighting.given_model import (
+    check_labels,
+    check_logits,
+    check_trainable,
+    unwrapped,
+)
 
 # Labels are class numbers, or shares of the classes with one row a sample.
 Batch = tuple[Shaped[Tensor, "batch ..."], Shaped[Tensor, "batch ..."]]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from cwerm.algorithms.agreement import surroundings
 from cwerm.algorithms.inputs import (
     Given,
     Labels,
@@ -23,9 +22,10 @@ from cwerm.algorithms.inputs import (
     blocks,
     check_whole_number,
 )
-from cwerm.algorithms.names import unknown_name
+from cwerm.algorithms.networks.names import unknown_name
+from cwerm.algorithms.reweighting.training_record import TrainingRecord
 from cwerm.algorithms.selection import load_method
-from cwerm.algorithms.training_record import TrainingRecord
+from cwerm.algorithms.spreading.agreement import surroundings
 
 __all__ = [
     "allocate",
@@ -205,7 +205,7 @@ def select_coreset(
         centers = class_medians(vectors, known.codes)
         distances = distances_to_centers(vectors, known.codes, centers)
     elif needs == "outputs":
-        from cwerm.algorithms.head_training import train_head  # loads torch
+        from cwerm.algorithms.reweighting.head_training import train_head  # loads torch
 
         check_whole_number("the seed", seed, 0)
         _, outputs = train_head(vectors, known.codes, seed=seed)

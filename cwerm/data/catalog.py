@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from cwerm.data.arrays import ArraySource
-from cwerm.data.cifar import Cifar10, Cifar100
-from cwerm.data.fashion_mnist import FashionMnist
-from cwerm.data.image_folder import ImageFolder
+from cwerm.data.folders.image_folder import ImageFolder
 from cwerm.data.listing import address, list_files
-from cwerm.data.mnist import Mnist
 from cwerm.data.parquet import Parquet
 from cwerm.data.parquet.found import parquet_files
+from cwerm.data.public.arrays import ArraySource
+from cwerm.data.public.cifar import Cifar10, Cifar100
+from cwerm.data.public.fashion_mnist import FashionMnist
+from cwerm.data.public.mnist import Mnist
 from cwerm.data.sample import SampleSource
 from cwerm.data.source import Source
 from cwerm.errors import UserError, did_you_mean
-from cwerm.sections import S3
-from cwerm.storage import local_path
+from cwerm.job.sections import S3
+from cwerm.store.storage import local_path
 
 ARRAY_SOURCES: dict[str, type[ArraySource]] = {
     "fashion_mnist": FashionMnist,

@@ -19,9 +19,9 @@ from pathlib import Path
 from rich.filesize import decimal
 from rich.markup import escape
 
-from cwerm import console
 from cwerm.data.reading import patiently
 from cwerm.errors import UserError, shown
+from cwerm.terminal import console
 
 THREADS = 16
 BLOCK = 2**20

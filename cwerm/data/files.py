@@ -16,7 +16,7 @@ from cwerm.data.listing import File, Listing
 from cwerm.data.reading import gone
 from cwerm.data.source import Source
 from cwerm.errors import UserError, shown
-from cwerm.storage import open_storage
+from cwerm.store.storage import open_storage
 
 FEW = 100  # objects, which are asked for one by one; of more the whole folder is listed
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from cwerm.errors import UserError, shown
-from cwerm.sections import S3
-from cwerm.storage import filesystem, local_path
+from cwerm.job.sections import S3
+from cwerm.store.storage import filesystem, local_path
 
 SYSTEM_FOLDERS = {
     *(

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from cwerm.errors import UserError
 from cwerm.reports.figure_style import COLORS, FAINT, INK, STYLE, WORD
 from cwerm.reports.panels import METHODS
-from cwerm.runs import load_weights
-from cwerm.storage import open_storage
-from cwerm.summary import address, load_summary
+from cwerm.runs.folder import load_weights
+from cwerm.runs.summary import address, load_summary
+from cwerm.store.storage import open_storage
 
 LOWEST = 30  # classes that the figure shows
 HISTORY = "train/history.json"

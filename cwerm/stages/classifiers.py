@@ -6,11 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cwerm import console
-from cwerm.artifacts import Artifact
-from cwerm.config import Job
 from cwerm.errors import UserError, did_you_mean
+from cwerm.job.tree import Job
 from cwerm.stages import pixels
+from cwerm.store.artifacts import Artifact
+from cwerm.terminal import console
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,8 +24,8 @@ def check_classifier_name(key: str, name: str) -> None:
     """
     import timm
 
-    import cwerm.algorithms.models  # noqa: F401  registers the models for small images
-    from cwerm.algorithms.timm_models import source_of
+    import cwerm.algorithms.networks.models  # noqa: F401  registers the models for small images
+    from cwerm.algorithms.networks.timm_models import source_of
 
     if source_of(name):
         raise UserError(
@@ -63,7 +63,7 @@ def batch_bytes(section: str, name: str, num_classes: int, size: int) -> int:
         UserError: the model can't take images of that size.
     """
     from cwerm.algorithms.memory import estimate_batch_bytes
-    from cwerm.algorithms.timm_models import without_memory
+    from cwerm.algorithms.networks.timm_models import without_memory
 
     model = without_memory(
         lambda: create_classifier(f"{section}.model", name, num_classes, size, seed=0)
@@ -80,7 +80,7 @@ def classifier_size(section: str, name: str, size: int) -> int:
     Raises:
         UserError: the model can't take images of that size.
     """
-    from cwerm.algorithms.timm_models import fitting_size
+    from cwerm.algorithms.networks.timm_models import fitting_size
 
     return fitting_size(lambda side: create_classifier(f"{section}.model", name, 2, side, 0), size)
 

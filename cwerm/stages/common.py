@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cwerm.artifacts import Artifact, ArtifactStore
-from cwerm.config import Job
 from cwerm.errors import UserError
+from cwerm.job.tree import Job
+from cwerm.store.artifacts import Artifact, ArtifactStore
 
 
 def require(stage: ModuleType, job: Job, store: ArtifactStore) -> Artifact:

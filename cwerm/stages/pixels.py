@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from cwerm.algorithms.features import resize_window
-from cwerm.artifacts import Artifact, ArtifactStore
+from cwerm.algorithms.networks.features import resize_window
 from cwerm.data.images import decode
 from cwerm.stages import common
+from cwerm.store.artifacts import Artifact, ArtifactStore
 
 if TYPE_CHECKING:
     from torch import Tensor

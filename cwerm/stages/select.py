@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cwerm import schema
 from cwerm.algorithms import coreset as coresets
 from cwerm.algorithms import selection
 from cwerm.algorithms.medians import MedianState, dimension_blocks
-from cwerm.artifacts import Artifact, ArtifactStore, Writer, artifact_key
-from cwerm.config import Job
 from cwerm.errors import UserError, blame
+from cwerm.job.tree import Job
+from cwerm.runtime.parallel import worker_pool
 from cwerm.stages import common, extract, ingest
-from cwerm.stages.parallel import worker_pool
+from cwerm.store import schema
+from cwerm.store.artifacts import Artifact, ArtifactStore, Writer, artifact_key
 
 NAME = "select"
 REFERENCE_SIZE = 20_000  # samples from which the posterior learns, where no ratio is given
@@ -80,7 +80,7 @@ def _evidence(
     vectors = common.column(store.read(features, "features", ["feature"]), "feature")[candidates]
     if needs in ("features", "surroundings"):
         return {"features": vectors}
-    from cwerm.algorithms.head_training import train_head  # loads torch
+    from cwerm.algorithms.reweighting.head_training import train_head  # loads torch
 
     _, record = train_head(vectors, labels[candidates], seed=job.seed)
     return {"outputs": record}

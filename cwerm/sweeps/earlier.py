@@ -9,11 +9,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from cwerm import console
 from cwerm.errors import UserError
 from cwerm.reports.comparison import setting
 from cwerm.sweeps.file import Point, Sweep, is_range
 from cwerm.sweeps.trial import Records, Trials, is_done, means_of
+from cwerm.terminal import console
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import yaml
 from pydantic import Field, ValidationError
 
 from cwerm.errors import UserError, did_you_mean
-from cwerm.explain import explain
-from cwerm.job_file import read_tree
-from cwerm.sections import Count, Section
+from cwerm.job.explain import explain
+from cwerm.job.file import read_tree
+from cwerm.job.sections import Count, Section
 
 KINDS = ("grid", "choice", "uniform", "log_uniform", "integer")
 # What each epoch of training gives; a finished trial can be judged by more, see `Metric`.

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from cwerm.config import Job, parse_job
+from cwerm.job.tree import Job, parse_job
 from cwerm.reports.comparison import read_sweep, setting
-from cwerm.storage import Storage
+from cwerm.store.storage import Storage
 from cwerm.sweeps.earlier import Earlier
 from cwerm.sweeps.file import EPOCH_METRICS, Point, Sweep
 from cwerm.sweeps.trial import Records, Trials

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cwerm.config import Job
+from cwerm.job.tree import Job
 from cwerm.sweeps.earlier import Earlier
 from cwerm.sweeps.file import Sweep
 from cwerm.sweeps.results import record_stopped

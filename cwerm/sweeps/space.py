@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cwerm.config import SECTIONS, Job, parse_job
 from cwerm.errors import UserError
-from cwerm.job_file import apply_override, read_tree, set_key
+from cwerm.job.file import apply_override, read_tree, set_key
+from cwerm.job.tree import SECTIONS, Job, parse_job
 from cwerm.sweeps.file import Point, Sweep, check_keys, flat, is_range, load_sweep
 
 

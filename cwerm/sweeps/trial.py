@@ -8,12 +8,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from cwerm import console
-from cwerm.config import Job
 from cwerm.errors import UserError
-from cwerm.storage import Storage, open_storage, parse_mapping
+from cwerm.job.tree import Job
+from cwerm.store.storage import Storage, open_storage, parse_mapping
 from cwerm.sweeps.file import EPOCH_METRICS, Point
 from cwerm.sweeps.space import trial_job
+from cwerm.terminal import console
 
 STATUSES = ("done", "failed", "stopped", "begun")
 NUMBERS = (*EPOCH_METRICS, "epochs", "auroc", "effective_sample_size")
@@ -144,7 +144,7 @@ def _run_seed(job: Job, trials: Trials) -> dict[str, Any]:
     import ray
 
     from cwerm import pipeline
-    from cwerm.stages import ranks
+    from cwerm.runtime import ranks
 
     records = Records(job, trials.name)
     earlier = records.read(job.name)

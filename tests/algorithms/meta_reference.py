@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cwerm.algorithms import models  # noqa: F401  (registers resnet20, preactresnet18)
+from cwerm.algorithms.networks import models  # noqa: F401  (registers resnet20, preactresnet18)
 
 Pair = tuple[Tensor, Tensor]
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from cwerm.algorithms.broadcast import broadcast_weights
 from cwerm.algorithms.coreset import select_coreset
 from cwerm.algorithms.detection import auroc, class_weight_ratio
-from cwerm.algorithms.head_training import train_head
 from cwerm.algorithms.labels import LabelPosterior
-from cwerm.algorithms.metaweight import LearningToReweight, MetaWeightNet
+from cwerm.algorithms.reweighting.head_training import train_head
+from cwerm.algorithms.reweighting.metaweight import LearningToReweight, MetaWeightNet
+from cwerm.algorithms.spreading.broadcast import broadcast_weights
 
 N, D, CLASSES = 120, 6, 3
 RNG = np.random.default_rng(0)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cwerm.algorithms.broadcast import broadcast_weights
 from cwerm.algorithms.coreset import allocate, select_coreset
 from cwerm.algorithms.labels import LabelPosterior
-from cwerm.algorithms.metaweight import LearningToReweight, MetaWeightNet
 from cwerm.algorithms.neighbors import NeighborIndex
+from cwerm.algorithms.reweighting.metaweight import LearningToReweight, MetaWeightNet
 from cwerm.algorithms.selection import method_names
+from cwerm.algorithms.spreading.broadcast import broadcast_weights
 
 N, D, CLASSES, SIZE = 600, 12, 3, 60
 RNG = np.random.default_rng(0)

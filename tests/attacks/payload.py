@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cwerm.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
 
 
 class Payload:

@@ -14,13 +14,13 @@ LOADERS = {
     "pickle", "_pickle", "cloudpickle", "ray.cloudpickle", "dill", "marshal", "shelve", "joblib",
     "jsonpickle", "torch.package",
 }  # fmt: skip
-RESTRICTED = {"data/cifar.py"}
+RESTRICTED = {"data/public/cifar.py"}
 # Parquet and Arrow are opened in one place, which looks at the types first.
 ARROW = {
     "read_table", "ParquetFile", "ParquetDataset", "read_metadata", "read_schema", "read_pandas",
     "open_file", "open_stream", "read_feather", "dataset", "read_parquet", "RecordBatchFileReader",
 }  # fmt: skip
-LOOKS_FIRST = {"schema.py"}
+LOOKS_FIRST = {"store/schema.py"}
 FORBIDDEN = {
     "eval", "exec", "compile", "__import__", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all",
     "yaml.unsafe_load_all", "yaml.full_load_all", "torch.hub.load", "torch.jit.load",

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from attacks.payload import extension, pickled, put_part
-from cwerm.artifacts import ArtifactStore
 from cwerm.data import open_source
 from cwerm.errors import UserError
-from cwerm.schema import open_parquet, read_parquet
 from cwerm.stages import common
-from cwerm.storage import open_storage
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.schema import open_parquet, read_parquet
+from cwerm.store.storage import open_storage
 
 OBJECT = "ray.data.arrow_pickled_object"
 TENSOR = "ray.data.arrow_tensor_v2"
@@ -72,7 +72,7 @@ def test_a_source_can_not_run_code(tmp_path: Path, column: str) -> None:
 
 
 def test_ray_data_is_told_not_to_unpickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cwerm.stages.session import quiet_ray
+    from cwerm.runtime.session.session import quiet_ray
 
     names = ["PICKLE_OBJECT_SCALAR", "CLOUDPICKLE_TENSOR_METADATA"]
     for name in names:

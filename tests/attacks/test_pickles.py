@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from attacks.payload import Payload, pickled
-from cwerm.algorithms.features import load_backbone
-from cwerm.data import cifar
+from cwerm.algorithms.networks.features import load_backbone
+from cwerm.data.public import cifar
 from cwerm.errors import UserError
 
 

@@ -12,10 +12,10 @@ import yaml
 
 from attacks.payload import pickled
 from cwerm.errors import UserError
-from cwerm.sweep import sweep
 from cwerm.sweeps.earlier import Earlier, read_earlier
 from cwerm.sweeps.search import _study
 from cwerm.sweeps.space import load_both
+from cwerm.sweeps.sweep import sweep
 from cwerm.sweeps.trial import Records, Trials
 
 RATES = [0.05, 0.1]

@@ -15,10 +15,10 @@ import psutil
 import pytest
 from commands import MODULE, start, write_job
 
-from cwerm.config import parse_job
 from cwerm.errors import UserError
-from cwerm.stages import private_session
-from cwerm.stages.joining import check_address
+from cwerm.job.tree import parse_job
+from cwerm.runtime.session import private_session
+from cwerm.runtime.session.joining import check_address
 
 SECONDS = 5
 ENDINGS = [

@@ -16,9 +16,9 @@ import timm
 import torch
 from commands import LITE0, Answer, Finished
 
-import cwerm.algorithms.models  # noqa: F401  registers resnet20
-from cwerm.config import parse_job
-from cwerm.stages.session import check_address
+import cwerm.algorithms.networks.models  # noqa: F401  registers resnet20
+from cwerm.job.tree import parse_job
+from cwerm.runtime.session.session import check_address
 
 Cwerm = Callable[..., Answer]
 Refused = Callable[..., None]

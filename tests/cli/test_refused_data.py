@@ -13,7 +13,7 @@ import pytest
 from commands import LITE0, Answer, Finished, write_job
 from PIL import Image
 
-import cwerm.algorithms.models  # noqa: F401  registers resnet20
+import cwerm.algorithms.networks.models  # noqa: F401  registers resnet20
 
 Cwerm = Callable[..., Answer]
 Refused = Callable[..., None]

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from cwerm.stages.session import quiet_ray
+from cwerm.runtime.session.session import quiet_ray
 
 quiet_ray()
 
@@ -21,9 +21,9 @@ import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from cwerm import pipeline  # noqa: E402
-from cwerm.config import load_job  # noqa: E402
 from cwerm.errors import UserError  # noqa: E402
-from cwerm.stages import capacity, waiting  # noqa: E402
+from cwerm.job.tree import load_job  # noqa: E402
+from cwerm.runtime import capacity, waiting  # noqa: E402
 
 HEAD = {"num_cpus": 0, "object_store_memory": 150_000_000}
 NODE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 150_000_000}

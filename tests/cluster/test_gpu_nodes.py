@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from stages.conftest import STAGES, Chain, chain, chain_tree, parted_data, run_stages
 
-from cwerm.config import parse_job
+from cwerm.job.tree import parse_job
 from cwerm.stages import common
 
 __all__ = ["chain", "parted_data"]  # fixtures

@@ -21,12 +21,12 @@ from object_store import BUCKET
 from cluster.bucket_cluster import Cluster, three_hosts
 from cluster.cluster_files_checks import ROOT
 from cluster.hosts import Host, obstacle, wait_for
-from cwerm.artifacts import Artifact, ArtifactStore
-from cwerm.config import load_job
-from cwerm.runs import load_weights
+from cwerm.job.tree import load_job
+from cwerm.runs.folder import load_weights
+from cwerm.runs.summary import load_summary
 from cwerm.stages import common, extract, train
-from cwerm.storage import fetch, open_storage
-from cwerm.summary import load_summary
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.storage import fetch, open_storage
 
 pytestmark = [
     pytest.mark.slow,

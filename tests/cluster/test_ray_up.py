@@ -134,7 +134,7 @@ def test_from_ray_up_to_nothing_left(tmp_path: Path) -> None:
         for host in (head, *workers):
             same = filecmp.dircmp(ROOT / "jobs", host.home / "cwerm/jobs")
             assert not same.left_only + same.right_only + same.diff_files
-            assert (host.home / "cwerm/cwerm/cli.py").exists()
+            assert (host.home / "cwerm/cwerm/pipeline.py").exists()
 
         with tunnel(laptop, configuration) as address:
             said = typed(f"cwerm submit {tiny(tmp_path)} --address {address}")

@@ -16,10 +16,10 @@ import yaml
 from cli.commands import Answer, process, start, write_job
 
 from cluster.head import TOKEN, Head, ray_head
-from cwerm.config import Job, parse_job
 from cwerm.errors import UserError
-from cwerm.package import JOB_FILE, pack, shipped_job
-from cwerm.stages.cluster import check_gpus, difference
+from cwerm.job.tree import Job, parse_job
+from cwerm.runtime.session.cluster import check_gpus, difference
+from cwerm.submission.package import JOB_FILE, pack, shipped_job
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from stages.conftest import Chain, chain, chain_tree, parted_data, run_stages
 
-from cwerm.config import parse_job
+from cwerm.job.tree import parse_job
 from cwerm.pipeline import METHODS
 from cwerm.stages import common
 

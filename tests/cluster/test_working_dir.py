@@ -16,8 +16,8 @@ from object_store import BUCKET
 from cluster.bucket_cluster import Cluster, three_hosts
 from cluster.cluster_files_checks import ROOT
 from cluster.hosts import obstacle
-from cwerm.runs import load_weights
-from cwerm.summary import load_summary
+from cwerm.runs.folder import load_weights
+from cwerm.runs.summary import load_summary
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,19 +11,19 @@ import threading
 import time
 from pathlib import Path
 
-from cwerm.stages.session import quiet_ray
+from cwerm.runtime.session.session import quiet_ray
 
 quiet_ray()
 
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from cwerm.artifacts import ArtifactStore  # noqa: E402
-from cwerm.config import load_job  # noqa: E402
+from cwerm.job.tree import load_job  # noqa: E402
 from cwerm.pipeline import METHODS, run_stage  # noqa: E402
-from cwerm.stages.board import watched_nodes  # noqa: E402
-from cwerm.stages.capacity import sized_once  # noqa: E402
-from cwerm.storage import open_storage  # noqa: E402
+from cwerm.runtime.board import watched_nodes  # noqa: E402
+from cwerm.runtime.capacity import sized_once  # noqa: E402
+from cwerm.store.artifacts import ArtifactStore  # noqa: E402
+from cwerm.store.storage import open_storage  # noqa: E402
 
 NODE = {"num_cpus": 2, "object_store_memory": 150_000_000}
 

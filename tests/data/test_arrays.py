@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from cwerm.data import Sample, Source, open_source
-from cwerm.data.fashion_mnist import DEBIAN_FOLDER
-from cwerm.data.mnist import read_idx
+from cwerm.data.public.fashion_mnist import DEBIAN_FOLDER
+from cwerm.data.public.mnist import read_idx
 from cwerm.errors import UserError
 
 GENERATOR = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from object_store import s3_prefix  # noqa: F401
 
 from cwerm.data import files, open_source
 from cwerm.errors import UserError
-from cwerm.storage import open_storage
+from cwerm.store.storage import open_storage
 
 FILES = {"cat/1.png": b"one", "cat/2.png": b"two", "dog/1.png": b"dog"}
 

@@ -14,7 +14,7 @@ import pytest
 from data.parquet_files import labels, png, put, read
 
 from cwerm.data import open_source
-from cwerm.data.image_folder import ImageFolder
+from cwerm.data.folders.image_folder import ImageFolder
 from cwerm.data.parquet import Parquet
 from cwerm.errors import UserError
 

@@ -13,7 +13,7 @@ from data.parquet_files import png, put
 
 from cwerm.data import Chunk, Source, open_source
 from cwerm.data.source import PART_BYTES, runs
-from cwerm.stages.ingest_scan import Scanner, parts_of
+from cwerm.stages.ingest.scan import Scanner, parts_of
 
 MEGABYTE = 2**20
 
@@ -69,7 +69,7 @@ def test_what_the_plan_could_not_know_is_cut_after_the_scan() -> None:
 def test_an_image_too_large_for_any_part_is_a_reject(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cwerm.stages.ingest_scan.LARGEST_IMAGE", 1000)
+    monkeypatch.setattr("cwerm.stages.ingest.scan.LARGEST_IMAGE", 1000)
     put(tmp_path / "a.parquet", [0, 1, 0], images=[png(0), png(1) + bytes(1000), png(2)])
     source = open_source(str(tmp_path))
     (chunk,) = source.chunks("train", 10)

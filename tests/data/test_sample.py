@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cwerm.data import decode, open_source
-from cwerm.data.fashion_mnist import DEBIAN_FOLDER
 from cwerm.data.listing import list_files
 from cwerm.data.parquet import Parquet
+from cwerm.data.public.fashion_mnist import DEBIAN_FOLDER
 from cwerm.data.sample import SAMPLE_FOLDER
 
 COUNTS = {"train": 10_000, "test": 2_000}

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cwerm.config import parse_job
-from cwerm.job_file import set_key
+from cwerm.job.file import set_key
+from cwerm.job.tree import parse_job
 from cwerm.reports.comparison import Sweep, read_sweep
-from cwerm.storage import Storage, open_storage
+from cwerm.store.storage import Storage, open_storage
 from cwerm.sweeps.results import SCHEMA
 
 STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")

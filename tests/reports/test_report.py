@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from object_store import s3_prefix  # noqa: F401
 
-from cwerm.report import report
-from cwerm.storage import open_storage
+from cwerm.reports.report import report
+from cwerm.store.storage import open_storage
 from reports.made_up import (
     KEYS,
     KINDS,

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cwerm.errors import UserError
-from cwerm.report import report
 from cwerm.reports import run_page
-from cwerm.schema import table_schema
-from cwerm.storage import open_storage
+from cwerm.reports.report import report
+from cwerm.store.schema import table_schema
+from cwerm.store.storage import open_storage
 from reports.made_up import (
     REASON,
     a_description,

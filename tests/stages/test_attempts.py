@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cwerm.artifacts import Artifact, ArtifactStore, Writer
-from cwerm.config import Job
 from cwerm.errors import UserError
+from cwerm.job.tree import Job
+from cwerm.runtime.parallel import worker_pool
 from cwerm.stages import ingest
-from cwerm.stages.ingest_classes import encode
-from cwerm.stages.ingest_scan import Scanner
-from cwerm.stages.ingest_sources import open_sources, plan_chunks
-from cwerm.stages.parallel import worker_pool
-from cwerm.storage import open_storage
+from cwerm.stages.ingest.classes import encode
+from cwerm.stages.ingest.scan import Scanner
+from cwerm.stages.ingest.sources import open_sources, plan_chunks
+from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.storage import open_storage
 from stages.test_ingest import write_folder
 
 MakeJob = Callable[..., Job]

@@ -10,10 +10,10 @@ import pytest
 import ray
 import torch
 
-from cwerm import console
 from cwerm.errors import UserError
-from cwerm.stages import capacity, waiting
-from cwerm.stages.capacity import Node, Request, Size
+from cwerm.runtime import capacity, waiting
+from cwerm.runtime.capacity import Node, Request, Size
+from cwerm.terminal import console
 
 MakeJob = Callable[..., Any]
 HEAD = Node("h", "10.0.0.1", 0, 0)

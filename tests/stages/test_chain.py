@@ -17,9 +17,10 @@ from PIL import Image
 from safetensors.numpy import load
 
 import cwerm
-from cwerm.artifacts import Writer
-from cwerm.stages import broadcast, common, extract, pixels, reweight, reweight_fit, select
+from cwerm.stages import broadcast, common, extract, pixels, reweight, select
 from cwerm.stages import ingest as ingest_stage
+from cwerm.stages.reweight import fit as reweight_fit
+from cwerm.store.artifacts import Writer
 from stages.conftest import CHAIN, Chain, Fork, run_stages
 
 F16_STEPS = 4  # float32 sums in another order may round to a neighbouring float16

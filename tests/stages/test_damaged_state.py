@@ -15,13 +15,15 @@ import pytest
 import torch
 from attacks.payload import Payload, pickled
 
-from cwerm.algorithms.step_options import StepOptions
-from cwerm.artifacts import ArtifactStore, Writer
-from cwerm.config import parse_job
-from cwerm.schema import table_schema
-from cwerm.stages import checkpoints, reweight, reweight_fit, saved_state
-from cwerm.stages.train_loop import Worker
-from cwerm.storage import Storage, open_storage
+from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.job.tree import parse_job
+from cwerm.runtime import checkpoints, saved_state
+from cwerm.stages import reweight
+from cwerm.stages.reweight import fit as reweight_fit
+from cwerm.stages.train.loop import Worker
+from cwerm.store.artifacts import ArtifactStore, Writer
+from cwerm.store.schema import table_schema
+from cwerm.store.storage import Storage, open_storage
 from stages.conftest import Chain, Fork
 
 

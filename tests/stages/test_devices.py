@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from cwerm.algorithms.meta_data import feature_head
-from cwerm.algorithms.metaweight import MetaWeightNet
-from cwerm.stages import saved_state
-from cwerm.storage import open_storage
+from cwerm.algorithms.reweighting.meta_data import feature_head
+from cwerm.algorithms.reweighting.metaweight import MetaWeightNet
+from cwerm.runtime import saved_state
+from cwerm.store.storage import open_storage
 
 
 @pytest.fixture

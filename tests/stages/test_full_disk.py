@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 
 from cwerm.errors import UserError
-from cwerm.garbage import PARTIAL
 from cwerm.stages import train
+from cwerm.upkeep.garbage import PARTIAL
 from stages.conftest import STAGES, Chain, Fork, run_stages
 from stages.test_kill import assert_same_weights, committed
 

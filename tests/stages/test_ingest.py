@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cwerm import schema
-from cwerm.algorithms.corrupt import corrupt_labels, long_tail
-from cwerm.artifacts import Artifact, ArtifactStore, artifact_key
-from cwerm.config import Job
+from cwerm.algorithms.noise.corrupt import corrupt_labels, long_tail
 from cwerm.data.catalog import open_source
 from cwerm.data.images import decode
 from cwerm.errors import UserError
+from cwerm.job.tree import Job
 from cwerm.stages import common, ingest
-from cwerm.storage import open_storage
+from cwerm.store import schema
+from cwerm.store.artifacts import Artifact, ArtifactStore, artifact_key
+from cwerm.store.storage import open_storage
 from stages.conftest import Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")

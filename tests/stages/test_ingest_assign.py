@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cwerm.algorithms.corrupt import corrupt_labels, long_tail
-from cwerm.config import Data, parse_job
+from cwerm.algorithms.noise.corrupt import corrupt_labels, long_tail
 from cwerm.errors import UserError
-from cwerm.stages.ingest_assign import assign_rows
+from cwerm.job.tree import Data, parse_job
+from cwerm.stages.ingest.assign import assign_rows
 
 NAMES = ["ant", "bee", "cat", "dog"]
 TEST = np.repeat(np.arange(4, dtype=np.int32), 3)

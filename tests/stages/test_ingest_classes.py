@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from data.parquet_files import png, put
 
-from cwerm import console
-from cwerm.config import parse_job
 from cwerm.data import open_source
 from cwerm.errors import UserError
-from cwerm.stages.ingest_classes import check_classes, encode
-from cwerm.stages.ingest_scan import Scanner
-from cwerm.stages.ingest_sources import plan_chunks
+from cwerm.job.tree import parse_job
+from cwerm.stages.ingest.classes import check_classes, encode
+from cwerm.stages.ingest.scan import Scanner
+from cwerm.stages.ingest.sources import plan_chunks
+from cwerm.terminal import console
 
 ONE, OTHER = ["cat", "dog", "owl"], ["owl", "dog", "cat"]
 

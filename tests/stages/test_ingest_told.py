@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwerm.config import Job, parse_job
 from cwerm.data import decode
 from cwerm.data.catalog import open_source
 from cwerm.data.source import Sample
 from cwerm.errors import UserError
+from cwerm.job.tree import Job, parse_job
 from cwerm.stages.ingest import _images_table
-from cwerm.stages.ingest_sources import plan_chunks
-from cwerm.stages.ingest_told import full_scale, understood
+from cwerm.stages.ingest.sources import plan_chunks
+from cwerm.stages.ingest.told import full_scale, understood
 
 
 def fill(root: Path, layout: dict[str, int]) -> None:

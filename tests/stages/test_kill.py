@@ -24,9 +24,9 @@ import psutil
 import pytest
 from safetensors.numpy import load
 
-from cwerm.artifacts import Artifact
-from cwerm.config import parse_job
+from cwerm.job.tree import parse_job
 from cwerm.stages import broadcast, common, extract, reweight, train
+from cwerm.store.artifacts import Artifact
 from stages.conftest import STAGES, Chain, Fork, run_stages
 
 PATIENCE = 120.0

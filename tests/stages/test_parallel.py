@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import ray
 
-from cwerm import console
 from cwerm.errors import UserError
-from cwerm.stages import parallel
-from cwerm.stages.parallel import Pool, worker_pool
+from cwerm.runtime import parallel
+from cwerm.runtime.parallel import Pool, worker_pool
+from cwerm.terminal import console
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't have it
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwerm.algorithms.features import RESAMPLING, InputSpec, preprocess
+from cwerm.algorithms.networks.features import RESAMPLING, InputSpec, preprocess
 from cwerm.stages.pixels import to_square
 
 GENERATOR = np.random.default_rng(0)

@@ -13,15 +13,15 @@ import pytest
 import ray
 import ray.train
 
-from cwerm import console
-from cwerm.artifacts import ArtifactStore
 from cwerm.errors import UserError
-from cwerm.stages import ranks
-from cwerm.stages.board import progress_board
-from cwerm.stages.capacity import Node
-from cwerm.stages.ranks import run_on_ranks
-from cwerm.stages.worker_errors import user_errors
-from cwerm.storage import open_storage
+from cwerm.runtime import ranks
+from cwerm.runtime.board import progress_board
+from cwerm.runtime.capacity import Node
+from cwerm.runtime.ranks import run_on_ranks
+from cwerm.runtime.worker_errors import user_errors
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.storage import open_storage
+from cwerm.terminal import console
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't have it
 

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 import cwerm
 from cwerm.algorithms.labels.posterior import LabelPosterior
-from cwerm.algorithms.meta_data import feature_head
-from cwerm.algorithms.metaweight import LearningToReweight
-from cwerm.algorithms.weight_net import WeightNet
+from cwerm.algorithms.reweighting.meta_data import feature_head
+from cwerm.algorithms.reweighting.metaweight import LearningToReweight
+from cwerm.algorithms.reweighting.weight_net import WeightNet
 from cwerm.errors import UserError
-from cwerm.runs import weight_scores
+from cwerm.runs.folder import weight_scores
 from cwerm.stages import broadcast, common, reweight, train
 from stages.conftest import Fork, Vary
 from stages.noisy import Arrays, learned_weights, scaled, weights_of

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from object_store import s3_prefix  # noqa: F401
 
-from cwerm.config import parse_job
+from cwerm.job.tree import parse_job
 from cwerm.pipeline import METHODS
 from cwerm.stages import common, train
-from cwerm.storage import open_storage
+from cwerm.store.storage import open_storage
 from stages.conftest import Chain, chain_tree, run_stages
 
 PROGRAM = """

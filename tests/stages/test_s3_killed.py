@@ -12,7 +12,7 @@ import pytest
 from cli.commands import start, write_job
 from object_store import BUCKET, Server, mortal_server  # noqa: F401
 
-from cwerm.config import load_job
+from cwerm.job.tree import load_job
 from cwerm.stages import train
 from stages.conftest import STAGES, Chain, chain_tree, run_stages
 from stages.test_kill import assert_same_weights

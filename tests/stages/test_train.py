@@ -17,14 +17,14 @@ from PIL import Image
 from safetensors import safe_open
 from torch.nn import functional
 
-import cwerm.algorithms.models
-from cwerm.algorithms import erm
-from cwerm.artifacts import Artifact
+import cwerm.algorithms.networks.models
+from cwerm.algorithms.training import erm
 from cwerm.errors import UserError
 from cwerm.stages import common, pixels, train
+from cwerm.store.artifacts import Artifact
 from stages.conftest import STAGES, Chain, Fork, run_stages
 
-assert cwerm.algorithms.models  # registers resnet20 with timm
+assert cwerm.algorithms.networks.models  # registers resnet20 with timm
 
 
 def images_of(chain: Chain, table: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,7 +148,7 @@ def trained_tensors(chain: Chain) -> dict[str, np.ndarray]:
 
 def _worker(chain: Chain, weights: np.ndarray) -> Any:
     """One rank of the training, in this process, for a model without batch statistics."""
-    from cwerm.stages.train_loop import Worker
+    from cwerm.stages.train.loop import Worker
 
     config = {
         "job": chain.job,

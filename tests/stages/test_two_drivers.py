@@ -9,8 +9,8 @@ import pytest
 from cli.commands import process, start, write_job
 from object_store import s3_prefix, storage_uri  # noqa: F401
 
-from cwerm.storage import open_storage
-from cwerm.summary import load_summary
+from cwerm.runs.summary import load_summary
+from cwerm.store.storage import open_storage
 from stages.conftest import chain_tree
 
 ATTEMPT = re.compile(r"artifacts/(\w+)/[0-9a-f]{20}/([0-9a-f]{12})/")

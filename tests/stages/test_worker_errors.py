@@ -18,7 +18,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.tune.error import TuneError
 
 from cwerm.errors import UserError
-from cwerm.stages.worker_errors import find_user_error, user_errors
+from cwerm.runtime.worker_errors import find_user_error, user_errors
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't have it
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Integer
 
-from cwerm.algorithms.names import unknown_name
+from cwerm.algorithms.networks.names import unknown_name
 
 __all__ = ["confuse_by_table", "confusion_matrix", "scale_confusions"]
 

@@ -15,10 +15,10 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Integer, Shaped
 
-from cwerm.algorithms.agreement import Surroundings
 from cwerm.algorithms.inputs import blocks
-from cwerm.algorithms.names import unknown_name
-from cwerm.algorithms.training_record import TrainingRecord
+from cwerm.algorithms.networks.names import unknown_name
+from cwerm.algorithms.reweighting.training_record import TrainingRecord
+from cwerm.algorithms.spreading.agreement import Surroundings
 
 __all__ = ["Method", "Needs", "centered", "highest", "load_method", "method_names"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Integer
 
-from cwerm.algorithms.agreement import Surroundings
 from cwerm.algorithms.selection import Needs, k_center
+from cwerm.algorithms.spreading.agreement import Surroundings
 
 NEEDS: Needs = "surroundings"
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Integer
 
+from cwerm.algorithms.reweighting.training_record import EARLY_EPOCHS, TrainingRecord
 from cwerm.algorithms.selection import Needs, highest
-from cwerm.algorithms.training_record import EARLY_EPOCHS, TrainingRecord
 
 NEEDS: Needs = "outputs"
 

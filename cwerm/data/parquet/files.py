@@ -23,7 +23,7 @@ from cwerm.data.parquet.rows import read_rows
 from cwerm.data.reading import patiently, patiently_each
 from cwerm.data.source import Chunk, Sample
 from cwerm.errors import UserError, shown
-from cwerm.storage import filesystem, open_storage
+from cwerm.store.storage import filesystem, open_storage
 
 
 class Parquet(FileSource):

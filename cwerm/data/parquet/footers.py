@@ -14,7 +14,7 @@ from cwerm.data.parquet.images import Layout, layout_of
 from cwerm.data.parquet.labels import NO_LABEL, class_names, is_label, is_text
 from cwerm.data.parquet.names import value_in_path
 from cwerm.errors import UserError, shown
-from cwerm.schema import open_plain
+from cwerm.store.schema import open_plain
 
 READ_BYTES = 8 * 2**20  # of a column, at a time
 

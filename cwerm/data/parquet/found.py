@@ -10,8 +10,8 @@ from cwerm.data.listing import File, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, suffix
 from cwerm.data.parquet.names import has_parquet_name, is_left_by_writers
 from cwerm.errors import UserError, shown
-from cwerm.schema import open_plain
-from cwerm.storage import filesystem
+from cwerm.store.schema import open_plain
+from cwerm.store.storage import filesystem
 
 PARQUET_BYTES = (b"PAR1", b"PARE")  # the second begins files with an encrypted footer
 _ARCHIVE_BYTES = (

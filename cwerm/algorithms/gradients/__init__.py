@@ -1,0 +1,1 @@
+"""The gradient of the meta loss through a step of the classifier."""

@@ -1,0 +1,231 @@
+"""Images to features with a pretrained timm backbone (CW-ERM paper, section 4.1: z = h(x)).
+
+What decodes images (`InputSpec`, `preprocess`) needs PIL and NumPy alone, so that decoding
+processes stay small: torch and timm are imported when a backbone is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+__all__ = ["Backbone", "InputSpec", "embed", "load_backbone", "preprocess", "resize_window"]
+
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+LARGEST_WHOLE = 16  # times the part that is used: images up to there are resized whole
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a backbone expects of an image, in timm's terms; `size` is a square's side in pixels."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A timm model without classifier, frozen and in eval mode, and what it expects of an image."""
+
+    module: Any  # torch.nn.Module; naming it would import torch
+    spec: InputSpec
+    num_features: int
+    remarks: tuple[str, ...] = ()  # what was decided in loading it, for people
+
+
+def load_backbone(
+    name: str, weights: str = "pretrained", image_size: int | None = None, seed: int = 0
+) -> Backbone:
+    """The timm model `name` as a feature extractor.
+
+    `weights` is "pretrained" (timm's hub), "random" (drawn from `seed`), or a file of weights: one that
+    `read_weights` reads and that fits, or a model that cwerm has trained, with its own normalisation and
+    size. `image_size` replaces the model's input size; images are then not scaled up before the centre
+    crop (crop_pct = 1), which would cut the borders of small images away. A size whose border would not
+    reach the features is raised to the next one that fits. Raises ValueError for names, files and sizes
+    that do not fit.
+    """
+    import torch
+
+    from cwerm.algorithms.networks.timm_backbones import (
+        check_backbone_name,
+        create_backbone,
+        fitting_backbone_size,
+        set_image_size,
+    )
+    from cwerm.algorithms.networks.timm_models import channels_last
+
+    file = None
+    if weights not in ("pretrained", "random"):
+        from cwerm.algorithms.networks.weight_files import read_weights
+
+        file = read_weights(weights)
+    check_backbone_name(name, weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = create_backbone(name, pretrained=weights == "pretrained")
+    remarks = []
+    about = file.about if file else {}
+    if file is not None:
+        remarks.append(_load_file(module, name, file))
+    config = _resolved_config(module, about)
+    if image_size is not None:
+        size = fitting_backbone_size(name, image_size)
+        if size != image_size:
+            remarks.append(
+                f"takes images of {size} pixels, as {name} would leave out a border of {image_size}"
+            )
+        set_image_size(module, name, size)
+        config |= {"input_size": (3, size, size), "crop_pct": 1.0}
+    _, height, width = config.pop("input_size")
+    if height != width:
+        raise ValueError(f"{name} takes images of {width}x{height}; give an image_size for squares")
+    assert config["interpolation"] in RESAMPLING
+    spec = InputSpec(size=height, **config)
+    channels_last(module.eval().requires_grad_(False))
+    told = tuple(remark for remark in remarks if remark)
+    return Backbone(module, spec, _output_width(module, name, spec), told)
+
+
+def _load_file(module: Any, name: str, file: Any) -> str:
+    from cwerm.algorithms.networks.timm_backbones import set_image_size
+    from cwerm.algorithms.networks.weight_matching import load_weights_into
+
+    trained = file.about.get("model")
+    if isinstance(trained, str) and trained.partition(".")[0] != name.partition(".")[0]:
+        raise ValueError(
+            f"weights file {file.path} is of {trained}, not of {name}; name that model"
+        )
+    if isinstance(size := file.about.get("image_size"), int):
+        set_image_size(module, name, size)
+    return load_weights_into(module, name, file)
+
+
+def _resolved_config(module: Any, about: dict[str, Any]) -> dict[str, Any]:
+    """Input size and normalisation: timm's, or those that a model of cwerm's own was trained with."""
+    import timm
+
+    config = timm.data.resolve_model_data_config(module)
+    # read from a file they are lists
+    config |= {key: tuple(config[key]) for key in ("mean", "std", "input_size")}
+    mean, std, size = (about.get(key) for key in ("mean", "std", "image_size"))
+    if mean is None or std is None or size is None:
+        return config
+    return {
+        "input_size": (3, int(size), int(size)),
+        "mean": tuple(map(float, mean)),
+        "std": tuple(map(float, std)),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+    }
+
+
+def _output_width(module: Any, name: str, spec: InputSpec) -> int:
+    """Width of the pooled features, which for some models is not timm's `num_features`."""
+    import torch
+
+    from cwerm.algorithms.networks.timm_backbones import no_such_size
+
+    with torch.inference_mode():
+        try:
+            output = module(torch.zeros(1, 3, spec.size, spec.size))
+        except Exception as error:  # layers have words of their own for maps that are too small
+            raise ValueError(no_such_size(name, spec.size, error)) from None
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:
+        raise ValueError(f"{name} gives no single vector an image; choose another")
+    return int(output.shape[1])
+
+
+def preprocess(image: Image.Image, spec: InputSpec) -> UInt8[np.ndarray, "size size 3"]:
+    """An RGB image as timm evaluates it: resized to size / crop_pct, its centre cut to size."""
+    assert image.mode == "RGB"
+    width, height = _resized(image.width, image.height, spec)
+    left, top = _offset(width, spec.size), _offset(height, spec.size)
+    window = (
+        max(0, -left),
+        max(0, -top),
+        min(width, spec.size - left),
+        min(height, spec.size - top),
+    )
+    resized = resize_window(image, (width, height), window, RESAMPLING[spec.interpolation])
+    canvas = Image.new(
+        "RGB", (spec.size, spec.size), tuple(round(255 * mean) for mean in spec.mean)
+    )
+    canvas.paste(resized, (max(0, left), max(0, top)))
+    return np.array(canvas)
+
+
+def resize_window(
+    image: Image.Image,
+    size: tuple[int, int],
+    window: tuple[int, int, int, int],
+    resampling: Image.Resampling,
+) -> Image.Image:
+    """The part ``window`` (left, top, right, bottom) of the image resized to ``size``.
+
+    Of very long images the part alone is made: whole, a line of 20,000 pixels would be scaled to
+    gigabytes.
+    """
+    left, top, right, bottom = window
+    extent = right - left, bottom - top
+    if size[0] * size[1] <= LARGEST_WHOLE * extent[0] * extent[1]:
+        return image.resize(size, resampling).crop(window)
+    across, down = image.width / size[0], image.height / size[1]
+    box = (left * across, top * down, right * across, bottom * down)
+    return image.resize(extent, resampling, box=box)
+
+
+def _resized(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
+    """Width and height before the crop, rounded as torchvision and timm do, at least 1."""
+    scaled = math.floor(spec.size / spec.crop_pct)
+    if spec.crop_mode == "squash":
+        return scaled, scaled
+    if spec.crop_mode == "border":
+        ratio = max(width, height) / scaled
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
+    if width <= height:
+        return scaled, int(scaled * height / width)
+    return int(scaled * width / height), scaled
+
+
+def _offset(extent: int, size: int) -> int:
+    """Where a side begins on the canvas: below zero if its ends are cut, above if it is padded."""
+    return (size - extent) // 2 if extent < size else -round((extent - size) / 2)
+
+
+def embed(
+    backbone: Backbone, images: UInt8[np.ndarray, "b size size 3"], device: Any = "cpu"
+) -> Float32[np.ndarray, "b d"]:
+    """Pooled features of preprocessed images; moves the backbone to `device` (torch's) for good.
+
+    On CUDA devices in bfloat16, or float16 where that is missing; on all others in float32.
+    """
+    import torch
+
+    module = backbone.module.to(device)
+    precision: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if torch.device(device).type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        precision = torch.autocast("cuda", dtype)
+    with torch.inference_mode(), precision:
+        mean = torch.tensor(backbone.spec.mean, device=device)[:, None, None]
+        std = torch.tensor(backbone.spec.std, device=device)[:, None, None]
+        pixels = torch.as_tensor(images).to(device).permute(0, 3, 1, 2)
+        features = module((pixels.float() / 255 - mean) / std)
+    return features.float().cpu().numpy()

@@ -1,0 +1,1 @@
+"""Weights of samples, learned from a trusted set."""

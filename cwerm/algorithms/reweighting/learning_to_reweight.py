@@ -1,0 +1,56 @@
+"""Learning to reweight (Ren et al., 2018): weights straight from the meta-gradient, no weight net.
+
+Each sample's weight starts at epsilon_i = 0, where the virtual step stands still, so theta' = theta.
+The meta loss falls along epsilon_i at the rate lr * <grad L_i(theta), g> with g the meta gradient at
+theta; the weight is the positive part of that rate, normalised in the batch (Eqs. 9 to 13, and
+Algorithm 1). The inner products are those of `meta_step`, exact and without second-order autograd.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cwerm.algorithms.classifier_pass import Batch, ClassifierPass, MetaBatch
+from cwerm.algorithms.gradients.meta_step import MetaStep, apply_gradients
+from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.reweighting.given_model import as_batch
+from cwerm.algorithms.torch_state import plain_torch
+
+__all__ = ["reweight_step"]
+
+
+def reweight_step(
+    model: nn.Module,
+    batch: Batch,
+    meta_batch: MetaBatch,
+    optimizer: Optimizer,
+    options: StepOptions | None = None,
+) -> MetaStep:
+    """Take one step of learning to reweight: weigh the batch, then move the classifier.
+
+    The weights have mean 1 over the batch (in the paper sum 1, with a summed loss: the same step),
+    or are all 0 if no sample helps the meta batch. `optimizer` holds the parameters of `model`.
+    """
+    # The meta pass comes first, so that keeping the graph of the batch costs no memory.
+    options = replace(options or StepOptions(), keep_graph=True)
+    with plain_torch():
+        forward = ClassifierPass(model, as_batch(batch, model, "batch"), options)
+        direction, meta_loss, meta_logits = forward.meta_direction(
+            list(forward.moved.values()), as_batch(meta_batch, model, "meta batch")
+        )
+        positive = forward.slopes(direction).clamp(min=0)
+        (mean,) = options.mean_over_ranks([positive.mean()], len(positive))
+        weights = torch.where(mean > 0, positive / mean, positive)
+
+        def weigh(_: Tensor, rows: slice) -> Tensor:
+            return weights[rows]
+
+        trained = list(forward.trained.values())
+        apply_gradients(optimizer, trained, forward.gradient(weigh, trained, last=True))
+    return MetaStep(
+        forward.losses, forward.logits, weights, meta_loss, meta_logits, forward.fallback
+    )

@@ -1,0 +1,1 @@
+"""From the weights of a coreset to those of all samples."""

@@ -1,0 +1,1 @@
+"""Losses, schedules, augmentation and evaluation."""

@@ -1,0 +1,5 @@
+"""`python -m cwerm.cli` is `cwerm`."""
+
+from cwerm.cli import main
+
+main()

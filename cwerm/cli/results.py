@@ -1,0 +1,46 @@
+"""What a run or a sweep has left: pages, pictures and files of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cwerm.cli.app import RunFolder, app
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The folder of a run or a sweep: path or URI.")
+    ],
+    to: Annotated[Path | None, typer.Option(help="Local folder for the files.")] = None,
+) -> None:
+    """Make figures, tables and a page of a finished run or sweep."""
+    from cwerm.reports.report import report
+
+    report(folder, to)
+
+
+@app.command()
+def inspect(
+    run: RunFolder,
+    lowest: Annotated[int, typer.Option(min=1, help="Samples of lowest weight to show.")] = 20,
+    to: Annotated[str, typer.Option(help="PNG file for their contact sheet.")] = "lowest.png",
+) -> None:
+    """Show the samples of lowest weight: a table and a PNG."""
+    from cwerm.runs.inspection import inspect_run
+
+    inspect_run(run, lowest, Path(to))
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    to: Annotated[Path, typer.Option(help="File: .parquet, .csv or .npy (weights by id).")],
+) -> None:
+    """Write a run's weights to a file."""
+    from cwerm.runs.inspection import export_weights
+
+    export_weights(run, to)

@@ -1,0 +1,300 @@
+"""The sections of a job: every key with its type, default and meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from cwerm.job.addresses import normal
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Text = Annotated[str, Field(min_length=1)]
+Address = Annotated[str, Field(min_length=1), AfterValidator(normal)]
+
+
+class Section(BaseModel):
+    """Strict: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class Data(Section):
+    """Where the labelled images come from."""
+
+    source: Address
+    """``sample``, ``fashion_mnist``, ``mnist``, ``cifar10``, ``cifar100``, or a path or URI: a folder of
+    class folders, or Parquet."""
+    root: Address | None = None
+    """Where a known data set lies or is downloaded to."""
+    test: Address | None = None
+    """Source of the test images, where ``source`` has no test split of its own."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of each class drawn as test split, where the source has none and ``test`` is not given."""
+    split_seed: Seed = 0
+    """Seed of the drawn test split, ``limit``, ``imbalance`` and ``noise``; apart from ``seed``, so that
+    runs share the data."""
+    trusted: Address | None = None
+    """Source of trusted (clean) images that serve as the meta set."""
+    limit: Count | None = None
+    """Use only this many training images, a class-balanced draw."""
+    imbalance: Annotated[float, Field(ge=1)] = 1.0
+    """Largest class over smallest of the long tail that is drawn from the training images; 1 for none."""
+    noise: Literal["none", "uniform", "symmetric", "flip", "flip2"] = "none"
+    """Wrong training labels made on purpose, the true ones kept as ``clean_label``: ``uniform`` draws from
+    all classes, ``symmetric`` from all others, ``flip`` takes the next class, ``flip2`` one of two."""
+    noise_rate: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Probability that a label is drawn anew. Without effect without ``noise``."""
+    max_rejects: Annotated[float, Field(ge=0)] = 0.01
+    """Unreadable images allowed: a share below 1, or a count."""
+    image_column: Text = "image"
+    """Parquet column of encoded images, or of arrays (nested lists, tensors of Arrow or Ray Data)."""
+    label_column: Text = "label"
+    """Parquet column of labels: text, or whole numbers, with the names of Hugging Face's ``ClassLabel``
+    where the file has them. Also a folder's name may hold it, as ``label=cat``."""
+    rows_per_part: Count = 1024
+    """Images a part, the unit of work, of commit and of resumption; fewer where they are large, so that a
+    part holds up to 128 MiB of them."""
+
+
+class Features(Section):
+    """How images become feature vectors."""
+
+    backbone: Text = "tf_efficientnet_lite0"
+    """Any timm model name."""
+    weights: Address = "pretrained"
+    """``pretrained`` (timm's hub), a local or s3 file, ``package:NAME/FILE`` inside an installed Python
+    package, or ``random``."""
+    image_size: Count | None = None
+    """Side of the square input in pixels; the backbone's own where not given."""
+    batch_size: Count = 128
+    """Images embedded at once by one worker."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Type of the stored features."""
+
+
+def _was_auto(value: Any) -> Any:
+    """Refuse what a job file of before may say.
+
+    Raises:
+        ValueError: it is ``auto``.
+    """
+    if value == "auto":
+        raise ValueError("'auto' has gone: nothing clean is needed now; use none, the default")
+    return value
+
+
+class Coreset(Section):
+    """Which samples stand for the data set, and which are held out as meta set."""
+
+    method: Text = "auto"
+    """``moderate`` (paper, section 4.1), ``random``, ``herding``, ``k_center``, ``k_means``, ``clean_first``
+    (``k_center`` among what its neighbours do not outvote), ``zcore``, ``least_confidence``, ``entropy``,
+    ``margin``, ``el2n``, ``grand`` or ``forgetting``. ``auto``: ``random`` for
+    ``reweight.method: posterior``, which looks at all kinds of samples, else ``moderate``."""
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Size of the coreset as a share of the training images; where not given, 0.01, and for
+    ``reweight.method: posterior`` all images up to 20,000."""
+    scope: Literal["class", "global"] = "class"
+    """Select within each class, in proportion to its size, or over all classes at once."""
+    meta: Annotated[Literal["none", "hold_out"], BeforeValidator(_was_auto)] = "none"
+    """Samples whose labels are right, beside ``data.trusted``: ``none``, or ``hold_out``, which believes
+    a class-balanced part of the training images and holds it out of the training."""
+    meta_per_class: Count = 10
+    """Size of that hold-out. Without effect with ``data.trusted``."""
+
+
+class Reweight(Section):
+    """How weights are learned on the coreset."""
+
+    method: Literal["auto", "metaweightnet", "l2r", "posterior", "uniform"] = "auto"
+    """``metaweightnet``: V of the loss; ``l2r``: learning to reweight, a weight a sample and no V;
+    ``posterior``: how likely each label is right, with or without samples known to be clean;
+    ``uniform``: 1 for each. ``auto``: ``posterior`` if ``broadcast.method`` is ``auto``, too, else
+    ``metaweightnet``, which needs a meta set (``data.trusted`` or ``coreset.meta: hold_out``)."""
+    preset: Literal["fixed", "paper"] = "fixed"
+    """Defaults of this section: ours, or what the paper's authors ran."""
+    input: Literal["features", "images"] = "features"
+    """Train an MLP head on the stored features, or ``model`` on the images."""
+    model: Text = "resnet32"
+    """timm classifier for ``input: images``."""
+    image_size: Count | None = None
+    """Side of the images for ``input: images``; as in ``train.image_size``."""
+    epochs: Count | None = None
+    """Passes over the coreset; where not given, as many as make 1,500 steps, at least 10."""
+    batch_size: Count = 100
+    """Coreset samples a step."""
+    meta_batch_size: Count = 100
+    """Meta samples a step."""
+    lr: Rate = 0.01
+    """Learning rate of the classifier."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of the classifier's SGD."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of the classifier's SGD."""
+    weight_lr: Rate = 1e-3
+    """Learning rate of the weight net (Adam)."""
+    meta_every: Count = 1
+    """The weight net moves in every so many steps; above 1 is faster, and an approximation."""
+    augment: bool = False
+    """Random crops and flips for ``input: images``."""
+    hidden: Count = 100
+    """Hidden units of the weight net."""
+    average_last: Count = 5
+    """Final weights are the mean over the ends of this many last epochs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        """Keys that are not given take the preset's values."""
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {**PAPER_REWEIGHT, **values}
+        return values
+
+
+# What the authors' code runs, but for its mistakes (docs/method.md): ResNet32 on the images, V at 1e-5.
+PAPER_REWEIGHT = {
+    "input": "images",
+    "model": "resnet32",
+    "epochs": 120,
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "weight_lr": 1e-5,
+    "augment": True,
+    "average_last": 1,
+}
+
+
+class Broadcast(Section):
+    """How coreset weights reach every sample (paper, Eq. 3)."""
+
+    method: Literal["auto", "nearest", "vote", "function", "agreement"] = "auto"
+    """``nearest``: the weight of the nearest coreset sample, as in the paper; ``vote``: the share of the
+    neighbours' weight with the sample's own label; ``function``: what the reweighting learned, evaluated
+    on every sample; ``agreement``: the same with the neighbours' label agreement beside the loss.
+    ``auto``: what suits ``reweight.method``."""
+    neighbors: Count | None = None
+    """Coreset samples asked for; where not given, 10 for ``vote`` and ``agreement`` and else 1."""
+    power: Rate = 1.0
+    """Exponent of the vote."""
+    max_index_bytes: Count = 2**31
+    """Memory for the coreset's index in each worker; a larger index is searched in shards."""
+    balance: Literal["none", "class"] = "none"
+    """``class``: weights have mean 1 within each given class; ``none``: over the whole data set."""
+
+
+class Train(Section):
+    """Weighted empirical risk minimisation (paper, Eq. 2)."""
+
+    model: Text = "preactresnet18"
+    """Any timm model name, also ``resnet20``, ``resnet32`` and ``preactresnet18`` for small images."""
+    image_size: Count | None = None
+    """Side of the square input; where not given the images' own, or their median shorter side."""
+    epochs: Count = 100
+    """Passes over the training images."""
+    batch_size: Count = 128
+    """Images a step, over all workers."""
+    lr: Rate = 0.1
+    """Peak learning rate; follows a cosine to zero."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight decay, on all parameters."""
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    """Pixels of padding of the random crop; 0 for no crop."""
+    flip: bool = True
+    """Random horizontal flip."""
+    loss: Literal["cross_entropy", "focal", "gce", "small_loss"] = "cross_entropy"
+    """Loss of a sample, times its weight; ``focal`` (Lin et al., 2017) mutes well classified samples,
+    ``gce`` (generalised cross entropy, Zhang and Sabuncu, 2018) those whose label seems improbable;
+    ``small_loss`` (Han et al., 2018) leaves the largest cross entropies of each batch out."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """Exponent of the focal loss."""
+    gce_q: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Exponent of ``gce``: towards 0 the cross entropy, at 1 the mean absolute error."""
+    wrong_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of wrong labels, for ``small_loss``, which leaves out as many from the tenth epoch on."""
+    report_every: Count = 1
+    """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
+    keep_checkpoints: Count = 2
+    """Checkpoints kept, at least 2: of a damaged one the one before counts."""
+
+    @model_validator(mode="after")
+    def _small_loss_knows_how_many_are_wrong(self) -> Train:
+        if self.loss == "small_loss" and self.wrong_share is None:
+            raise ValueError(
+                "loss is small_loss, which needs wrong_share, the share of wrong labels"
+            )
+        return self
+
+
+def is_endpoint(value: str) -> str:
+    """The address of a server, as it is.
+
+    Raises:
+        ValueError: it is none, or holds credentials.
+    """
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or "@" in value or any(character.isspace() for character in value):
+        raise ValueError("should be http://HOST:PORT or https://HOST, without credentials")
+    return value
+
+
+class S3(Section):
+    """How to reach ``s3://`` addresses; the standard AWS variables and files say what is not given.
+
+    Credentials come from there alone: a job holds none.
+    """
+
+    endpoint: Annotated[Text, AfterValidator(is_endpoint)] | None = None
+    """Address of a server other than AWS, such as ``https://s3.example.com``."""
+    region: Text | None = None
+    """The bucket's region."""
+    profile: Text | None = None
+    """Profile in ``~/.aws``, on every node."""
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    """Bucket in the path (``endpoint/bucket``) or in the host name (``bucket.endpoint``)."""
+    requester_pays: bool = False
+    """Read buckets whose readers pay for it."""
+
+
+class Resources(Section):
+    """How much of the machine or cluster to use."""
+
+    workers: Count | Literal["auto"] = "auto"
+    """Parallel workers of every distributed stage: the GPUs there are, or else up to 8 CPUs."""
+    min_workers: Count | None = None
+    """Training begins, and goes on after a loss, with so few, and takes up more as they come; where not
+    given, it waits for all."""
+    wait_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """How long a run waits for what the cluster has lost and it can't go on without, before it ends."""
+    address: Text | None = None
+    """Ray cluster to join; a local one is started where neither this nor RAY_ADDRESS is set."""
+
+    @model_validator(mode="after")
+    def _fewest_are_no_more_than_all(self) -> Resources:
+        if self.min_workers and self.workers != "auto" and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers is {self.min_workers} and workers {self.workers}; ask for no more"
+            )
+        return self

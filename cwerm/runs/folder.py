@@ -1,0 +1,229 @@
+"""The run folder ``runs/<name>/``: the resolved job, the summary, the weights, and their table."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cwerm.errors import UserError
+from cwerm.job.tree import Job
+from cwerm.store.artifacts import Artifact, ArtifactStore, File
+from cwerm.store.storage import open_storage
+from cwerm.terminal import console
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from cwerm.runtime.capacity import Size
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage gave, and whether it was in the store already."""
+
+    artifact: Artifact
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave: its folder's URI, and ``summary.json`` as a dictionary."""
+
+    folder: str
+    summary: dict[str, Any]
+
+
+class RunFolder:
+    """Writes one run's files, at its end: an earlier run of that name stays whole until then.
+
+    The summary comes last, so that a run folder with one is complete.
+    """
+
+    def __init__(self, job: Job, store: ArtifactStore) -> None:
+        self.job, self.store = job, store
+        self.path = f"runs/{job.name}"
+        self.started = time.perf_counter()
+
+    def finish(self, results: dict[str, StageResult], size: Size | None = None) -> RunResult:
+        """Write weights and summary, and print where everything lies.
+
+        ``size`` is what the run was sized to, None where it had nothing to compute.
+        """
+        artifacts = {name: result.artifact for name, result in results.items()}
+        storage = self.store.storage
+        storage.delete(f"{self.path}/summary.json")
+        storage.write_bytes(f"{self.path}/job.yaml", self.job.to_yaml().encode())
+        if "broadcast" in artifacts:
+            weights = self.store.read(artifacts["broadcast"], "weights")
+            self._write_parquet("weights.parquet", weights)
+        else:
+            storage.delete(f"{self.path}/weights.parquet")
+        summary = self._summary(artifacts, results)
+        summary["resources"] = size.record() if size else None
+        if "broadcast" in artifacts:
+            summary["weights"] = weight_scores(self.job, self.store, artifacts["ingest"])
+        self._write_json("summary.json", summary)
+        folder = storage.uri(self.path)
+        _print_table(summary, folder)
+        return RunResult(folder, summary)
+
+    def _summary(
+        self, artifacts: dict[str, Artifact], results: dict[str, StageResult]
+    ) -> dict[str, Any]:
+        ingested, trained = artifacts["ingest"], artifacts["train"].info
+        return {
+            "name": self.job.name,
+            "method": self.job.method,
+            "control": self.job.control,
+            "seed": self.job.seed,
+            "test_accuracy": trained["test_accuracy"],
+            "test_accuracy_top5": trained.get("test_accuracy_top5"),
+            "train_accuracy": trained["train_accuracy"],
+            "train_loss": trained["train_loss"],
+            "test_expected_calibration_error": trained["test_expected_calibration_error"],
+            "test_per_class_accuracy": trained["test_per_class_accuracy"],
+            "class_names": ingested.info["class_names"],
+            "num_samples": ingested.rows("images"),
+            "num_test_samples": ingested.rows("test_images"),
+            "num_rejects": ingested.rows("rejects"),
+            "seconds": {name: round(a.seconds, 3) for name, a in artifacts.items()},
+            "seconds_this_run": round(time.perf_counter() - self.started, 3),
+            "reused": [name for name, result in results.items() if result.reused],
+            "artifacts": self._uris(artifacts),
+        }
+
+    def _uris(self, artifacts: dict[str, Artifact]) -> dict[str, Any]:
+        """Addresses by name: of each table its parts (one URI where it is one file), of each file."""
+        uris: dict[str, Any] = {}
+        for artifact in artifacts.values():
+
+            def address(file: File, artifact: Artifact = artifact) -> str:
+                return self.store.uri(artifact, file)
+
+            for name, parts in artifact.tables.items():
+                uris[name] = address(parts[0]) if len(parts) == 1 else [*map(address, parts)]
+            for name, file in artifact.files.items():
+                uris[f"{artifact.stage}/{name}"] = address(file)
+        if "train/model.safetensors" in uris:
+            uris["model"] = uris.pop("train/model.safetensors")
+        return uris
+
+    def _write_json(self, name: str, value: Any) -> None:
+        text = json.dumps(value, indent=1).encode()
+        self.store.storage.write_bytes(f"{self.path}/{name}", text)
+
+    def _write_parquet(self, name: str, table: pa.Table) -> None:
+        import io
+
+        import pyarrow.parquet as pq
+
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        self.store.storage.write_bytes(f"{self.path}/{name}", buffer.getvalue())
+
+
+def weight_scores(job: Job, store: ArtifactStore, images: Artifact) -> dict[str, float | None]:
+    """What the weights that training used do to the data set, and where true labels are known, see.
+
+    ``effective_sample_size`` is a share of n, ``class_weight_ratio`` the heaviest class over the
+    lightest, None where a class weighs nothing.
+    """
+    import numpy as np
+
+    from cwerm.algorithms import detection
+    from cwerm.stages import common, train
+
+    ids, weights = train.training_set(job, store, images)
+    labels = common.labels_of(store, images)[ids]
+    ratio = detection.class_weight_ratio(weights, labels)
+    quality = _qualities(job, store)
+    sees = weights if quality is None else quality[ids]
+    scores = {
+        "effective_sample_size": detection.effective_sample_size(weights),
+        "class_weight_ratio": ratio if np.isfinite(ratio) else None,
+    }
+    clean = common.clean_labels_of(store, images)
+    if clean is not None:
+        wrong = clean[ids] != labels
+        scores["share_mislabelled"] = float(np.mean(wrong))
+        if wrong.any() and not wrong.all():
+            scores["auroc"] = detection.auroc(sees, wrong)
+            scores["precision_at_errors"] = detection.precision_at_errors(sees, wrong)
+    return scores
+
+
+def _qualities(job: Job, store: ArtifactStore) -> Any:
+    """The probability that each label is right, float32 [n] by id; None where nothing judges labels."""
+    from cwerm.stages import broadcast, common
+
+    table = store.read(common.require(broadcast, job, store), "weights", ["quality"])
+    return None if table.column("quality").null_count else common.column(table, "quality")
+
+
+def load_weights(run: str | RunResult) -> pa.Table:
+    """The table of weights of a finished run, given its folder or its result.
+
+    Columns: id, label, weight (mean 1), neighbor_id, neighbor_distance, neighbor_label; and of the
+    posterior quality (the probability that the label is right), suggested_label and
+    suggestion_probability, null where something else was learned.
+
+    Raises:
+        UserError: the folder holds no weights, or damaged ones.
+    """
+    import numpy as np
+
+    from cwerm.store import schema
+
+    folder = run.folder if isinstance(run, RunResult) else str(run)
+    try:
+        data = open_storage(folder).read_bytes("weights.parquet")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError(
+            f"{folder}: no weights.parquet; give the folder of a finished run of method cw-erm"
+        ) from None
+    try:
+        table = schema.read_parquet(data, "weights.parquet")
+        schema.check_stored("weights", table.schema)
+        ids = np.sort(table.column("id").to_numpy())
+        if not len(ids) or not np.array_equal(ids, np.arange(len(ids))):
+            raise ValueError("its ids are not those of samples, each once")
+    except (ValueError, KeyError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; ")[0]
+        raise UserError(
+            f"{folder}: weights.parquet can't be read ({reason}); run the job again, which takes up "
+            "what is in the store"
+        ) from None
+    return table
+
+
+def _print_table(summary: dict[str, Any], folder: str) -> None:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{summary['name']}: {summary['method']}, seed {summary['seed']}", show_header=False
+    )
+    table.add_column()
+    table.add_column(justify="right")
+    for stage, seconds in summary["seconds"].items():
+        table.add_row(stage, "reused" if stage in summary["reused"] else f"{seconds:.1f} s")
+    table.add_section()
+    table.add_row("test accuracy", f"{100 * summary['test_accuracy']:.2f} %")
+    if summary["test_accuracy_top5"] is not None:
+        table.add_row("top 5", f"{100 * summary['test_accuracy_top5']:.2f} %")
+    error = summary["test_expected_calibration_error"]
+    table.add_row("calibration error", f"{100 * error:.2f} %")
+    if "weights" in summary:
+        table.add_section()
+        for name, score in summary["weights"].items():
+            shown = "-" if score is None else f"{score:.3f}"
+            table.add_row(name.replace("_", " ").replace("auroc", "AUROC"), shown)
+    console.out.print(table)
+    places = {"run": folder, "model": summary["artifacts"]["model"]}
+    if "weights" in summary["artifacts"]:
+        places["weights"] = f"{folder}/weights.parquet"
+    places["TensorBoard"] = f"tensorboard --logdir {folder}/events"
+    for name, place in places.items():
+        console.out.print(f"{name:<12} {place}", soft_wrap=True, markup=False)

@@ -1,0 +1,84 @@
+"""``summary.json`` and the addresses in it, read with the care that a stranger's words need."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from cwerm.errors import UserError
+from cwerm.store.manifest import MOST, is_inside
+from cwerm.store.storage import open_storage, parse_mapping
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Summary(BaseModel, strict=True):
+    """What commands read of a summary; it holds more."""
+
+    name: str
+    method: Literal["erm", "w-erm", "c-random-erm", "c-moderate-erm", "cw-erm"]
+    control: str
+    seed: int
+    test_accuracy: Number
+    test_accuracy_top5: Number | None
+    train_accuracy: Number
+    test_expected_calibration_error: Number
+    test_per_class_accuracy: list[Number | None]
+    class_names: list[str]
+    num_samples: Count
+    num_test_samples: Count
+    num_rejects: Count
+    seconds: dict[str, Number]
+    reused: list[str]
+    artifacts: dict[str, str | list[str]]
+    weights: dict[str, Number | None] = Field(default_factory=dict)
+
+
+def load_summary(folder: str) -> dict[str, Any]:
+    """``summary.json`` of a finished run.
+
+    Raises:
+        UserError: the folder holds no summary, or a damaged one.
+    """
+    try:
+        data = open_storage(folder).read_bytes("summary.json")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError(
+            f"{folder}: no summary.json; give the folder of a finished run, such as "
+            "cwerm-store/runs/quickstart"
+        ) from None
+    try:
+        summary = parse_mapping(data)
+        checked = _Summary.model_validate(summary)
+        if len(checked.class_names) != len(checked.test_per_class_accuracy):
+            raise ValueError("class_names and test_per_class_accuracy differ in length")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise _damaged(folder, f"{place}: {first['msg'].lower()}") from None
+    except ValueError as error:
+        raise _damaged(folder, str(error)) from None
+    return summary
+
+
+def address(folder: str, summary: dict[str, Any], name: str) -> tuple[str, str]:
+    """The store and the path in it of what a run made, of the first part where there are several.
+
+    The store is that around the run's folder, which may have moved, else the one that the summary names.
+
+    Raises:
+        UserError: the summary names no such thing, or a place outside of the artifacts.
+    """
+    given = summary["artifacts"].get(name) or ""
+    uri = given if isinstance(given, str) else given[0]
+    former, found, path = uri.rpartition("/artifacts/")
+    if not found or not is_inside(path):
+        raise _damaged(folder, f"artifacts.{name} is no place in a store")
+    root = open_storage(folder).root.rpartition("/runs/")[0]
+    return root or former, f"artifacts/{path}"
+
+
+def _damaged(folder: str, reason: str) -> UserError:
+    return UserError(f"{folder}: summary.json is damaged ({reason}); run the job again")

@@ -1,0 +1,1 @@
+"""Work on Ray: pools of workers, ranks, and what becomes of them."""

@@ -1,0 +1,119 @@
+"""What a run shows of work that is done elsewhere: a worker's progress, and nodes that are lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cwerm.terminal import console
+
+POLL_SECONDS = 0.5
+NODES_POLL_SECONDS = 2.0
+ANSWER_SECONDS = 10
+
+
+class _Board:
+    def __init__(self) -> None:
+        self.done, self.remark = 0.0, ""
+        self.notes: list[str] = []
+        self.handle: Any = None
+
+    def post(self, done: float, remark: str = "") -> None:
+        self.done, self.remark = done, remark
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def keep(self, handle: Any) -> None:
+        self.handle = handle
+
+    def kept(self) -> Any:
+        return self.handle
+
+    def read(self) -> tuple[float, str, list[str]]:
+        notes, self.notes = self.notes, []
+        return self.done, self.remark, notes
+
+
+@contextmanager
+def progress_board(total: int, label: str, name: str | None = None) -> Iterator[Any]:
+    """An actor handle: ``post.remote(done, remark)`` moves a progress bar, ``note.remote(text)`` prints.
+    ``keep.remote(handle)`` keeps an actor's handle for whoever asks with ``kept.remote()``.
+
+    With a ``name``, whoever can't be given the handle finds the actor by it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here, name=name).remote()
+    shown = 0.0
+    with console.progress(total, label) as advance:
+
+        def follow() -> None:
+            nonlocal shown
+            done, remark, notes = ray.get(board.read.remote(), timeout=ANSWER_SECONDS)
+            for note in notes:
+                console.note(note)
+            advance(done - shown, remark)
+            shown = done
+
+        try:
+            with _repeated(follow, POLL_SECONDS):
+                yield board
+        finally:
+            ray.kill(board)
+
+
+@contextmanager
+def watched_nodes() -> Iterator[None]:
+    """Print which nodes of the cluster are lost, or join, while it works."""
+    known: dict[str, str] = {}
+
+    def compare() -> None:
+        nonlocal known
+        before, known = known, _living_nodes()
+        if not before:
+            return  # the first look
+        for node in before.keys() - known.keys():
+            console.note(f"lost node {before[node]}")
+        for node in known.keys() - before.keys():
+            console.note(f"node {known[node]} joined")
+
+    with _repeated(compare, NODES_POLL_SECONDS):
+        yield
+
+
+def _living_nodes() -> dict[str, str]:
+    import ray
+
+    if not ray.is_initialized():
+        return {}
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+
+@contextmanager
+def _repeated(function: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call ``function`` again and again in a thread, and once more at the end."""
+    import ray
+
+    stop = threading.Event()
+
+    def repeat() -> None:
+        ended = False
+        while not ended:
+            ended = stop.wait(seconds)
+            try:
+                function()
+            except ray.exceptions.RayError:
+                return  # this only informs; what goes wrong is reported elsewhere
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,243 @@
+"""What a run is sized to when it starts, and what its workers reserve of the nodes that live."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from cwerm.job.tree import Job
+from cwerm.runtime.session import cluster
+from cwerm.runtime.session.session import ensure_ray
+from cwerm.terminal import console
+
+AUTO_CPU_WORKERS = 8
+# A trial of a sweep holds a small reservation, in which Ray would put all that the trial starts.
+ANYWHERE = {"scheduling_strategy": "DEFAULT"}
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that lives, and what it has, whoever holds it."""
+
+    id: str
+    address: str
+    cpus: float
+    gpus: int
+
+
+def living_nodes() -> list[Node]:
+    """The nodes of the cluster as Ray knows them now."""
+    import ray
+
+    return [
+        Node(
+            record["NodeID"],
+            record["NodeManagerAddress"],
+            float(record["Resources"].get("CPU", 0)),
+            int(record["Resources"].get("GPU", 0)),
+        )
+        for record in ray.nodes()
+        if record["Alive"]
+    ]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one worker reserves."""
+
+    cpus: float
+    gpus: int = 0
+
+    def room(self, nodes: Sequence[Node]) -> int:
+        """How many such workers the nodes could hold, were they idle."""
+        return sum(self._on_node(node) for node in nodes)
+
+    def _on_node(self, node: Node) -> int:
+        rooms = [node.gpus // self.gpus] if self.gpus else []
+        if self.cpus:
+            rooms.append(int(node.cpus / self.cpus + ROUNDING))
+        return min(rooms, default=0)
+
+    def fitted(self, nodes: Sequence[Node]) -> Request | None:
+        """The same with no more CPUs than one of the nodes has; None where none has GPU and CPU."""
+        able = [n for n in nodes if n.gpus >= self.gpus and (n.cpus > 0 or not self.cpus)]
+        if not able or not (self.cpus or self.gpus):
+            return None
+        return Request(min(self.cpus, max(node.cpus for node in able)), self.gpus)
+
+    def options(self) -> dict[str, Any]:
+        """Ray's names for it."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, **ANYWHERE}
+
+    def missing(self, workers: int, nodes: Sequence[Node]) -> str | None:
+        """What the cluster lacks for so many of these workers, and what would help; None for nothing."""
+        room = self.room(nodes)
+        if room >= workers:
+            return None
+        kind = "GPU" if self.gpus else "CPU"
+        wanted = f"{workers - room} more {kind}{'s' if workers - room > 1 else ''}"
+        has = f"{workers} workers need a {kind} each and there is room for {room}"
+        if workers == 1:
+            wanted, has = f"a {kind}", "no node that is left has one"
+        return (
+            f"{wanted} ({has}); start a node that has one with `ray start`, or get it from the "
+            f"cluster's autoscaler: `python cluster/gpus.py {workers}`"
+        )
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many workers each distributed stage has, and on what; the same from start to end of a run."""
+
+    workers: int
+    nodes: tuple[Node, ...]
+    gpus: int
+    """Of each worker that computes with torch: 1 or 0."""
+    device: str
+    """torch's name of what they compute on."""
+
+    def request(self, workers: int, *, gpu: bool = True, share: float = 1.0) -> Request:
+        """What each of ``workers`` reserves: a GPU where the run has any, and up to one CPU.
+
+        ``share`` is the part of each node's CPUs that they may hold together; a pool that held them all
+        would starve the tasks that feed it, and wait for ever.
+        """
+        if gpu and self.gpus:
+            most = min(node.cpus / node.gpus for node in self.nodes if node.gpus)
+            return Request(_down(min(1.0, share * most)), 1)
+        return Request(_down(_largest_share([share * node.cpus for node in self.nodes], workers)))
+
+    def single(self, most_cpus: int) -> Request:
+        """What a worker that runs alone reserves: a GPU, and up to so many CPUs of the same node."""
+        able = [node.cpus for node in self.nodes if node.gpus >= self.gpus and node.cpus]
+        return Request(min(float(most_cpus), max(able, default=0.0)), self.gpus)
+
+    def sharing_memory(self, workers: int) -> int:
+        """How many of the workers use one memory: one on a GPU of its own, all of a node on CPUs."""
+        return 1 if self.gpus else -(-workers // sum(node.cpus > 0 for node in self.nodes))
+
+    def record(self) -> dict[str, Any]:
+        """For the summary of a run."""
+        request = self.request(self.workers)
+        return {
+            "workers": self.workers,
+            "device": "GPU" if self.gpus else "CPU",
+            "gpus_per_worker": self.gpus,
+            "cpus_per_worker": request.cpus,
+            "nodes": sum(bool(node.cpus or node.gpus) for node in self.nodes),
+        }
+
+    def __str__(self) -> str:
+        facts = self.record()
+        cpus = facts["cpus_per_worker"]
+        each = f"{cpus:g} CPU{'s' if cpus > 1 else ''}"
+        if self.gpus:
+            each = f"a GPU and {each}"
+        workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        return f"{workers} of {each} on {facts['nodes']} node{'s' if facts['nodes'] > 1 else ''}"
+
+
+@dataclass
+class Sizing:
+    """The size of one run, once a stage has asked for it."""
+
+    told: bool
+    size: Size | None = None
+
+
+_sizing: ContextVar[Sizing | None] = ContextVar("sizing", default=None)
+
+
+@contextmanager
+def sized_once(*, told: bool = True) -> Iterator[Sizing]:
+    """Size what runs meanwhile once, as soon as a stage has something to compute; ``told`` says so."""
+    sizing = Sizing(told)
+    token = _sizing.set(sizing)
+    try:
+        yield sizing
+    finally:
+        _sizing.reset(token)
+
+
+def size(job: Job) -> Size:
+    """What this run is sized to; outside of a run, what a run would be sized to now.
+
+    Raises:
+        UserError: too few GPUs, no CPU, or a GPU that torch can't use.
+    """
+    sizing = _sizing.get()
+    if sizing is not None and sizing.size is not None:
+        return sizing.size
+    ensure_ray(job)
+    found = measure(job, living_nodes())
+    if sizing is not None:
+        sizing.size = found
+        if sizing.told:
+            console.note(f"{job.name}: {found}")
+    return found
+
+
+def measure(job: Job, nodes: Sequence[Node]) -> Size:
+    """Workers as asked, or the GPUs of the nodes, or up to 8 of their CPUs.
+
+    Raises:
+        UserError: as `size`.
+    """
+    gpus, wanted = sum(node.gpus for node in nodes), job.resources.workers
+    cpus = sum(node.cpus for node in nodes)
+    if cpus < 1:
+        raise cluster.no_cpu(wanted)
+    cluster.check_gpus(job.resources.min_workers or wanted, gpus)
+    if wanted == "auto":
+        workers = gpus or min(AUTO_CPU_WORKERS, int(cpus))
+    else:
+        workers = min(wanted, gpus) if gpus else wanted
+    device = torch_device(nodes) if gpus else "cpu"
+    return Size(workers, tuple(nodes), int(gpus > 0), device)
+
+
+def torch_device(nodes: Sequence[Node]) -> str:
+    """What torch calls the GPUs of the nodes.
+
+    Raises:
+        UserError: naming a node where it finds none.
+    """
+    cluster.check_drivers([node.id for node in nodes if node.gpus])
+    return "cuda"
+
+
+def num_workers(job: Job) -> int:
+    """Workers of each distributed stage."""
+    return size(job).workers
+
+
+def elastic_workers(job: Job) -> tuple[int, int]:
+    """The fewest and the most workers that training runs on; alike where the job asks for no fewer."""
+    workers = num_workers(job)
+    fewest, wanted = job.resources.min_workers, job.resources.workers
+    if fewest is None:
+        return workers, workers
+    most = workers if wanted == "auto" else wanted
+    return min(fewest, most), most
+
+
+def _largest_share(cpus: Sequence[float], workers: int) -> float:
+    """The most CPUs, up to one, that each of ``workers`` can have so that all fit on the nodes."""
+
+    def fits(each: float) -> bool:
+        return sum(int(node / each + ROUNDING) for node in cpus) >= workers
+
+    if fits(1.0):
+        return 1.0
+    shares = {node / count for node in cpus if node for count in range(1, workers + 1)}
+    return next(each for each in sorted(shares, reverse=True) if each <= 1 and fits(each))
+
+
+def _down(cpus: float) -> float:
+    """Rounded to what Ray counts in; never up, or the last worker would find no place."""
+    return math.floor(1000 * cpus + ROUNDING) / 1000

@@ -1,0 +1,187 @@
+"""One function on every rank of a process group: Ray Train as the stages use it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cwerm.job.tree import Job
+from cwerm.runtime import capacity, checkpoints, rendezvous, waiting
+from cwerm.runtime.parallel import is_loss, too_many_deaths
+from cwerm.runtime.session import cluster, session
+from cwerm.runtime.worker_errors import causes, find_user_error
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.storage import filesystem
+from cwerm.terminal import console
+
+MOST_CRASHES = 3  # of the ranks, on nodes that live
+NODE_SECONDS = 15.0  # after which a node that has gone is known to be
+_make_callback: Callable[[], Any] | None = None
+
+
+@contextmanager
+def reports_to(make_callback: Callable[[], Any] | None) -> Iterator[None]:
+    """Have a callback of Ray Train see every report of the ranks that start meanwhile."""
+    global _make_callback
+    _make_callback = make_callback
+    try:
+        yield
+    finally:
+        _make_callback = None
+
+
+def checkpoints_folder(job: Job, name: str) -> str:
+    """Where the checkpoints of the run ``name`` lie in the storage."""
+    return f"runs/{job.name}/checkpoints/{name}"
+
+
+def run_on_ranks(
+    function: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    job: Job,
+    store: ArtifactStore,
+    *,
+    stage: str,
+    name: str,
+    keep_checkpoints: int | None = None,
+    elastic: bool = False,
+) -> Any:
+    """Run ``function`` on the run's workers, a GPU each where it has any; Ray Train's result.
+
+    It is called with ``config``, the ``device`` and the number of ``threads`` that a rank may use. After
+    the loss of a worker all start again, from the last checkpoint of the run ``name`` if they look for it;
+    ``elastic`` ones, whose result does not depend on their number, with as few as the job allows. Losses
+    of nodes may repeat; what goes wrong three times on living nodes is an error.
+
+    Raises:
+        UserError: what a rank raised as such, ranks that die again and again, or too few nodes for
+            ``resources.wait_minutes``.
+    """
+    import ray
+    from ray.train import (
+        CheckpointConfig,
+        ControllerError,
+        FailureConfig,
+        RunConfig,
+        ScalingConfig,
+        WorkerGroupError,
+    )
+    from ray.train.torch import TorchTrainer
+
+    size = capacity.size(job)
+    fewest, most = capacity.elastic_workers(job) if elastic else (size.workers, size.workers)
+    request = size.request(size.workers)
+    resources = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
+    folder = checkpoints_folder(job, name)
+    system, path = filesystem(store.storage.uri(folder.rpartition("/")[0]), job.s3)
+    board = config["board"]
+    settings = {**config, "device": size.device, "threads": max(1, int(request.cpus))}
+    attempts: list[set[str]] = []  # of each that failed, the nodes that lived as it began
+    while True:
+        waiting.for_room(job, stage, request, fewest)
+        attempts.append({node.id for node in capacity.living_nodes()})
+        checkpoints.forget_index(store.storage, folder)
+        trainer = TorchTrainer(
+            function,
+            train_loop_config=settings,
+            scaling_config=ScalingConfig(
+                num_workers=most if fewest == most else (fewest, most),
+                use_gpu=bool(request.gpus),
+                resources_per_worker=resources,
+            ),
+            torch_config=rendezvous.torch_config("nccl" if size.device == "cuda" else "gloo"),
+            run_config=RunConfig(
+                name=name,
+                storage_filesystem=system,
+                storage_path=path,
+                failure_config=FailureConfig(max_failures=0),  # what a failure is, is judged here
+                checkpoint_config=CheckpointConfig(num_to_keep=keep_checkpoints),
+                callbacks=[_handing_over(board), *([_make_callback()] if _make_callback else [])],
+            ),
+        )
+        ray.get(board.keep.remote(None))
+        give_up = functools.partial(_end_controller, board)
+        try:
+            with waiting.watched(job, stage, request, fewest, give_up), session.interruptible():
+                return trainer.fit()
+        except (WorkerGroupError, ControllerError) as error:
+            if isinstance(error, ControllerError) and not _died(error):
+                raise
+            told = find_user_error(error, f"{stage}.batch_size")
+            if told:
+                raise told from None
+            if _crashes(attempts) >= MOST_CRASHES:
+                raise _last_crash(stage, error) from None
+            console.note(f"{stage} starts again from its last state: {_reason(error)}")
+
+
+def rank_device(config: dict[str, Any]) -> Any:
+    """The torch device of this rank: what the run was sized to, and nothing else.
+
+    Raises:
+        UserError: it is not there.
+    """
+    import torch
+    from ray.train.torch import get_device
+
+    cluster.check_device(config["device"])
+    return get_device() if config["device"] == "cuda" else torch.device("cpu")
+
+
+def _crashes(attempts: list[set[str]]) -> int:
+    """How many of the attempts failed although all nodes live that lived as they began.
+
+    A connection breaks some seconds before its node is declared dead.
+    """
+    deadline = time.monotonic() + NODE_SECONDS
+    while True:
+        living = {node.id for node in capacity.living_nodes()}
+        crashes = sum(nodes <= living for nodes in attempts)
+        if crashes < MOST_CRASHES or len(living) == 1 or time.monotonic() > deadline:
+            return crashes
+        time.sleep(waiting.LOOK_SECONDS)
+
+
+def _last_crash(stage: str, error: Any) -> BaseException:
+    """What ended a rank: its own error, or one line where the process died without a word."""
+    if _died(error):
+        addresses = sorted({node.address for node in capacity.living_nodes() if node.cpus})
+        return too_many_deaths(f"{stage}: one rank", " or ".join(addresses), f"{stage}.batch_size")
+    return next(iter(getattr(error, "worker_failures", {}).values()), error)
+
+
+def _reason(error: Any) -> str:
+    if _died(error):
+        return "a worker was lost"
+    failure = next(iter(getattr(error, "worker_failures", {}).values()), error)
+    return (str(failure).strip().splitlines() or [type(failure).__name__])[-1]
+
+
+def _died(error: Any) -> bool:
+    """Whether a rank's process is gone; the others then fail, too, for want of it."""
+    return any(is_loss(cause) for cause in causes(error))
+
+
+def _handing_over(board: Any) -> Any:
+    """Has Ray Train's controller leave its handle on the board, so that `_end_controller` finds it."""
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+
+    class HandOver(ControllerCallback):
+        def after_controller_start(self, train_run_context: Any) -> None:
+            import ray
+
+            del train_run_context
+            board.keep.remote(ray.get_runtime_context().current_actor)
+
+    return HandOver()
+
+
+def _end_controller(board: Any) -> None:
+    import ray
+
+    while (controller := ray.get(board.kept.remote())) is None:
+        time.sleep(waiting.LOOK_SECONDS)  # it is only starting
+    ray.kill(controller)

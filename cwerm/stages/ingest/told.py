@@ -1,0 +1,95 @@
+"""What ingest understood of its sources, in lines for a person to check."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cwerm.data.images import FULL_SCALES
+from cwerm.data.source import Source
+from cwerm.job.tree import Job
+from cwerm.stages.ingest.sources import WorkItem
+
+FEW = 8  # classes, which are told one by one
+_TABLES = {"images": "train", "test_images": "test", "trusted_images": "trusted"}
+
+
+def understood(
+    job: Job,
+    sources: dict[str, Source],
+    items: list[WorkItem],
+    names: list[str],
+    labels: np.ndarray,
+    largest: np.ndarray,
+) -> list[str]:
+    """Classes with counts, where each split is from, what was left out, and how many bits were read.
+
+    Args:
+        job: the job.
+        sources: by their key in ``data``.
+        items: what is read of them.
+        names: of the classes.
+        labels: those of the training images, int [n].
+        largest: the largest value of each image of more than 8 bits.
+    """
+    lines = [_classes(names, np.bincount(labels, minlength=len(names)))]
+    lines.append("; ".join(_origins(job, sources, items)))
+    for role, source in sources.items():
+        of_role = "" if role == "source" else f"data.{role}: "
+        lines += [f"{of_role}{remark}" for remark in source.remarks()]
+    return lines + _bits(largest)
+
+
+def _classes(names: list[str], counts: np.ndarray) -> str:
+    if len(names) <= FEW:
+        return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+    some = f"({', '.join(names[:3])}, ..., {names[-1]})"
+    if counts.min() == counts.max():
+        return f"{len(names):,} classes of {counts[0]:,} images each {some}"
+    least, most = (f"{counts[i]:,} ({names[i]})" for i in (counts.argmin(), counts.argmax()))
+    return f"{len(names):,} classes of {least} to {most} images"
+
+
+def _origins(job: Job, sources: dict[str, Source], items: list[WorkItem]) -> list[str]:
+    """Where each table is from, and which splits of the source are not used."""
+    used = {table: (role, chunk.split) for table, role, chunk in items}
+    texts = []
+    for table, name in _TABLES.items():
+        if table in used:
+            role, split = used[table]
+            of_role = "" if role == "source" else f" of data.{role}"
+            texts.append(f"{name}: {sources[role].origin(split)}{of_role}")
+        elif table == "test_images":
+            texts.append(f"test: drawn, {100 * job.data.test_fraction:g} % of each class")
+    for split in ("val", "test"):
+        chunks = sources["source"].chunks(split, job.data.rows_per_part)
+        if chunks and ("source", split) not in used.values():
+            rows = sum(chunk.size for chunk in chunks)
+            texts.append(f"not used: {sources['source'].origin(split)}, {rows:,} images")
+    return texts
+
+
+def full_scale(largest: np.ndarray) -> int:
+    """The largest value that images of more than 8 bits can have, by those that occur."""
+    if not len(largest):
+        return FULL_SCALES[-1]
+    return next(scale for scale in FULL_SCALES if scale >= largest.max())
+
+
+def _bits(largest: np.ndarray) -> list[str]:
+    if not len(largest):
+        return []
+    scale = full_scale(largest)
+    bits = scale.bit_length()
+    if scale < FULL_SCALES[-1]:
+        return [
+            f"{len(largest):,} image(s) of 16 bits hold values up to {largest.max():,}: read as "
+            f"{bits} bits, 0..{scale:,}"
+        ]
+    narrow = largest[largest <= FULL_SCALES[-2]]
+    if 2 * len(narrow) < len(largest):
+        return []
+    return [
+        f"{len(narrow):,} of {len(largest):,} images of 16 bits hold values up to {narrow.max():,} "
+        f"alone, others up to {largest.max():,}: all are read as 16 bits, and those are dark; scale "
+        "them where they are of fewer bits"
+    ]

@@ -1,0 +1,101 @@
+"""Meta-Weight-Net over all training samples for ``w-erm``: every rank takes its share of each batch.
+
+A step averages the gradient of the virtual step, the meta gradient, the weight net's gradient and the
+update over the ranks, so all ranks take the step that one process would take with the whole batch.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from cwerm.errors import UserError
+from cwerm.job.tree import Job
+from cwerm.runtime import capacity
+from cwerm.runtime.ranks import rank_device, run_on_ranks
+from cwerm.stages import common
+from cwerm.stages.reweight import fit as reweight_fit
+from cwerm.stages.reweight.fit import Learned
+from cwerm.store.artifacts import ArtifactStore, Writer
+
+ARRAYS = ("ids", "weights", "losses")
+
+
+def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any) -> Learned:
+    """The result of rank 0, which is that of every rank."""
+    workers = capacity.num_workers(job)
+    smallest = min(job.reweight.batch_size, job.reweight.meta_batch_size)
+    if smallest < workers:
+        raise UserError(
+            f"reweight.batch_size: batches of {smallest} can't be shared by {workers} workers; use "
+            f"at least {workers} for it and for reweight.meta_batch_size"
+        )
+    config = {"job": job, "store": store, "writer": writer, "board": board}
+    run_on_ranks(_rank, config, job, store, stage="reweight", name=f"reweight-{writer.key}")
+    result = _result_path(writer)
+    learned = _load(writer.storage.read_bytes(result))
+    writer.storage.delete(result)
+    return learned
+
+
+def _rank(config: dict[str, Any]) -> None:
+    import ray.train
+    import torch
+
+    from cwerm.algorithms.gradients.step_options import StepOptions
+
+    torch.set_num_threads(config["threads"])
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    options = StepOptions(
+        all_reduce_mean=_all_reduce_mean if world_size > 1 else None,
+        world_size=world_size,
+        rank=rank,
+    )
+
+    def on_epoch(done: int) -> None:
+        if rank == 0:
+            config["board"].post.remote(done)
+
+    def note(text: str) -> None:
+        if rank == 0:
+            config["board"].note.remote(text)
+
+    job, writer = config["job"], config["writer"]
+    learned = reweight_fit.fit_weights(
+        job, config["store"], writer, options, on_epoch, rank_device(config), note
+    )
+    if rank == 0:
+        writer.storage.write_bytes(_result_path(writer), _dump(learned))
+    ray.train.report({})  # all ranks wait here for each other
+
+
+def _all_reduce_mean(values: Any) -> None:
+    import torch.distributed as dist
+
+    dist.all_reduce(values)
+    values /= dist.get_world_size()
+
+
+def _result_path(writer: Writer) -> str:
+    return f"artifacts/{writer.stage}/{writer.key}/{writer.attempt}/result.safetensors"
+
+
+def _dump(learned: Learned) -> bytes:
+    from safetensors.numpy import save
+
+    arrays = {name: getattr(learned, name) for name in ARRAYS}
+    # files as bytes among the arrays, under names that no array has
+    files = {f"/{name}": np.frombuffer(data, np.uint8) for name, data in learned.files.items()}
+    return save(arrays | files, metadata={"history": json.dumps(learned.history)})
+
+
+def _load(data: bytes) -> Learned:
+    from safetensors.numpy import load
+
+    found = load(data)
+    files = {name[1:]: array.tobytes() for name, array in found.items() if name.startswith("/")}
+    history = json.loads(common.tensor_metadata(data)["history"])
+    return Learned(**{name: found[name] for name in ARRAYS}, history=history, files=files)

@@ -1,0 +1,246 @@
+"""One producer for each artifact: who comes second waits for it, and takes over where it dies.
+
+A claim is a small object in the artifact's folder. Claims are numbered, the highest counts, and a number
+is written only if absent, so that one process gets it. Its owner writes it anew every few seconds; who
+waits looks for a change by its own clock, as those of two hosts may differ. Nothing false follows where
+a claim is lost to another process, as when a laptop sleeps: the commit lets one artifact win.
+
+A claim also tells how long its owner has worked, so that an artifact counts the time of every attempt.
+Of one that was killed its last claim stays; one that fails leaves a record instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cwerm.errors import UserError
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.storage import Storage, hurry, parse_mapping
+from cwerm.terminal import console
+
+BEAT_SECONDS = 4.0
+POLL_SECONDS = 1.0
+SILENT_SECONDS = 30.0  # without a beat, its owner counts as dead
+MOST_SECONDS = 1e9
+JOIN_SECONDS = 2.0  # for a beat that is under way as a run ends early
+
+
+@contextmanager
+def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | None]:
+    """Wait until the artifact is there or ours to make; gives the artifact, or None to make it.
+
+    Raises:
+        UserError: as `ArtifactStore.find`.
+    """
+    claims = _Claims(store.storage, f"artifacts/{stage}/{key}/claims")
+    watch = _Watch()
+    while True:
+        # in this order: who commits gives its claim up only then
+        number, claim = claims.highest()
+        if store.committed(stage, key):
+            yield store.find(stage, key)
+            return
+        if claim is None or watch.is_over(claim):
+            if claim is not None:
+                console.note(
+                    f"{stage}: takes over from {_owner(claim)}{', which is gone' * bool(claim)}"
+                )
+            if claims.take(number + 1):
+                break
+        elif watch.is_new(claim):
+            console.note(f"{stage}: waits for {_owner(claim)}, which is making it")
+        time.sleep(POLL_SECONDS)
+    try:
+        store.earlier_seconds[stage, key] = claims.earlier_seconds()
+        # it may have been committed, and its claims removed, after the look above
+        yield store.find(stage, key)
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            hurry()
+        # what went wrong, such as an outage of the storage, is told, not that it lasts
+        with suppress(UserError, OSError):
+            claims.release(committed=False)
+            claims.record(refused=isinstance(error, UserError))
+        raise
+    claims.release(committed=store.committed(stage, key))
+
+
+class _Claims:
+    """The claims on one artifact, and the beat of ours."""
+
+    def __init__(self, storage: Storage, folder: str) -> None:
+        self.storage, self.folder = storage, folder
+        self.records = f"{folder.removesuffix('claims')}attempts"
+        self.number = 0
+        self.started = 0.0
+        self.beats = 0
+        self.me = {"token": uuid.uuid4().hex, "host": socket.gethostname(), **_process()}
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._beat, daemon=True)
+
+    def highest(self) -> tuple[int, dict[str, Any] | None]:
+        """The claim that counts, and its number; 0 and None where there is none."""
+        number, claim = 0, None
+        while (found := self._read(number + 1)) is not None:
+            number, claim = number + 1, found
+        return number, claim
+
+    def take(self, number: int) -> bool:
+        """Make the claim of that number, unless another process did."""
+        self.started = time.monotonic()
+        if not self._write(number, if_absent=True):
+            return False
+        self.number = number
+        self.thread.start()
+        return True
+
+    def release(self, committed: bool) -> None:
+        """Give our claim up, and with the artifact there those of the dead before us."""
+        self.ended.set()
+        self.thread.join(None if committed else JOIN_SECONDS)
+        if self._read(self.number + 1) is not None:
+            return  # lost: without ours between them, the later claims could not be seen
+        for number in range(self.number, 0 if committed else self.number - 1, -1):
+            self.storage.delete(self._path(number))
+        self.storage.remove_empty_folders(self.folder)
+        if committed:
+            for entry in self.storage.walk(self.records):
+                self.storage.delete(entry.path)
+            self.storage.remove_empty_folders(self.records)
+
+    def record(self, refused: bool) -> None:
+        """Leave the time that we have worked, unless we were refused before anything was made."""
+        if (
+            refused
+            and next(self.storage.walk(self.records.removesuffix("/attempts")), None) is None
+        ):
+            return
+        text = json.dumps({"seconds": self._seconds()}).encode()
+        self.storage.write_bytes(f"{self.records}/{self.me['token']}.json", text)
+
+    def earlier_seconds(self) -> float:
+        """How long those before us have worked on the artifact."""
+        paths = [self._path(number) for number in range(1, self.number)]
+        paths += [entry.path for entry in self.storage.walk(self.records)]
+        return sum(_seconds_in(self.storage.read_bytes(path)) for path in paths)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.started, 3)
+
+    def _beat(self) -> None:
+        while not self.ended.wait(BEAT_SECONDS):
+            # an outage of the storage stops the readers of the beat as well
+            with suppress(Exception):
+                self._write(self.number)
+
+    def _write(self, number: int, *, if_absent: bool = False) -> bool:
+        self.beats += 1
+        claim = {**self.me, "beat": self.beats, "seconds": self._seconds()}
+        text = json.dumps(claim).encode()
+        return self.storage.write_bytes(self._path(number), text, if_absent=if_absent)
+
+    def _read(self, number: int) -> dict[str, Any] | None:
+        try:
+            return _parse(self.storage.read_bytes(self._path(number)))
+        except FileNotFoundError:
+            return None
+
+    def _path(self, number: int) -> str:
+        return f"{self.folder}/{number:06d}.json"
+
+
+def _seconds_in(record: bytes) -> float:
+    """What a claim or a record says, which nobody has checked; nothing where it makes no sense."""
+    try:
+        seconds = parse_mapping(record).get("seconds")
+    except ValueError:
+        return 0.0
+    if isinstance(seconds, int | float) and 0 <= seconds < MOST_SECONDS:
+        return float(seconds)
+    return 0.0
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """A claim; one that is damaged is empty, as it has no owner who lives."""
+    kinds: dict[str, Any] = {
+        "token": str, "beat": int, "host": str, "process": int, "started": int | float,
+    }  # fmt: skip
+    try:
+        claim = parse_mapping(data)
+    except ValueError:
+        return {}
+    whole = all(isinstance(claim.get(name), kind) for name, kind in kinds.items())
+    whole = (
+        whole and isinstance(claim.get("machine", 0), str | None) and 0 < claim["process"] < 2**31
+    )
+    return claim if whole else {}
+
+
+class _Watch:
+    """Whether the owner of a claim lives, as far as one can see from here."""
+
+    def __init__(self) -> None:
+        self.token = ""
+        self.beat = 0
+        self.silent = 0.0
+        self.looked = time.monotonic()
+
+    def is_new(self, claim: dict[str, Any]) -> bool:
+        """Whether this owner is seen for the first time."""
+        new = self.token != claim["token"]
+        self.token = claim["token"]
+        return new
+
+    def is_over(self, claim: dict[str, Any]) -> bool:
+        """Whether its owner has died: seen at once on this host, else by its silence."""
+        now = time.monotonic()
+        passed, self.looked = now - self.looked, now
+        if not claim or _is_dead(claim):
+            return True
+        if (claim["token"], claim["beat"]) != (self.token, self.beat):
+            self.beat, self.silent = claim["beat"], 0.0
+        else:
+            # a look that took long, in an outage of the storage, says little of the owner
+            self.silent += min(passed, 2 * POLL_SECONDS)
+        return self.silent > SILENT_SECONDS
+
+
+def _process() -> dict[str, Any]:
+    """This process, as others on the same host can find it."""
+    process = psutil.Process()
+    return {"machine": _machine(), "process": process.pid, "started": process.create_time()}
+
+
+def _machine() -> str | None:
+    """What tells one table of processes from every other one; None where there is no such thing."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return None
+
+
+def _is_dead(claim: dict[str, Any]) -> bool:
+    if claim["machine"] is None or claim["machine"] != _machine():
+        return False
+    try:
+        # its time of birth is counted from that of the boot, which a clock that is set moves a little
+        born = psutil.Process(claim["process"]).create_time()
+        return abs(born - claim["started"]) > 2
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _owner(claim: dict[str, Any]) -> str:
+    return f"process {claim['process']} on {claim['host']}" if claim else "a damaged claim"

@@ -1,0 +1,1 @@
+"""Jobs sent to a cluster, with the files that go along."""

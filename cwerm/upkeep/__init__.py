@@ -1,0 +1,1 @@
+"""The state of a storage and of a machine."""

@@ -1,0 +1,301 @@
+"""The artifact store: all or nothing, one winner, resumed parts, damage named, keys."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from object_store import s3_prefix, storage_uri  # noqa: F401
+
+from cwerm.errors import UserError
+from cwerm.store.artifacts import Artifact, ArtifactStore, Writer, artifact_key
+from cwerm.store.schema import table_schema
+from cwerm.store.storage import open_storage
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def meta_table(start: int, rows: int = 3) -> pa.Table:
+    columns = [pa.array(range(start, start + rows), pa.int64()), pa.array([1] * rows, pa.int32())]
+    return pa.table(columns, schema=table_schema("meta"))
+
+
+@pytest.fixture
+def store(storage_uri: str) -> ArtifactStore:  # noqa: F811
+    return ArtifactStore(open_storage(storage_uri))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(open_storage(str(tmp_path)))
+
+
+def make(store: ArtifactStore, key: str = "key") -> Artifact:
+    writer = Writer(store, "select", key, {"seed": 0})
+    parts = [writer.write_part("meta", index, meta_table(3 * index)) for index in range(2)]
+    writer.write_file("notes.txt", b"words")
+    return writer.commit({"meta": parts}, {"extra": [1, 2]})
+
+
+def test_what_is_committed_is_found(store: ArtifactStore) -> None:
+    made = make(store)
+    found = store.find("select", "key")
+    assert found == made
+    assert found.rows("meta") == 6
+    assert found.info == {"extra": [1, 2]}
+    assert store.read(found, "meta").equals(meta_table(0, 6))
+    assert store.read_part(found, "meta", 1, ["id"]).column("id").to_pylist() == [3, 4, 5]
+    assert store.read_file(found, "notes.txt") == b"words"
+
+
+def test_the_manifest_tells_how_the_artifact_was_made(store: ArtifactStore) -> None:
+    made = make(store)
+    manifest = json.loads(store.storage.read_bytes(f"{made.folder}/manifest.json"))
+    assert manifest["parameters"] == {"seed": 0}
+    assert manifest["versions"]["numpy"] == np.__version__
+    for part, entry in zip(made.tables["meta"], manifest["tables"]["meta"], strict=True):
+        data = store.storage.read_bytes(f"{made.folder}/{part.path}")
+        assert entry["bytes"] == len(data)
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert entry["rows"] == pq.read_table(io.BytesIO(data)).num_rows
+
+
+def test_nothing_is_found_before_the_commit(store: ArtifactStore) -> None:
+    writer = Writer(store, "select", "key", {})
+    writer.write_part("meta", 0, meta_table(0))
+    writer.write_file("notes.txt", b"words")
+    assert store.find("select", "key") is None
+    assert store.find("select", "other") is None
+
+
+def _die_before_commit(uri: str) -> None:
+    writer = Writer(ArtifactStore(open_storage(uri)), "select", "key", {})
+    writer.write_part("meta", 0, meta_table(0))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_writer_killed_before_commit_leaves_only_its_parts(store: ArtifactStore) -> None:
+    process = SPAWN.Process(target=_die_before_commit, args=(store.storage.root,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert store.find("select", "key") is None
+    later = Writer(store, "select", "key", {})
+    finished = later.finished_part("meta", 0)
+    assert finished
+    assert finished.rows == 3
+    assert later.finished_part("meta", 1) is None
+    made = later.commit({"meta": [finished, later.write_part("meta", 1, meta_table(3))]})
+    assert store.read(made, "meta").equals(meta_table(0, 6))
+
+
+def _commit_own(uri: str, barrier: Any, writer: int, rounds: int, results: Any) -> None:
+    store = ArtifactStore(open_storage(uri))
+    for round_ in range(rounds):
+        attempt = Writer(store, "select", f"key-{round_}", {})
+        attempt.write_file("author", str(writer).encode())
+        barrier.wait()
+        artifact = attempt.commit({})
+        author = store.read_file(artifact, "author").decode()
+        results.put((round_, writer, author, artifact.files["author"].path))
+
+
+def test_concurrent_processes_end_with_one_artifact(store: ArtifactStore) -> None:
+    writers, rounds = 4, 10
+    barrier, results = SPAWN.Barrier(writers), SPAWN.Queue()
+    arguments = (store.storage.root, barrier)
+    processes = [
+        SPAWN.Process(target=_commit_own, args=(*arguments, writer, rounds, results))
+        for writer in range(writers)
+    ]
+    for process in processes:
+        process.start()
+    entries = [results.get(timeout=60) for _ in range(writers * rounds)]
+    for process in processes:
+        process.join()
+    for round_ in range(rounds):
+        outcomes = {(author, path) for r, _, author, path in entries if r == round_}
+        assert len(outcomes) == 1, "all writers return the winner's artifact"
+
+
+def test_concurrent_threads_end_with_one_artifact(local: ArtifactStore) -> None:
+    for round_ in range(50):
+        barrier = threading.Barrier(2)
+
+        def write(author: int, round_: int = round_, barrier: Any = barrier) -> Artifact:
+            writer = Writer(local, "select", f"key-{round_}", {})
+            part = writer.write_part("meta", 0, meta_table(author))
+            barrier.wait()
+            return writer.commit({"meta": [part]})
+
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(write, [0, 1])
+        assert first.tables == second.tables
+        found = local.find("select", f"key-{round_}")
+        assert found
+        assert found.tables == first.tables
+
+
+def test_of_two_writers_of_a_part_the_first_counts(store: ArtifactStore) -> None:
+    first, second = (Writer(store, "select", "key", {}) for _ in range(2))
+    published = first.write_part("meta", 0, meta_table(0))
+    assert second.write_part("meta", 0, meta_table(0)) == published
+    assert second.finished_part("meta", 0) == published
+
+
+def test_of_two_writers_of_other_rows_each_keeps_its_own(store: ArtifactStore) -> None:
+    first, second = (Writer(store, "select", "key", {}) for _ in range(2))
+    first.write_part("meta", 0, meta_table(0))
+    own = second.write_part("meta", 0, meta_table(6))
+    assert own.path.startswith(second.attempt)
+    assert store.read(second.commit({"meta": [own]}), "meta").equals(meta_table(6))
+
+
+def test_a_part_made_for_something_else_is_not_taken_over(local: ArtifactStore) -> None:
+    first, second = (Writer(local, "select", "key", {}) for _ in range(2))
+    made = first.write_part("meta", 0, meta_table(0), "of these")
+    assert second.finished_part("meta", 0, "of these") == made
+    assert second.write_part("meta", 0, meta_table(3), "of these") == made
+    assert second.finished_part("meta", 0, "of those") is None
+    assert second.finished_part("meta", 0) is None
+    assert second.write_part("meta", 0, meta_table(3), "of those") != made
+
+
+def test_a_published_part_that_is_gone_or_cut_short_is_made_again(local: ArtifactStore) -> None:
+    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1]), _flip):
+        writer = Writer(local, "select", "key", {})
+        published = writer.write_part("meta", 0, meta_table(0))
+        damage(Path(local.storage.root, "artifacts/select/key", published.path))
+        later = Writer(local, "select", "key", {})
+        assert later.finished_part("meta", 0) is None
+        again = later.write_part("meta", 0, meta_table(0))
+        assert later.finished_part("meta", 0) == again
+
+
+@pytest.mark.parametrize("marker", [b"", b"{", b"\xff\xfe", b"[]", b'{"path": "x"}', b"null"])
+def test_a_garbage_marker_counts_as_no_part(local: ArtifactStore, marker: bytes) -> None:
+    writer = Writer(local, "select", "key", {})
+    writer.write_part("meta", 0, meta_table(0))
+    local.storage.write_bytes("artifacts/select/key/parts/meta-00000.json", marker)
+    later = Writer(local, "select", "key", {})
+    assert later.finished_part("meta", 0) is None
+    part = later.write_part("meta", 0, meta_table(0))
+    assert local.read(later.commit({"meta": [part]}), "meta").equals(meta_table(0))
+
+
+def test_a_table_of_another_schema_is_refused(local: ArtifactStore) -> None:
+    writer = Writer(local, "select", "key", {})
+    with pytest.raises(AssertionError, match="table meta"):
+        writer.write_part("meta", 0, pa.table({"id": [1]}))
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+DAMAGES = {"flipped byte": _flip, "cut short": _cut, "deleted": Path.unlink}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", ["meta-00001.parquet", "notes.txt"])
+def test_damage_is_an_error_that_names_folder_and_remedy(
+    local: ArtifactStore, damage: Any, name: str
+) -> None:
+    made = make(local)
+    folder = Path(local.storage.root, made.folder)
+    (target,) = folder.rglob(name)
+    damage(target)
+    with pytest.raises(UserError) as caught:
+        local.find("select", "key")
+    message = str(caught.value)
+    assert str(folder) in message
+    assert name in message
+    remedy = f"; run `cwerm repair {local.storage.root} --delete`, and the job again"
+    assert message.endswith(remedy)
+    assert "\n" not in message
+    read, what = (local.read_file, name) if name == "notes.txt" else (local.read, "meta")
+    with pytest.raises(UserError, match="corrupt artifact"):
+        read(made, what)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"tables": [], "files": {}, "info": {}, "seconds": 1}',
+        b'{"tables": {"meta": 5}, "files": {}, "info": {}, "seconds": 1}',
+        b'{"tables": {"meta": [{"name": "x"}]}, "files": {}, "info": {}, "seconds": 1}',
+        b'{"tables": {"meta": [5]}, "files": {}, "info": {}, "seconds": 1}',
+    ],
+)
+def test_a_garbage_manifest_is_an_error(local: ArtifactStore, manifest: bytes) -> None:
+    folder = make(local).folder
+    local.storage.write_bytes(f"{folder}/manifest.json", manifest)
+    with pytest.raises(UserError, match=r"corrupt artifact .*select/key.*manifest.json can't be"):
+        local.find("select", "key")
+
+
+def test_damage_of_an_intermediate_result_is_an_error(local: ArtifactStore) -> None:
+    writer = Writer(local, "select", "key", {})
+    file = writer.write_unpublished("meta", 0, meta_table(0))
+    assert writer.read_unpublished(file).equals(meta_table(0))
+    for damage in DAMAGES.values():
+        damage(Path(local.storage.root, "artifacts/select/key", file.path))
+        with pytest.raises(UserError, match=r"corrupt artifact .*meta-00000\.parquet"):
+            writer.read_unpublished(file)
+
+
+def test_after_the_remedy_the_artifact_is_made_again(local: ArtifactStore) -> None:
+    made = make(local)
+    shutil.rmtree(Path(local.storage.root, made.folder))
+    assert local.find("select", "key") is None
+    assert local.read(make(local), "meta").equals(meta_table(0, 6))
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+PARAMETERS = st.dictionaries(st.text(min_size=1), PLAIN, max_size=4)
+
+
+@given(PARAMETERS, st.lists(st.text(), max_size=3), st.data())
+def test_the_key_changes_with_every_parameter_and_input(
+    parameters: dict[str, Any], inputs: list[str], data: st.DataObject
+) -> None:
+    key = artifact_key("select", parameters, inputs)
+    assert key == artifact_key("select", dict(reversed(parameters.items())), list(inputs))
+    assert key != artifact_key("extract", parameters, inputs)
+    assert key != artifact_key("select", parameters, [*inputs, "another"])
+    assert key != artifact_key("select", {**parameters, "a new one": 1}, inputs)
+    for name in parameters:
+        other = data.draw(
+            PLAIN.filter(lambda v, n=name: json.dumps(v) != json.dumps(parameters[n]))
+        )
+        assert key != artifact_key("select", {**parameters, name: other}, inputs)
+    for position in range(len(inputs)):
+        changed = [*inputs[:position], inputs[position] + "x", *inputs[position + 1 :]]
+        assert key != artifact_key("select", parameters, changed)

@@ -1,0 +1,167 @@
+"""Sweep files: spaces, points, the jobs they stand for, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cwerm.errors import UserError
+from cwerm.job.tree import parse_job
+from cwerm.sweeps.file import parse_sweep
+from cwerm.sweeps.space import domain, load_both, points
+from cwerm.sweeps.trial import Trials
+
+JOB = {"data": {"source": "sample"}, "seed": 3}
+STUDIES = sorted((Path(__file__).parents[2] / "tune").glob("*.yaml"))
+QUICKSTART = Path(__file__).parents[2] / "jobs" / "quickstart.yaml"
+
+
+def trials(**changes: Any) -> Trials:
+    base = parse_job(JOB).model_dump()
+    given = {"name": "s", "base": base, "seeds": 1, "metrics": ("test_accuracy",)}
+    return Trials(**{**given, "reports_epochs": False, "folder": "/", **changes})
+
+
+def test_a_grid_is_every_combination_and_spaces_come_one_after_another() -> None:
+    sweep = parse_sweep(
+        {
+            "space": [
+                {"method": "erm"},
+                {"coreset": {"ratio": {"grid": [0.1, 0.2]}}, "train.lr": {"grid": [1.0, 2.0, 3.0]}},
+                {"method": "erm"},  # again: the same point is tried once
+            ]
+        }
+    )
+    pairs = itertools.product([0.1, 0.2], [1.0, 2.0, 3.0])
+    expected = [{"coreset.ratio": ratio, "train.lr": lr} for ratio, lr in pairs]
+    assert points(sweep, 0) == [{"method": "erm"}, *expected]
+    assert sweep.keys == ["method", "coreset.ratio", "train.lr"]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 30))
+def test_random_points_lie_in_their_ranges_and_follow_the_seed(seed: int, count: int) -> None:
+    space = {
+        "train.lr": {"log_uniform": [1e-3, 1e-1]},
+        "train.momentum": {"uniform": [0.1, 0.9]},
+        "train.epochs": {"integer": [2, 4]},
+        "method": {"choice": ["erm", "cw-erm"]},
+        "train.batch_size": 64,
+    }
+    sweep = parse_sweep({"space": space, "search": "random", "num_samples": count})
+    drawn = points(sweep, seed)
+    assert len(drawn) == count
+    for point in drawn:
+        assert 1e-3 <= point["train.lr"] <= 1e-1
+        assert 0.1 <= point["train.momentum"] <= 0.9
+        assert point["train.epochs"] in (2, 3, 4)
+        assert point["method"] in ("erm", "cw-erm")
+        assert point["train.batch_size"] == 64
+    assert drawn == points(sweep, seed)
+    assert drawn != points(sweep, seed + 1)
+
+
+def test_integers_include_both_bounds() -> None:
+    drawn = {domain({"integer": [1, 3]}).sample() for _ in range(200)}
+    assert drawn == {1, 2, 3}
+
+
+def test_a_trial_is_the_job_with_the_points_values() -> None:
+    (job,) = trials().jobs({"coreset.ratio": 0.25, "method": "cw-erm", "seed": 5})
+    expected = parse_job({**JOB, "seed": 5, "coreset": {"ratio": 0.25}})
+    assert job.model_copy(update={"name": "run"}) == expected
+    assert job.name.startswith("s-")
+
+
+def test_names_tell_trials_apart_and_not_where_they_run() -> None:
+    base = parse_job({**JOB, "storage": "/elsewhere", "resources": {"workers": 7}}).model_dump()
+    name = trials().jobs({"seed": 0})[0].name
+    assert trials(base=base).jobs({"seed": 0})[0].name == name
+    others = [{"seed": 1}, {"seed": 0, "train.lr": 0.2}, {"seed": 0, "control": "permuted"}]
+    assert len({name, *(trials().jobs(point)[0].name for point in others)}) == 4
+
+
+def test_a_point_of_optuna_is_run_with_all_seeds() -> None:
+    assert [job.seed for job in trials(seeds=3).jobs({"train.lr": 0.2})] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_give_valid_jobs(path: Path) -> None:
+    sweep, job = load_both(path, QUICKSTART)
+    base = job.model_dump()
+    found = points(sweep, job.seed)
+    assert len(found) >= 3
+    names = {trials(base=base).jobs(point)[0].name for point in found}
+    assert len(names) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({}, "space: this key is required"),
+        ({"spac": {}}, "spac: unknown key; did you mean 'space' or 'search'?"),
+        ({"space": {"train.lr": {"uniform": [0.1, 1]}}}, "space.train.lr: a grid has no uniform"),
+        ({"space": {"train.lr": {"grid": []}}}, "space.train.lr: grid takes a list"),
+        (
+            {"space": {"train.lr": {"log_uniform": [0, 1]}}, "search": "random"},
+            "space.train.lr: log_uniform takes [low, high], low below high and above 0",
+        ),
+        (
+            {"space": {"train.epochs": {"integer": [1, 2.5]}}, "search": "random"},
+            "space.train.epochs: integer takes two whole numbers",
+        ),
+        ({"space": {}, "metric": "accuracy"}, "metric: "),
+        ({"space": {}, "metric": ["test_accuracy", "auroc"]}, "metric: only search: optuna"),
+        ({"space": {}, "mode": ["max", "min"]}, "mode: give one"),
+        ({"space": {}, "scheduler": "asha", "metric": "auroc"}, "metric: a scheduler needs one"),
+        (
+            {"space": {}, "scheduler": "asha", "search": "optuna", "seeds": 2},
+            "seeds: with search: optuna",
+        ),
+        ({"space": [{}, {}], "search": "optuna"}, "space: search: optuna takes one space"),
+        ({"space": {}, "seeds": 0}, "seeds: got 0"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_in_one_line(tree: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_sweep(tree)
+    assert str(caught.value).startswith(words.partition(":")[0])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tree", "overrides", "words"),
+    [
+        ({"space": {"coreset": {"ratioo": {"grid": [1]}}}}, [], "space.coreset.ratioo: no key"),
+        ({"space": {"method": "erm"}, "baseline": {"metod": "erm"}}, [], "baseline.metod: no key"),
+        ({"space": {"seed": {"grid": [1, 2]}}, "seeds": 2}, [], "seeds: the space varies seed"),
+        ({"space": {"train.lr": {"grid": [1.0]}}}, ["train.lr=2"], "train.lr: the sweep varies"),
+        ({"space": {}, "job": {"train": {"epoch": 3}}}, [], "train.epoch: unknown key"),
+    ],
+)
+def test_what_does_not_fit_the_job_is_refused(
+    tree: dict[str, Any], overrides: list[str], words: str, tmp_path: Path
+) -> None:
+    for name, content in (("sweep", tree), ("job", JOB)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError) as caught:
+        load_both(tmp_path / "sweep.yaml", tmp_path / "job.yaml", overrides)
+    assert str(caught.value).startswith(words)
+
+
+def test_the_order_of_settings_file_then_sweep_then_command_line(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "space: {method: erm}\njob: {train: {epochs: 2, lr: 0.3}}\n"
+    )
+    (tmp_path / "job.yaml").write_text(
+        "data: {source: sample}\ntrain: {epochs: 9, momentum: 0.5}\n"
+    )
+    _, job = load_both(tmp_path / "sweep.yaml", tmp_path / "job.yaml", ["train.lr=0.4"])
+    assert (job.train.epochs, job.train.lr, job.train.momentum) == (2, 0.4, 0.5)
