@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from cwerm.algorithms.training.ranks import Ranks
 from cwerm.job.tree import Job, load_job
 from cwerm.pipeline import METHODS, run_stage
 from cwerm.runs.folder import weight_scores
@@ -89,7 +90,7 @@ def run_cell(job: Job) -> None:
     images = made["ingest"]
     started = time.perf_counter()
     config = train.loop_inputs(job, store, images)
-    worker = train_loop.Worker(config, torch.device("cpu"), 1, 0)
+    worker = train_loop.Worker(config, Ranks())
     for epoch in range(job.train.epochs):
         worker.train_epoch(epoch)
     last = worker.history[-1]

@@ -168,6 +168,7 @@ def _plain_rank(rank: int, job: Job, store: ArtifactStore, folder: Path) -> None
     from torch.nn.parallel import DistributedDataParallel
 
     from cwerm.algorithms.training import erm
+    from cwerm.algorithms.training.batches import Normaliser
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=WORKERS)
@@ -177,7 +178,7 @@ def _plain_rank(rank: int, job: Job, store: ArtifactStore, folder: Path) -> None
     held_out = select.held_out(job, store, artifact)
     images, labels = pixels.load_pixels(store, artifact, "images", size)
     kept = np.setdiff1d(np.arange(len(labels)), held_out)
-    normalise = pixels.Normaliser.of(images[kept])
+    normalise = Normaliser.of(images[kept])
     x, y = torch.from_numpy(images[kept]), torch.from_numpy(labels[kept])
     weights = torch.ones(len(y))
     test_images, test_labels = pixels.load_pixels(store, artifact, "test_images", size)

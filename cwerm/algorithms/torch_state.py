@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-__all__ = ["default_device", "float32_defaults", "one_thread", "plain_torch"]
+__all__ = ["check_shapes", "default_device", "float32_defaults", "one_thread", "plain_torch"]
 
 
 @contextmanager
@@ -59,3 +59,11 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError where what an optimizer has loaded for a parameter is not of its shape."""
+    for parameter, values in optimizer.state.items():
+        for value in values.values():
+            if isinstance(value, torch.Tensor) and value.shape not in (parameter.shape, ()):
+                raise ValueError("the optimizer's state is of another shape")

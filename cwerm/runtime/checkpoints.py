@@ -28,39 +28,34 @@ def find(storage: Storage, folder: str, note: Note) -> list[Saved]:
     return saved_state.find(storage, places, note)
 
 
-def resume(worker: Any, config: dict[str, Any]) -> bool:
+def resume(worker: Any, ranks: Any, config: dict[str, Any]) -> bool:
     """Let each rank's worker take up the same last good checkpoint; False where there is none."""
     storage, folder = config["store"].storage, config["checkpoints"]
 
     def note(text: str) -> None:
-        if worker.rank == 0:
+        if ranks.rank == 0:
             config["board"].note.remote(text)
 
     found = find(storage, folder, note)
-    for saved, state in saved_state.load(storage, found, note, worker.device):
+    for saved, state in saved_state.load(storage, found, note, ranks.device):
         try:
             worker.check(state)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             note(f"{saved.path}.pt does not fit ({error}), and counts as none")
             continue
-        _agree(worker, saved)
+        _agree(ranks, saved)
         worker.restore(state)
-        if worker.rank == 0:
+        if ranks.rank == 0:
             _remove_others(storage, folder, found, saved)
         return True
-    _agree(worker, None)
+    _agree(ranks, None)
     return False
 
 
-def _agree(worker: Any, saved: Saved | None) -> None:
+def _agree(ranks: Any, saved: Saved | None) -> None:
     """Stop where ranks have found different checkpoints, as while another attempt still writes one."""
-    import torch.distributed as dist
-
-    if worker.world_size > 1:
-        all_found: list[Any] = [None] * worker.world_size
-        dist.all_gather_object(all_found, saved)
-        if any(other != all_found[0] for other in all_found):
-            raise RuntimeError("the workers found different checkpoints; they try again")
+    if any(other != saved for other in ranks.gather(saved)):
+        raise RuntimeError("the workers found different checkpoints; they try again")
 
 
 def _remove_others(storage: Storage, folder: str, found: list[Saved], used: Saved) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 from PIL import Image
 
@@ -12,9 +9,6 @@ from cwerm.algorithms.networks.features import resize_window
 from cwerm.data.images import decode
 from cwerm.stages import common
 from cwerm.store.artifacts import Artifact, ArtifactStore
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LARGEST_AUTO_SIZE = 224
 
@@ -64,32 +58,3 @@ def take_pixels(
     """The images of ``ids``, uint8 [m, 3, size, size]."""
     images = common.take_rows(store, artifact, table, "image", ids)
     return np.stack([to_square(decode(image), size).transpose(2, 0, 1) for image in images])
-
-
-@dataclass(frozen=True)
-class Normaliser:
-    """uint8 pixels to floats of mean 0 and deviation 1 a channel, by the training images' figures."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, pixels: np.ndarray) -> Normaliser:
-        """Measure ``pixels``, uint8 [n, 3, h, w]; exact, from counts of the 256 values."""
-        values = np.arange(256) / 255
-        counts = np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(3)])
-        shares = counts / counts.sum(axis=1, keepdims=True)
-        mean = shares @ values
-        std = np.sqrt(shares @ values**2 - mean**2)
-        # a constant channel has no deviation to divide by
-        return cls(tuple(mean.tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Floats [b, 3, h, w] in channels-last memory."""
-        import torch
-
-        options: dict[str, Any] = {"device": pixels.device, "dtype": torch.float32}
-        scale = 1 / (255 * torch.tensor(self.std, **options))
-        shift = torch.tensor(self.mean, **options) / torch.tensor(self.std, **options)
-        images = pixels.float() * scale[:, None, None] - shift[:, None, None]
-        return images.contiguous(memory_format=torch.channels_last)

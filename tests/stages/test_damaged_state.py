@@ -16,6 +16,7 @@ import torch
 from attacks.payload import Payload, pickled
 
 from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.training.ranks import Ranks
 from cwerm.job.tree import parse_job
 from cwerm.runtime import checkpoints, saved_state
 from cwerm.stages import reweight
@@ -203,7 +204,7 @@ def _worker(folder: Path, board: _Board) -> tuple[Worker, dict[str, Any]]:
         "board": board,
         "checkpoints": "runs/small/checkpoints/key",
     }
-    return Worker(config, torch.device("cpu"), 1, 0), config
+    return Worker(config, Ranks()), config
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -224,7 +225,7 @@ def test_a_training_goes_on_from_the_last_good_checkpoint(tmp_path: Path) -> Non
     mark, board = tmp_path / "mark", _Board()
     worker, config = _worker(tmp_path / "store", board)
     storage, folder = config["store"].storage, config["checkpoints"]
-    assert not checkpoints.resume(worker, config)
+    assert not checkpoints.resume(worker, Ranks(), config)
     states = {}
     for epoch in range(3):
         worker.train_epoch(epoch)
@@ -239,8 +240,8 @@ def test_a_training_goes_on_from_the_last_good_checkpoint(tmp_path: Path) -> Non
             saved_state.write(storage, f"{folder}/checkpoint_{epochs}/state", state, epochs)
 
     def resumed() -> int:
-        worker.history = []
-        found = checkpoints.resume(worker, config)
+        worker.training.history = []
+        found = checkpoints.resume(worker, Ranks(), config)
         assert found == bool(worker.history)
         return len(worker.history)
 

@@ -96,6 +96,7 @@ def test_the_events_are_readable(trained: Chain) -> None:
     )
 
 
+@pytest.mark.slow
 def test_one_worker_equals_a_plain_loop(fork: Fork, chain: Chain, tmp_path: Path) -> None:
     changes = {"train__epochs": 1, "train__lr": 0.02}
     mine = fork(train, **changes)
@@ -148,6 +149,7 @@ def trained_tensors(chain: Chain) -> dict[str, np.ndarray]:
 
 def _worker(chain: Chain, weights: np.ndarray) -> Any:
     """One rank of the training, in this process, for a model without batch statistics."""
+    from cwerm.algorithms.training.ranks import Ranks
     from cwerm.stages.train.loop import Worker
 
     config = {
@@ -159,7 +161,7 @@ def _worker(chain: Chain, weights: np.ndarray) -> Any:
         "samples_per_epoch": 400,
         "size": 32,
     }
-    return Worker(config, torch.device("cpu"), 1, 0)
+    return Worker(config, Ranks())
 
 
 def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:
@@ -173,9 +175,9 @@ def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:
         if shuffled is not None:
             rows = torch.from_numpy(shuffled[shuffled < 400])
             noise = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)
-            worker.images[rows] = noise
+            worker.batches.images[rows] = noise
         worker.train_epoch(0)
-        models.append({name: v.clone() for name, v in worker.model.state_dict().items()})
+        models.append({name: v.clone() for name, v in worker.training.model.state_dict().items()})
     for name, value in models[0].items():
         torch.testing.assert_close(models[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
     moved = [not torch.allclose(models[2][n], v, rtol=1e-3) for n, v in models[0].items()]
@@ -190,15 +192,17 @@ def test_small_loss_learns_from_the_smallest_losses_of_a_batch(fork: Fork) -> No
     ones = np.ones(400, dtype=np.float32)
     worker = _worker(fork(train, **plain, **small), ones)
     with torch.no_grad():
-        logits = worker.model.train()(worker.normalise(worker.images))
-    losses = functional.cross_entropy(logits, worker.labels, reduction="none")
+        logits = worker.training.model.train()(worker.batches.normalise(worker.batches.images))
+    losses = functional.cross_entropy(logits, worker.batches.labels, reduction="none")
     weights = np.full(400, 400 / 320, dtype=np.float32)
     weights[losses.argsort(descending=True)[:80]] = 0
     by_weights = _worker(fork(train, **plain), weights)
     for trained in (worker, by_weights):
         trained.train_epoch(5)
-    for name, value in worker.model.state_dict().items():
-        torch.testing.assert_close(value, by_weights.model.state_dict()[name], rtol=1e-4, atol=1e-6)
+    for name, value in worker.training.model.state_dict().items():
+        torch.testing.assert_close(
+            value, by_weights.training.model.state_dict()[name], rtol=1e-4, atol=1e-6
+        )
 
 
 @pytest.mark.slow

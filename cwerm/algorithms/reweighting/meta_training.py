@@ -20,7 +20,7 @@ from cwerm.algorithms.reweighting.given_model import TrainModes, check_logits
 from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
 from cwerm.algorithms.reweighting.meta_data import LabelledData
 from cwerm.algorithms.reweighting.weight_net import net_inputs
-from cwerm.algorithms.torch_state import float32_defaults
+from cwerm.algorithms.torch_state import check_shapes, float32_defaults
 
 State = dict[str, Any]
 Pair = tuple[Tensor, Tensor]
@@ -65,14 +65,6 @@ class Settings:
 
 class UnusableStateError(Exception):
     """A state that a training can't go on from."""
-
-
-def check_shapes(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError where what an optimizer has loaded for a parameter is not of its shape."""
-    for parameter, values in optimizer.state.items():
-        for value in values.values():
-            if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
-                raise ValueError("the optimizer's state is of another shape")
 
 
 class Training(ABC):

@@ -231,12 +231,13 @@ def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features:
     import torch
 
     from cwerm.algorithms.networks.timm_models import channels_last
+    from cwerm.algorithms.training.batches import Normaliser
 
     asked = pixels.square_size(job.reweight.image_size, images)
     size = classifier_size("reweight", job.reweight.model, asked)
     train = pixels.take_pixels(store, images, "images", ids, size)
     trusted = pixels.take_pixels(store, images, meta_table, meta_ids, size)
-    normalise = pixels.Normaliser.of(train)
+    normalise = Normaliser.of(train)
     classes = len(images.info["class_names"])
     model = create_classifier("reweight.model", job.reweight.model, classes, size, job.seed)
     return _Sets(

@@ -103,11 +103,12 @@ class LearnedFunction:
         if self.job.reweight.input == "features":
             model = feature_head(torch.zeros(2, dimensions), len(names))
         else:
+            from cwerm.algorithms.networks.timm_models import channels_last
+            from cwerm.algorithms.training.batches import Normaliser
+
             how = self._description(learned)
             self.size = how["image_size"]
-            self.normalise = pixels.Normaliser(tuple(how["mean"]), tuple(how["std"]))
-            from cwerm.algorithms.networks.timm_models import channels_last
-
+            self.normalise = Normaliser(tuple(how["mean"]), tuple(how["std"]))
             section = self.job.reweight
             model = create_classifier("reweight.model", section.model, len(names), self.size, 0)
             model = channels_last(model)

@@ -1,0 +1,161 @@
+"""The training loop: weighted empirical risk minimisation (paper, Eq. 2), on any batches and ranks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cwerm.algorithms.networks.timm_models import channels_last
+from cwerm.algorithms.torch_state import check_shapes
+from cwerm.algorithms.training import erm
+from cwerm.algorithms.training.batches import Batch, Batches
+from cwerm.algorithms.training.ranks import Ranks
+from cwerm.algorithms.training.recipe import Recipe
+from cwerm.algorithms.training.small_loss import left_out_share, small_loss_factors
+
+__all__ = ["DivergedError", "OnStep", "Training", "fit"]
+
+# epoch, step in it, and the mean loss of this rank's part of the batch, as it is on the device
+OnStep = Callable[[int, int, Tensor], object]
+Metrics = dict[str, Any]
+
+
+class DivergedError(ValueError):
+    """The loss is no longer a finite number."""
+
+
+def fit(
+    model: nn.Module,
+    batches: Batches,
+    recipe: Recipe,
+    ranks: Ranks | None = None,
+    on_step: OnStep | None = None,
+) -> list[Metrics]:
+    """Train the model in place, on this rank; the metrics of each epoch, the same on every rank.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+    """
+    training = Training(model, batches, recipe, ranks or Ranks())
+    for epoch in range(recipe.epochs):
+        training.history.append(training.epoch(epoch, on_step))
+    return training.history
+
+
+class Training:
+    """A training in progress: the model, its optimizer, and the metrics of the epochs so far.
+
+    With several ranks every parameter must have a part in the output.
+    """
+
+    def __init__(self, model: nn.Module, batches: Batches, recipe: Recipe, ranks: Ranks) -> None:
+        self.batches, self.recipe, self.ranks = batches, recipe, ranks
+        self.model = channels_last(model.to(ranks.device))
+        self._parallel = ranks.share_gradients(self.model)
+        self.optimizer = self._make_optimizer()
+        self.history: list[Metrics] = []
+
+    def epoch(self, epoch: int, on_step: OnStep | None = None) -> Metrics:
+        """One pass over the data; its metrics are for the caller to add to the history."""
+        recipe, ranks = self.recipe, self.ranks
+        torch.manual_seed(hash((recipe.seed, epoch, ranks.rank)))  # dropout and its like
+        self.model.train()
+        steps = self.batches.steps
+        # loss, correct, seen: summed on the device, so that no step waits for a copy
+        sums = torch.zeros(3, device=ranks.device, dtype=torch.float64)
+        started = time.perf_counter()
+        for step, batch in enumerate(self.batches.epoch(epoch)):
+            lr = erm.cosine_lr(epoch * steps + step, steps * recipe.epochs, recipe.lr)
+            self.optimizer.param_groups[0]["lr"] = lr
+            logits = self._parallel(batch.images)
+            loss = self._loss(logits, batch, epoch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            share = loss.detach() * batch.size / ranks.world_size
+            correct = (logits.detach().argmax(1) == batch.labels).sum()
+            seen = sums.new_tensor(len(batch.labels))
+            sums += torch.stack([share.double(), correct.double(), seen])
+            if on_step is not None:
+                on_step(epoch, step, loss.detach())
+        ranks.sum(sums)
+        seconds = time.perf_counter() - started
+        loss_sum, correct_sum, number = sums.tolist()
+        if not math.isfinite(loss_sum):
+            raise DivergedError(f"the training loss is {loss_sum} in epoch {epoch + 1}")
+        ranks.average_buffers(self.model)
+        return {
+            "epoch": epoch,
+            "workers": ranks.world_size,
+            "train_loss": loss_sum / number,
+            "train_accuracy": correct_sum / number,
+            "lr": lr,
+            "seconds": seconds,
+            "images_per_second": number / seconds,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on as if nothing had happened."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state; one that `check` refuses leaves the training as it is."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = state["history"]
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Refuse a state of something else.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it is not one of this training.
+        """
+        own = self.model.state_dict()
+        shapes = {name: tensor.shape for name, tensor in state["model"].items()}
+        if shapes != {name: tensor.shape for name, tensor in own.items()}:
+            raise ValueError("of another model")
+        trial = self._make_optimizer()
+        trial.load_state_dict(state["optimizer"])
+        check_shapes(trial)
+        epochs = [epoch["epoch"] for epoch in state["history"]]
+        if epochs != [*range(len(epochs))] or len(epochs) > self.recipe.epochs:
+            raise ValueError("of other epochs")
+
+    def _make_optimizer(self) -> torch.optim.SGD:
+        recipe = self.recipe
+        return torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+
+    def _loss(
+        self, logits: Float[Tensor, "part classes"], batch: Batch, epoch: int
+    ) -> Float[Tensor, ""]:
+        recipe, ranks, weights = self.recipe, self.ranks, batch.weights
+        if recipe.loss == "small_loss":
+            losses = functional.cross_entropy(logits.detach(), batch.labels, reduction="none")
+            start = sum(erm.batch_parts(batch.size, ranks.world_size)[: ranks.rank])
+            share = left_out_share(epoch, recipe.wrong_share)
+            weights = weights * small_loss_factors(losses, share, batch.size, start, ranks.sum)
+        return erm.weighted_loss(
+            logits,
+            batch.labels,
+            weights,
+            batch.size,
+            ranks.world_size,
+            recipe.focal_gamma if recipe.loss == "focal" else 0.0,
+            recipe.gce_q if recipe.loss == "gce" else 0.0,
+        )

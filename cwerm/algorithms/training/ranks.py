@@ -1,0 +1,53 @@
+"""The processes that train one model together, by `torch.distributed`, or one alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["Ranks"]
+
+Part = TypeVar("Part")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Rank `rank` of `world_size`, on its device; the process group is there already if there are several."""
+
+    world_size: int = 1
+    rank: int = 0
+    device: torch.device = CPU
+
+    def share_gradients(self, model: nn.Module) -> nn.Module:
+        """The model, whose backward passes from now on average gradients over the ranks."""
+        if self.world_size == 1:
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        # Running statistics are averaged once an epoch instead of sent at every step.
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+    def sum(self, values: Tensor) -> None:
+        """Sum over the ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+
+    def gather(self, part: Part) -> list[Part]:
+        """Each rank's part, in their order."""
+        if self.world_size == 1:
+            return [part]
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, part)
+        return parts
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Make running statistics the same on all ranks, each of which saw its own share of the data."""
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                self.sum(buffer)
+                buffer /= self.world_size
