@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -89,6 +90,8 @@ class Training(ABC):
             fused=True,
         )
         self.generator = torch.Generator(device="cpu").manual_seed(settings.seed)
+        # apart from the order of samples, as ranks have parts of unequal size to augment
+        self.augmentation = torch.Generator(device="cpu")
         self.weight_sum = torch.zeros(len(data.labels), dtype=torch.float32, device=settings.device)
         self.history: list[dict[str, float]] = []
         self.parts: dict[str, Any] = {"classifier": self.classifier, "optimizer": self.optimizer}
@@ -114,6 +117,8 @@ class Training(ABC):
         )
         self.optimizer.param_groups[0]["lr"] = lr
         self.modes.train()
+        own = np.random.SeedSequence([self.settings.seed, self.epoch, self.settings.options.rank])
+        self.augmentation.manual_seed(int(own.generate_state(1, np.uint64)[0] >> 1))
         steps, meta_steps = [], []
         pairs = self._positions()
         self.steps_done = self.epoch * len(pairs)
@@ -163,7 +168,7 @@ class Training(ABC):
         positions = positions.to(self.settings.device)
         inputs = data.inputs[positions]
         if self.settings.augment is not None:
-            inputs = self.settings.augment(inputs, self.generator)
+            inputs = self.settings.augment(inputs, self.augmentation)
         return inputs, data.labels[positions]
 
     def _record(self, steps: Float[Tensor, "steps 5"], meta_steps: list[Tensor], lr: float) -> None:

@@ -14,6 +14,9 @@ from torch import Tensor
 from cwerm.algorithms.gradients.meta_step import meta_step
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
+from cwerm.algorithms.reweighting.meta_data import LabelledData
+from cwerm.algorithms.reweighting.meta_training import WeightNetTraining
+from cwerm.algorithms.reweighting.metaweight import MetaWeightNet
 from cwerm.algorithms.reweighting.weight_net import WeightNet
 
 CUTS = ((slice(0, 9), slice(0, 2)), (slice(9, 14), slice(2, 10)))
@@ -83,3 +86,27 @@ def test_two_processes_equal_one(tmp_path: Path, method: str, micro_batches: int
     small = sum(p.numel() for p in WeightNet(2).parameters()) + 1
     per_step = [gradient, 2, gradient] if method == "l2r" else [gradient, gradient, small, gradient]
     assert sizes == per_step * 3
+
+
+def test_all_ranks_keep_one_order_though_their_parts_are_augmented() -> None:
+    """8 ranks share 100 samples unequally, so their augmentation draws differ in number."""
+    orders = []
+    for rank in range(8):
+        options = StepOptions(world_size=8, rank=rank, all_reduce_mean=lambda values: None)
+        training = training_of(options)
+        for _ in range(2):
+            training.train_epoch()
+        orders.append(torch.cat([rows for rows, _ in training._positions()]))
+    assert all(torch.equal(order, orders[0]) for order in orders)
+
+
+def training_of(options: StepOptions) -> WeightNetTraining:
+    inputs, labels = images(400, 0, torch.float32)
+    meta = images(20, 1, torch.float32)
+    net = MetaWeightNet(epochs=3, batch_size=100, augment=flipped, options=options)
+    data = LabelledData(inputs, labels), LabelledData(*meta)
+    return WeightNetTraining(net.settings, *data, mlp(), None, WeightNet)
+
+
+def flipped(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    return inputs * (torch.rand(len(inputs), generator=generator) < 0.5).view(-1, 1, 1, 1)
