@@ -80,14 +80,14 @@ def test_meta_weight_net_weighs_wrong_labels_down() -> None:
         noisy[wrong] = (noisy[wrong] + 1) % 3
         meta = rng.choice(np.setdiff1d(np.arange(120), wrong), 30, replace=False)
         rest = np.setdiff1d(np.arange(120), meta)
-        fit = lambda: cwerm.MetaWeightNet(epochs=60, seed=0).fit(
+        fit = lambda: cwerm.MetaWeightNet(seed=0).fit(
             features[rest], noisy[rest], features[meta], labels[meta]
         )
         weights = fit()
         assert weights.shape == (90,) and weights.dtype == np.float32
         assert ((weights > 0) & (weights < 1)).all()
         is_wrong = np.isin(rest, wrong)
-        assert weights[is_wrong].mean() < weights[~is_wrong].mean()
+        assert weights[is_wrong].mean() < 0.9 * weights[~is_wrong].mean()
         assert (fit() == weights).all()
         """
     )
@@ -97,7 +97,7 @@ def test_meta_gradient_equals_finite_differences() -> None:
     check(
         """
         import torch
-        from cwerm.algorithms.metaweight import WeightNet
+        from cwerm.algorithms.reweighting.metaweight import WeightNet
         torch.manual_seed(0)
         x, y = torch.from_numpy(features), torch.from_numpy(labels)
         model = torch.nn.Linear(8, 3).double()

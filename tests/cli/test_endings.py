@@ -30,7 +30,7 @@ LINE = "run the same command again to go on from here\n"
 # Locks what it holds already: C code that no handler of Python interrupts
 STUCK = """
 import ctypes, subprocess
-from cwerm import ending
+from cwerm.terminal import ending
 
 ending.listen()
 print(subprocess.Popen(["sleep", "300"]).pid, flush=True)
@@ -69,7 +69,7 @@ def test_an_interrupted_import_changes_no_exit_code(tmp_path: Path) -> None:
     interrupted = """
 import sys
 
-from cwerm import ending
+from cwerm.terminal import ending
 
 ending.listen()
 try:

@@ -23,9 +23,9 @@ from stages.conftest import Chain, chain_tree, run_stages
 PROGRAM = """
 import sys
 from cwerm import pipeline
-from cwerm.artifacts import ArtifactStore
-from cwerm.config import load_job
-from cwerm.storage import open_storage
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.job.tree import load_job
+from cwerm.store.storage import open_storage
 
 job = load_job(sys.argv[1])
 store = ArtifactStore(open_storage(job.storage))

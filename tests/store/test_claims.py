@@ -27,9 +27,9 @@ STAGE, KEY = "reweight", "0123456789abcdef0123"
 
 HOLDER = """
 import sys, time
-from cwerm import claims
-from cwerm.artifacts import ArtifactStore
-from cwerm.storage import open_storage
+from cwerm.store import claims
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.storage import open_storage
 
 claims.BEAT_SECONDS = 0.2
 with claims.claimed(ArtifactStore(open_storage(sys.argv[1])), sys.argv[2], sys.argv[3]):

@@ -32,12 +32,12 @@ def make_job(**s3: Any) -> Job:
 
 PROGRAM = """
 import sys
-from cwerm.artifacts import ArtifactStore
-from cwerm.config import load_job
-from cwerm.garbage import collect_garbage
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.job.tree import load_job
+from cwerm.upkeep.garbage import collect_garbage
 from cwerm.pipeline import run_stage
 from cwerm.stages import ingest
-from cwerm.storage import open_storage
+from cwerm.store.storage import open_storage
 
 job = load_job(sys.argv[1])
 store = ArtifactStore(open_storage(job.storage, job.s3))

@@ -199,10 +199,10 @@ def _interrupt_readers(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> N
 
 INTERRUPTED = """
 import sys, threading
-from cwerm import s3_client
-from cwerm.artifacts import ArtifactStore
-from cwerm.claims import claimed
-from cwerm.storage import open_storage
+from cwerm.store.s3 import client as s3_client
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.claims import claimed
+from cwerm.store.storage import open_storage
 
 store = ArtifactStore(open_storage(sys.argv[1]))
 with claimed(store, "ingest", "key"):

@@ -25,7 +25,7 @@ from cwerm.upkeep.garbage import collect_garbage
 NOBODY = 65534
 AS_NOBODY = f"""
 import os, pwd, sys
-from cwerm.storage import open_storage  # before, as another may not read Python's own folder
+from cwerm.store.storage import open_storage  # before, as another may not read Python's own folder
 os.umask(0o22)
 os.setgid({NOBODY}); os.setuid({NOBODY})
 storage = open_storage(sys.argv[1])

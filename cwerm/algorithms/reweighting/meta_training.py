@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,14 @@ Pair = tuple[Tensor, Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 EVALUATION_BATCH = 500
+LEAST_STEPS, LEAST_EPOCHS = 1500, 10
 
 
 @dataclass(frozen=True)
 class Settings:
     """What `MetaWeightNet` and `LearningToReweight` are constructed with, and explain."""
 
-    epochs: int
+    epochs: int | None
     batch_size: int
     meta_batch_size: int
     lr: float
@@ -52,8 +53,9 @@ class Settings:
     meta_every: int = 1
 
     def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}: give at least 1")
         for name in (
-            "epochs",
             "batch_size",
             "meta_batch_size",
             "average_last",
@@ -62,6 +64,11 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
+
+
+def usual_epochs(samples: int, batch_size: int) -> int:
+    """As many as make 1,500 steps, at least 10: with fewer, V has not learned which losses are too large."""
+    return max(LEAST_EPOCHS, -(-LEAST_STEPS // -(-samples // batch_size)))
 
 
 class UnusableStateError(Exception):
@@ -78,7 +85,10 @@ class Training(ABC):
         meta: LabelledData,
         classifier: nn.Module,
     ) -> None:
-        self.settings, self.data, self.meta = settings, data, meta
+        self.epochs = settings.epochs or usual_epochs(len(data.labels), settings.batch_size)
+        last = min(settings.average_last, self.epochs)
+        self.settings = replace(settings, epochs=self.epochs, average_last=last)
+        self.data, self.meta = data, meta
         self.classifier = classifier.to(settings.device)
         self.modes = TrainModes(self.classifier)
         self.fallbacks: set[str] = set()
@@ -108,12 +118,12 @@ class Training(ABC):
     @property
     def averaging(self) -> bool:
         """Whether weights of the epoch that follows count."""
-        return self.epoch >= self.settings.epochs - self.settings.average_last
+        return self.epoch >= self.epochs - self.settings.average_last
 
     def train_epoch(self) -> None:
         """Pass once over the data and record the epoch."""
         lr = self.settings.lr * 0.1 ** sum(
-            self.epoch / self.settings.epochs >= fraction for fraction in self.settings.milestones
+            self.epoch / self.epochs >= fraction for fraction in self.settings.milestones
         )
         self.optimizer.param_groups[0]["lr"] = lr
         self.modes.train()
@@ -242,7 +252,7 @@ class Training(ABC):
             if isinstance(part, torch.optim.Optimizer):
                 check_shapes(part)
         weight_sum, history = state["weight_sum"].to(self.settings.device), state["history"]
-        if weight_sum.shape != self.weight_sum.shape or len(history) > self.settings.epochs:
+        if weight_sum.shape != self.weight_sum.shape or len(history) > self.epochs:
             raise ValueError("of other samples, or of more epochs")
         if not all(type(value) in (int, float) for epoch in history for value in epoch.values()):
             raise ValueError("its history is no numbers")

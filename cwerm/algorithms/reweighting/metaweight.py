@@ -47,12 +47,13 @@ class LearningToReweight:
 
     `classifier` is any torch module that maps a batch of inputs to logits [batch, classes]; it is
     trained in place, in its own floating type, and layers that are in eval mode inside a model in train
-    mode stay so. Without one, a head with one hidden layer is trained on feature vectors. The
-    classifier learns by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of
-    `milestones`, which are fractions of the run. Final weights are means over the steps of the last
-    `average_last` epochs (of all, if there are fewer), scaled to mean 1. `augment` is called with
-    inputs and a CPU generator on training and meta batches. `options` says how a step computes, and
-    on several ranks which share each takes. `num_classes` is for a head whose labels do not show
+    mode stay so. Without one, a head with one hidden layer is trained on feature vectors. `epochs` are as
+    many as make 1,500 steps, at least 10, where not given. The classifier learns by SGD (`lr`,
+    `momentum`, `weight_decay`), its rate divided by 10 at each of `milestones`, which are fractions of the
+    run. Final weights are means over the steps of the last `average_last` epochs (of all, if there are
+    fewer), scaled to mean 1. `augment` is called with inputs and a CPU generator on training and meta
+    batches. `options` says how a step computes, and on several ranks which share each takes.
+    `num_classes` is for a head whose labels do not show
     all classes. Equal
     seeds give equal weights on one machine and thread count.
 
@@ -67,12 +68,12 @@ class LearningToReweight:
         self,
         classifier: nn.Module | None = None,
         *,
-        epochs: int = 120,
+        epochs: int | None = None,
         batch_size: int = 100,
         meta_batch_size: int = 100,
         lr: float = 0.01,
         momentum: float = 0.9,
-        weight_decay: float = 5e-4,
+        weight_decay: float = 0.01,
         milestones: tuple[float, ...] = (2 / 3, 5 / 6),
         average_last: int = 5,
         seed: int = 0,
@@ -90,7 +91,7 @@ class LearningToReweight:
             momentum=momentum,
             weight_decay=weight_decay,
             milestones=tuple(milestones),
-            average_last=min(average_last, epochs),
+            average_last=average_last,
             seed=seed,
             device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
             augment=augment,
@@ -129,13 +130,13 @@ class MetaWeightNet:
 
     `classifier` is any torch module that maps a batch of inputs to logits [batch, classes]; it is
     trained in place, in its own floating type, and layers that are in eval mode inside a model in train
-    mode stay so. Without one, a head with one hidden layer is trained on feature vectors. The
-    classifier learns by SGD (`lr`, `momentum`, `weight_decay`), its rate divided by 10 at each of
-    `milestones`, which are fractions of the run; V, with `hidden` units, learns by Adam at
-    `weight_lr`, in every `meta_every`-th step. Weights are averaged over the ends of the last
-    `average_last` epochs (of all, if there are fewer). `augment` is called with inputs and a CPU
-    generator on training and meta batches. `options` says how a step computes, and on several
-    ranks which share each takes.
+    mode stay so. Without one, a head with one hidden layer is trained on feature vectors. `epochs` are as
+    many as make 1,500 steps, at least 10, where not given. The classifier learns by SGD (`lr`,
+    `momentum`, `weight_decay`), its rate divided by 10 at each of `milestones`, which are fractions of the
+    run; V, with `hidden` units, learns by Adam at `weight_lr`, in every `meta_every`-th step. Weights are
+    averaged over the ends of the last `average_last` epochs (of all, if there are fewer). `augment` is
+    called with inputs and a CPU generator on training and meta batches. `options` says how a step
+    computes, and on several ranks which share each takes.
     `num_classes` is for a head whose labels do not show all classes. Equal seeds give equal weights on
     one machine and thread count.
 
@@ -150,12 +151,12 @@ class MetaWeightNet:
         self,
         classifier: nn.Module | None = None,
         *,
-        epochs: int = 120,
+        epochs: int | None = None,
         batch_size: int = 100,
         meta_batch_size: int = 100,
-        lr: float = 0.1,
+        lr: float = 0.01,
         momentum: float = 0.9,
-        weight_decay: float = 5e-4,
+        weight_decay: float = 0.01,
         weight_lr: float = 1e-3,
         milestones: tuple[float, ...] = (2 / 3, 5 / 6),
         average_last: int = 5,
@@ -176,7 +177,7 @@ class MetaWeightNet:
             momentum=momentum,
             weight_decay=weight_decay,
             milestones=tuple(milestones),
-            average_last=min(average_last, epochs),
+            average_last=average_last,
             seed=seed,
             device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
             augment=augment,
@@ -225,7 +226,7 @@ class MetaWeightNet:
         self.weight_net, self.fallbacks_ = training.weight_net, sorted(training.fallbacks)
         self.history_: list[dict[str, float]] = training.history
         self.losses_: Any = like(inputs, losses)
-        return like(inputs, training.weight_sum / self.settings.average_last)
+        return like(inputs, training.weight_sum / training.settings.average_last)
 
     @torch.no_grad()
     def weigh(self, losses: Given, extra: Given | None = None) -> Any:
@@ -286,7 +287,7 @@ def _run(
             training = make(settings, data, meta, classifier, **further)
             if state is not None:
                 training.resume(state)
-            while training.epoch < settings.epochs:
+            while training.epoch < training.epochs:
                 training.train_epoch()
                 if on_epoch is not None:
                     on_epoch(training.epoch - 1, training.state)

@@ -21,7 +21,6 @@ from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
 from cwerm.terminal import console
 
 SAVE_SECONDS = 5.0  # between saved states, from which an interrupted run goes on
-LEAST_STEPS, LEAST_EPOCHS = 1500, 10
 CROP_SHARE = 8  # of the image's side, padded for random crops: 4 pixels of 32
 
 
@@ -54,8 +53,9 @@ def num_epochs(job: Job, coreset_size: int) -> int:
     """Epochs as asked, or enough for the weight net, which moves once a step, to learn."""
     if job.reweight.epochs is not None:
         return job.reweight.epochs
-    steps_an_epoch = -(-coreset_size // job.reweight.batch_size)
-    return max(LEAST_EPOCHS, -(-LEAST_STEPS // steps_an_epoch))
+    from cwerm.algorithms.reweighting.meta_training import usual_epochs
+
+    return usual_epochs(coreset_size, job.reweight.batch_size)
 
 
 def fit_posterior(job: Job, store: ArtifactStore) -> Learned:

@@ -158,7 +158,7 @@ def test_learning_rate_falls_at_the_milestones(digits: Data) -> None:
 
 
 def test_history_and_kinds_of_arrays(digits: Data) -> None:
-    metaweight = MetaWeightNet(epochs=5, meta_batch_size=30, device="cpu")
+    metaweight = MetaWeightNet(epochs=5, lr=0.1, meta_batch_size=30, device="cpu")
     from_arrays = metaweight.fit(*digits)
     assert [record["epoch"] for record in metaweight.history_] == [0, 1, 2, 3, 4]
     last = metaweight.history_[-1]
