@@ -88,7 +88,6 @@ def test_meta_weight_net_weighs_wrong_labels_down() -> None:
         assert ((weights > 0) & (weights < 1)).all()
         is_wrong = np.isin(rest, wrong)
         assert weights[is_wrong].mean() < 0.9 * weights[~is_wrong].mean()
-        assert (fit() == weights).all()
         """
     )
 
