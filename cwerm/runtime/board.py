@@ -19,6 +19,7 @@ class _Board:
         self.done, self.remark = 0.0, ""
         self.notes: list[str] = []
         self.handle: Any = None
+        self.reserved: list[Any] = []
 
     def post(self, done: float, remark: str = "") -> None:
         self.done, self.remark = done, remark
@@ -32,6 +33,13 @@ class _Board:
     def kept(self) -> Any:
         return self.handle
 
+    def reserve(self, group: Any) -> None:
+        self.reserved.append(group)
+
+    def release(self) -> list[Any]:
+        groups, self.reserved = self.reserved, []
+        return groups
+
     def read(self) -> tuple[float, str, list[str]]:
         notes, self.notes = self.notes, []
         return self.done, self.remark, notes
@@ -40,7 +48,8 @@ class _Board:
 @contextmanager
 def progress_board(total: int, label: str, name: str | None = None) -> Iterator[Any]:
     """An actor handle: ``post.remote(done, remark)`` moves a progress bar, ``note.remote(text)`` prints.
-    ``keep.remote(handle)`` keeps an actor's handle for whoever asks with ``kept.remote()``.
+    ``keep.remote(handle)`` keeps an actor's handle for whoever asks with ``kept.remote()``, and
+    ``reserve.remote(group)`` a placement group until ``release.remote()``.
 
     With a ``name``, whoever can't be given the handle finds the actor by it.
     """

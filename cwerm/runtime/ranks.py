@@ -108,6 +108,7 @@ def run_on_ranks(
             with waiting.watched(job, stage, request, fewest, give_up), session.interruptible():
                 return trainer.fit()
         except (WorkerGroupError, ControllerError) as error:
+            _free_reserved(board)
             if isinstance(error, ControllerError) and not _died(error):
                 raise
             told = find_user_error(error, f"{stage}.batch_size")
@@ -166,17 +167,37 @@ def _died(error: Any) -> bool:
 
 
 def _handing_over(board: Any) -> Any:
-    """Has Ray Train's controller leave its handle on the board, so that `_end_controller` finds it."""
-    from ray.train.v2._internal.execution.callback import ControllerCallback
+    """Has Ray Train's controller leave on the board its handle and what it has reserved.
 
-    class HandOver(ControllerCallback):
+    So `_end_controller` and `_free_reserved` find them.
+    """
+    from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+
+    class HandOver(ControllerCallback, WorkerGroupCallback):
         def after_controller_start(self, train_run_context: Any) -> None:
             import ray
 
             del train_run_context
             board.keep.remote(ray.get_runtime_context().current_actor)
 
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            handle = worker_group.get_worker_group_state().placement_group_handle
+            board.reserve.remote(handle.placement_group)
+
     return HandOver()
+
+
+def _free_reserved(board: Any) -> None:
+    """Give back the CPUs of an attempt that failed.
+
+    Ray Train keeps them where a rank dies just as it is told what to do; the next attempt would wait for
+    them for ever.
+    """
+    import ray
+    from ray.util import remove_placement_group
+
+    for group in ray.get(board.release.remote()):
+        remove_placement_group(group)
 
 
 def _end_controller(board: Any) -> None:

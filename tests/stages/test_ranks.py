@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import ray
 import ray.train
+from ray.util import placement_group_table
 
 from cwerm.errors import UserError
 from cwerm.runtime import ranks
@@ -115,6 +116,29 @@ def test_a_rank_that_always_dies_is_told(fit: Callable[..., Any]) -> None:
         UserError, match=r"train: one rank has ended its worker 3 times.*train\.batch"
     ):
         fit(dies, deaths=9)
+
+
+@pytest.mark.slow
+def test_what_an_attempt_reserved_is_free_for_the_next(fit: Callable[..., Any]) -> None:
+    with (
+        ranks.reports_to(kills_at_once),
+        pytest.raises(UserError, match="train: one rank has ended its worker 3 times"),
+    ):
+        fit(dies, deaths=0)
+    states = {group["state"] for group in placement_group_table().values()}
+    assert states == {"REMOVED"}
+
+
+def kills_at_once() -> Any:
+    """Ends the workers between their start and what they are told to do."""
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class Kills(WorkerGroupCallback):
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            for worker in worker_group.get_workers():
+                ray.kill(worker.actor)
+
+    return Kills()
 
 
 def test_ranks_listen_where_no_other_host_reaches_them(
