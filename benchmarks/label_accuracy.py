@@ -16,13 +16,12 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from _report import surroundings
 from label_noise import arms
-from label_noise.records import read_all, read_record, record_path, write_record
+from label_noise.records import read_record, record_path, write_record
 from label_noise.scenes import CELLS, Scene, draw_scene
 from label_noise.sources import CHOOSING_SEEDS, load_pool
 from label_noise.tables import markdown
@@ -31,7 +30,8 @@ from torch import Tensor
 
 from cwerm.data.public.fashion_mnist import FashionMnist
 
-CHOSEN_CELLS = ["symmetric 40", "pair 40", "instance 40", "annotators", "clean"]
+CHOSEN = "the arm that is chosen"
+CELLS_SHOWN = ["symmetric 40", "pair 40", "instance 40", "annotators", "clean"]
 GIVEN = {"nothing": (), "trusted": (10,)}
 TESTED = 10_000
 FIRST_TESTED = {True: 20_000, False: 30_000}  # of the training split, to choose and to report
@@ -78,7 +78,10 @@ def run(arguments: argparse.Namespace) -> None:
         images = pixels(arguments.data_root, "train" if choosing else "test")[0]
         every, labels = pixels(arguments.data_root, "train")
         tested = slice(FIRST_TESTED[choosing], FIRST_TESTED[choosing] + TESTED)
-        made = arms.ours(scene) if set(left) & {*arms.OURS, *arms.CONTROLS} else {}
+        made: dict[str, arms.Arm] = {}
+        chosen = ""
+        if set(left) & {*arms.OURS, *arms.CONTROLS}:
+            made, chosen = arms.ours(scene)
         for name in left:
             started = time.process_time()
             arm = made[name] if name in made else arms.peer(name, scene)
@@ -88,7 +91,11 @@ def run(arguments: argparse.Namespace) -> None:
             )
             found = accuracy(model, every[tested], labels[tested])
             used = time.process_time() - started
-            figures = {"rows": {name: {"accuracy": found}}, "seconds": used}
+            figures = {
+                "rows": {name: {"accuracy": found}},
+                "seconds": used,
+                "chosen": name == chosen,
+            }
             write_record(path, read_record(path) | {name: figures})
             print(
                 f"{cell}, {regime}, {given}, {seed}: {name}: {found:.4f}, {used:.0f} s", flush=True
@@ -99,10 +106,13 @@ def values(
     arguments: argparse.Namespace, name: str, cell: str, regime: str, given: str
 ) -> list[float]:
     """The accuracies of an arm over the seeds, in %."""
-    found: list[dict[str, Any]] = read_all(
-        arguments.out, f"accuracy-{regime}", "fashion", cell, given, arguments.seeds
-    ).get(name, [])
-    return [100 * made["accuracy"] for made in found]
+    found = []
+    for seed in arguments.seeds:
+        path = record_path(arguments.out, f"accuracy-{regime}", "fashion", cell, given, seed)
+        for arm, made in read_record(path).items():
+            if arm == name or (name == CHOSEN and made["chosen"]):
+                found.append(100 * made["rows"][arm]["accuracy"])
+    return found
 
 
 def print_table(arguments: argparse.Namespace) -> None:
@@ -110,7 +120,7 @@ def print_table(arguments: argparse.Namespace) -> None:
     for regime in arguments.regimes:
         body = []
         for given in arguments.given:
-            for name in (*arms.OURS, *arms.CONTROLS, *arms.PEERS):
+            for name in (CHOSEN, *arms.OURS, *arms.CONTROLS, *arms.PEERS):
                 found = [values(arguments, name, cell, regime, given) for cell in arguments.cells]
                 if any(found):
                     body.append([f"{name} ({given})", *map(_spread, found)])
@@ -128,7 +138,7 @@ def main() -> None:
     """Train the cells of this share, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=CHOSEN_CELLS)
+    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=CELLS_SHOWN)
     parser.add_argument("--regimes", nargs="+", choices=list(REGIMES), default=list(REGIMES))
     parser.add_argument("--given", nargs="+", choices=list(GIVEN), default=list(GIVEN))
     every = [*arms.OURS, *arms.CONTROLS, *arms.PEERS]

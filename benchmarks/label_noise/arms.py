@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 import cwerm
-from cwerm.algorithms.labels.result import LabelErrors
+from cwerm.algorithms.labels import LabelPosterior
+from cwerm.algorithms.labels.judgement import Judgement
 from label_noise.methods import logistic
 from label_noise.scenes import Scene
 from label_noise.training import (
@@ -40,38 +41,38 @@ class Arm(NamedTuple):
     rows: np.ndarray | None = None
 
 
-def ours(scene: Scene) -> dict[str, Arm]:
-    """The arms on what `cwerm.find_label_errors` finds."""
+def ours(scene: Scene) -> tuple[dict[str, Arm], str]:
+    """The arms on what cwerm finds, and the one that is chosen."""
     features, labels = scene.trusted or (None, None)
-    found = cwerm.find_label_errors(
-        scene.features,
-        scene.given,
-        trusted_features=features,
-        trusted_labels=labels,
-        seed=scene.seed,
+    posterior = cwerm.LabelPosterior(scene.num_classes, scene.seed).fit(
+        scene.features, scene.given, trusted_features=features, trusted_labels=labels
     )
+    rows = np.arange(len(scene.given))
+    found = posterior.judge(scene.features, scene.given, reference_rows=rows)
     one_hot = np.eye(scene.num_classes)[scene.given]
-    weight = np.asarray(found.weight, np.float64)
-    order = np.random.default_rng([scene.seed, 0, 61]).permutation(len(weight))
-    return {
+    weight = found.weight.astype(np.float64)
+    shuffled = weight[np.random.default_rng([scene.seed, 0, 61]).permutation(len(weight))]
+    soft = found.belief if posterior.open else one_hot
+    made = {
         "weights": Arm(targets_and_weights(one_hot, weight)),
-        "soft": Arm(targets_and_weights(_soft(found, one_hot), np.ones(len(weight)))),
+        "soft": Arm(targets_and_weights(soft, np.ones(len(weight)))),
         "relabel": Arm(targets_and_weights(*_relabelled(found, one_hot, weight))),
-        "weights, permuted": Arm(targets_and_weights(one_hot, weight[order])),
+        "weights, permuted": Arm(targets_and_weights(one_hot, shuffled)),
     }
+    return made, chosen(posterior)
 
 
-def _soft(found: LabelErrors, one_hot: np.ndarray) -> np.ndarray:
-    return np.asarray(found.belief) if found.noise_found else one_hot
+def chosen(posterior: LabelPosterior) -> str:
+    """Where wrong labels look drawn from all classes alike, another one is sure or the label is noise."""
+    return "relabel" if posterior.verdict.gate.unstructured else "soft"
 
 
 def _relabelled(
-    found: LabelErrors, one_hot: np.ndarray, weight: np.ndarray
+    found: Judgement, one_hot: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where another class is sure, that class counts as the label, as much as it is sure."""
-    sure = np.asarray(found.is_issue) & (np.asarray(found.suggestion_probability) > SURE)
-    suggested = np.eye(one_hot.shape[1])[np.asarray(found.suggested_label)]
-    targets = np.where(sure[:, None], suggested, one_hot)
+    sure = found.issue & (found.suggestion_probability > SURE)
+    targets = np.where(sure[:, None], np.eye(one_hot.shape[1])[found.suggested], one_hot)
     return targets, np.where(sure, 2 * found.suggestion_probability - 1, weight)
 
 
