@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+from cwerm.algorithms.labels.judgement import Judgement
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -14,13 +17,14 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 @pytest.fixture
 def rooms(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from label_noise import figures, records, scenes, sources
+    from label_noise import arms, figures, records, scenes, sources, training
 
     class Rooms:
         pass
 
     made: Any = Rooms()
     made.figures, made.records, made.scenes, made.sources = figures, records, scenes, sources
+    made.arms, made.training = arms, training
     return made
 
 
@@ -109,3 +113,48 @@ def test_finished_cells_are_read_back_by_row(rooms: Any, tmp_path: Path) -> None
         rooms.records.write_record(path, {"family": family})
     rows = rooms.records.read_all(tmp_path, "detect", "digits", "pair 40", "nothing", [0, 1, 2])
     assert [made["auroc"] for made in rows["ours"]] == [0.5, 0.7]
+
+
+def test_losses_are_those_of_their_papers(rooms: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(5, 3, generator=generator), np.array([0, 2, 1, 1, 0])
+    rows, wrong = torch.arange(5), 0.4
+    p = logits.double().softmax(1)
+    own = p[rows, torch.from_numpy(labels)]
+    targets = np.random.default_rng(0).dirichlet(np.ones(3), 5)
+    weights, passed = np.array([0.0, 1, 2, 1, 4]), np.random.default_rng(1).dirichlet(np.ones(3), 3)
+    training = rooms.training
+    soft = -(torch.from_numpy(targets) * p.log()).sum(1) * torch.from_numpy(weights) / 1.6
+    remembered = 0.3 * (p * p).sum(1)
+    likely = (p @ torch.from_numpy(passed))[rows, torch.from_numpy(labels)]
+    cases = [
+        (training.targets_and_weights(targets, weights), soft),
+        (training.generalised(labels), (1 - own**0.7) / 0.7),
+        (training.early_learning(labels, 3), -own.log() + 3 * (1 - remembered).log()),
+        (training.forward_corrected(labels, passed), -likely.log()),
+    ]
+    for objective, expected in cases:
+        found = objective(logits, rows, 0)
+        torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
+    kept = training.small_loss(labels, wrong)(logits, rows, 10)
+    losses = -own.log()
+    assert kept.count_nonzero() == 3
+    assert kept.sum().item() == pytest.approx(
+        5 / 3 * losses.sort().values[:3].sum().item(), rel=1e-5
+    )
+
+
+def test_relabelled_where_another_class_is_sure(rooms: Any) -> None:
+    one_hot, weight = np.eye(2)[[0, 1, 0]], np.array([0.0, 1.5, 0.2])
+    found = Judgement(
+        weight=weight,
+        quality=np.array([0.02, 0.9, 0.3]),
+        issue=np.array([True, False, True]),
+        suggested=np.array([1, 1, 1]),
+        suggestion_probability=np.array([0.98, 0.9, 0.7]),
+        belief=np.zeros((3, 2), np.float32),
+        duplicate_of=np.zeros(3, np.int64),
+    )
+    targets, weights = rooms.arms._relabelled(found, one_hot, weight)
+    np.testing.assert_array_equal(targets, np.eye(2)[[1, 1, 0]])
+    np.testing.assert_allclose(weights, [0.96, 1.5, 0.2])

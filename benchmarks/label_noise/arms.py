@@ -9,7 +9,6 @@ import numpy as np
 import cwerm
 from cwerm.algorithms.labels import LabelPosterior
 from cwerm.algorithms.labels.judgement import Judgement
-from label_noise.methods import logistic
 from label_noise.scenes import Scene
 from label_noise.training import (
     Objective,
@@ -86,6 +85,8 @@ def peer(name: str, scene: Scene) -> Arm:
         rows = np.flatnonzero(~scene.wrong)
         return Arm(targets_and_weights(one_hot[rows], alike[rows]), rows)
     if name == "cleanlab, flagged dropped":
+        from label_noise.methods import logistic  # needs cleanlab
+
         rows = np.flatnonzero(~logistic(scene)["cleanlab"].issue)
         return Arm(targets_and_weights(one_hot[rows], alike[rows]), rows)
     if name == "W-ERM, features":
