@@ -80,7 +80,13 @@ except KeyboardInterrupt:
     (tmp_path / "interrupted.py").write_text(interrupted)
     command = [sys.executable, "-m", "interrupted"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    assert subprocess.run(command, env=environment, check=False).returncode == 130
+    with subprocess.Popen(command, env=environment, preexec_fn=heed_interruptions) as process:
+        assert process.wait(60) == 130
+
+
+def heed_interruptions() -> None:
+    """In a job in the background a shell has its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "code"), ENDINGS)

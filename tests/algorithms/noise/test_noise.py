@@ -12,7 +12,7 @@ from cwerm.algorithms.noise.confusion import confuse_by_table, confusion_matrix,
 from cwerm.algorithms.noise.instance import confuse_by_instance
 from cwerm.algorithms.noise.open_set import draw_replacements
 
-TABLES = Path(__file__).parents[2] / "benchmarks" / "label_noise" / "tables"
+TABLES = Path(__file__).parents[3] / "benchmarks" / "label_noise" / "tables"
 
 
 def weak(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
