@@ -46,7 +46,8 @@ def ledger() -> Iterator[Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # strictly here: a busy node would pass it on to another one, and it would be lost with that
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(_Ledger).options(num_cpus=0, scheduling_strategy=here).remote()
     try:
         yield actor

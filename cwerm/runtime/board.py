@@ -56,7 +56,8 @@ def progress_board(total: int, label: str, name: str | None = None) -> Iterator[
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # strictly here: a busy node would pass it on to another one, and it would be lost with that
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here, name=name).remote()
     shown = 0.0
     with console.progress(total, label) as advance:
