@@ -80,7 +80,7 @@ def test_one_gpu_lost_and_another_come(
     assert "2 workers of a GPU and 1 CPU on 2 nodes" in output
     assert "lost node" in output
     assert "RESOURCES {'workers': 2, 'device': 'GPU'" in output
-    if stage in ("extract", "train"):
+    if stage == "train":  # the others may take longer than the node is away
         assert "train waits (0 s of 600) for 1 more GPU" in output
         assert "train goes on" in output
     if stage != "reweight":
