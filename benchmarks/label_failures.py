@@ -49,13 +49,8 @@ HEAD = [
 
 def measure(scene: Scene) -> list[float]:
     """The figures of one draw, in the order of `HEAD`."""
-    features, labels = scene.trusted or (None, None)
     found = cwerm.find_label_errors(
-        scene.features,
-        scene.given,
-        trusted_features=features,
-        trusted_labels=labels,
-        seed=scene.seed,
+        scene.features, scene.given, **scene.trusted_samples, seed=scene.seed
     )
     weight, wrong = np.asarray(found.weight, np.float64), scene.wrong
     weight = weight / weight.mean()

@@ -42,9 +42,8 @@ class Arm(NamedTuple):
 
 def ours(scene: Scene) -> tuple[dict[str, Arm], str]:
     """The arms on what cwerm finds, and the one that is chosen."""
-    features, labels = scene.trusted or (None, None)
     posterior = cwerm.LabelPosterior(scene.num_classes, scene.seed).fit(
-        scene.features, scene.given, trusted_features=features, trusted_labels=labels
+        scene.features, scene.given, **scene.trusted_samples
     )
     rows = np.arange(len(scene.given))
     found = posterior.judge(scene.features, scene.given, reference_rows=rows)

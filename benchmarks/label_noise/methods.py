@@ -118,13 +118,8 @@ def post_all(scene: Scene) -> dict[str, Verdict]:
 
 def ours(scene: Scene) -> dict[str, Verdict]:
     """`cwerm.find_label_errors`."""
-    features, labels = scene.trusted or (None, None)
     found = cwerm.find_label_errors(
-        scene.features,
-        scene.given,
-        trusted_features=features,
-        trusted_labels=labels,
-        seed=scene.seed,
+        scene.features, scene.given, **scene.trusted_samples, seed=scene.seed
     )
     verdict = Verdict(
         np.asarray(found.quality, np.float64),

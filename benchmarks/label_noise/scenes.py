@@ -82,6 +82,11 @@ class Scene(NamedTuple):
     seed: int
     rows: np.ndarray
 
+    @property
+    def trusted_samples(self) -> dict[str, np.ndarray]:
+        """The trusted samples as cwerm takes them; nothing where there are none."""
+        return dict(zip(("trusted_features", "trusted_labels"), self.trusted or (), strict=False))
+
 
 def draw_scene(
     pool: Pool,

@@ -1,8 +1,9 @@
 """Run a job on two nodes with a GPU each, as far as Ray knows, beside a head without one; some are lost.
 
-``python gpu_nodes.py JOB [--strike PATTERN]... [--back SECONDS]``: at the n-th strike, once a file of the
-storage matches the pattern, the n-th node is lost; a new one comes so many seconds after the last. torch
-computes on the CPU. A program of its own, as a process can hold one Ray session.
+``python gpu_nodes.py JOB [--strike PATTERN]... [--back SECONDS | --back-when WORDS]``: at the n-th strike,
+once a file of the storage matches the pattern, the n-th node is lost; a new one comes so many seconds after
+the last, or when the run has said the words. torch computes on the CPU. A program of its own, as a process
+can hold one Ray session.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> int:
     arguments.add_argument("job")
     arguments.add_argument("--strike", action="append", default=[])
     arguments.add_argument("--back", type=float)
+    arguments.add_argument("--back-when")
     given = arguments.parse_args()
     job = load_job(given.job)
     # the one thing that is not as on real GPUs
@@ -46,14 +48,18 @@ def main() -> int:
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
     cluster.wait_for_nodes()
 
+    said = hear(given.back_when)
+
     def strike() -> None:
         for pattern, node in zip(given.strike, nodes, strict=False):
             while not list(Path(job.storage).glob(pattern)):
                 time.sleep(0.01)
             cluster.remove_node(node, allow_graceful=False)
             sys.stdout.write(f"STRUCK at {pattern}\n")
-        if given.back is not None:
-            time.sleep(given.back)
+        if given.back is not None or given.back_when:
+            if given.back_when:
+                said.wait()
+            time.sleep(given.back or 0)
             cluster.add_node(**NODE)
             sys.stdout.write("BACK\n")
 
@@ -69,6 +75,19 @@ def main() -> int:
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def hear(words: str | None) -> threading.Event:
+    """Set once the words are printed."""
+    heard, write = threading.Event(), sys.stdout.write
+
+    def listening(text: str) -> int:
+        if words and words in text:
+            heard.set()
+        return write(text)
+
+    sys.stdout.write = listening  # type: ignore[method-assign]
+    return heard
 
 
 if __name__ == "__main__":

@@ -67,13 +67,14 @@ class Worker:
         store: ArtifactStore = config["store"]
         images: Artifact = config["images"]
         size, samples, device = config["size"], config["samples"], ranks.device
+        recipe = recipe_of(self.job)
         train, labels = pixels.load_pixels(store, images, "images", size)
         self.batches = PixelBatches(
             torch.from_numpy(train[samples]).to(device),
             torch.from_numpy(labels[samples]).to(device),
             torch.from_numpy(config["weights"]).to(device),
             Normaliser.of(train[samples]),
-            recipe(self.job),
+            recipe,
             ranks,
             config["samples_per_epoch"],
         )
@@ -84,7 +85,7 @@ class Worker:
         model = create_classifier("train.model", self.job.train.model, classes, size, self.job.seed)
         if ranks.world_size > 1:
             freeze_unused(model, size)
-        self.training = Training(model, self.batches, recipe(self.job), ranks)
+        self.training = Training(model, self.batches, recipe, ranks)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -140,7 +141,7 @@ class Worker:
         return functools.reduce(Evaluation.merge, self.ranks.gather(part)).summary()
 
 
-def recipe(job: Job) -> Recipe:
+def recipe_of(job: Job) -> Recipe:
     """What the job says of how to train."""
     names = [field.name for field in fields(Recipe) if field.name != "seed"]
     said = job.train.model_dump(include=set(names))
