@@ -23,21 +23,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 
-from cwerm.algorithms.classifier_pass import (
+from cwerm.algorithms.gradients.classifier_pass import (
     Batch,
     ClassifierPass,
     MetaBatch,
     virtual_step,
 )
-from cwerm.algorithms.gradients.step_options import StepOptions
-from cwerm.algorithms.inputs import Given
-from cwerm.algorithms.reweighting.given_model import (
+from cwerm.algorithms.gradients.given_model import (
     as_batch,
     check_trainable,
     floating_type,
     one_weight_a_loss,
     unwrapped,
 )
+from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.inputs import Given
 from cwerm.algorithms.reweighting.weight_net import net_inputs
 from cwerm.algorithms.torch_state import default_device, plain_torch
 

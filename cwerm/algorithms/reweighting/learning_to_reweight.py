@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cwerm.algorithms.classifier_pass import Batch, ClassifierPass, MetaBatch
+from cwerm.algorithms.gradients.classifier_pass import Batch, ClassifierPass, MetaBatch
+from cwerm.algorithms.gradients.given_model import as_batch
 from cwerm.algorithms.gradients.meta_step import MetaStep, apply_gradients
 from cwerm.algorithms.gradients.step_options import StepOptions
-from cwerm.algorithms.reweighting.given_model import as_batch
 from cwerm.algorithms.torch_state import plain_torch
 
 __all__ = ["reweight_step"]

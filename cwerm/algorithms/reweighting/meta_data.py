@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cwerm.algorithms.gradients.given_model import check_logits, floating_type
 from cwerm.algorithms.inputs import (
     LARGEST,
     Given,
@@ -17,7 +18,6 @@ from cwerm.algorithms.inputs import (
     as_labels,
     join_labels,
 )
-from cwerm.algorithms.reweighting.given_model import check_logits, floating_type
 
 # Of a column, up to which float32 may blur it: a share of its standard deviation.
 BLUR = 1e-3

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,60 +15,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cwerm.algorithms.gradients.given_model import TrainModes, check_logits
 from cwerm.algorithms.gradients.meta_step import MetaStep, meta_step
-from cwerm.algorithms.gradients.step_options import StepOptions
-from cwerm.algorithms.reweighting.given_model import TrainModes, check_logits
 from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
 from cwerm.algorithms.reweighting.meta_data import LabelledData
+from cwerm.algorithms.reweighting.settings import Settings, usual_epochs
 from cwerm.algorithms.reweighting.weight_net import net_inputs
 from cwerm.algorithms.torch_state import check_shapes, float32_defaults
 
 State = dict[str, Any]
 Pair = tuple[Tensor, Tensor]
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 EVALUATION_BATCH = 500
-LEAST_STEPS, LEAST_EPOCHS = 1500, 10
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `MetaWeightNet` and `LearningToReweight` are constructed with, and explain."""
-
-    epochs: int | None
-    batch_size: int
-    meta_batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[float, ...]
-    average_last: int
-    seed: int
-    device: torch.device
-    augment: Augment | None
-    options: StepOptions
-    num_classes: int | None = None
-    weight_lr: float = 1e-3
-    hidden: int = 100
-    meta_every: int = 1
-
-    def __post_init__(self) -> None:
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs is {self.epochs}: give at least 1")
-        for name in (
-            "batch_size",
-            "meta_batch_size",
-            "average_last",
-            "hidden",
-            "meta_every",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
-
-
-def usual_epochs(samples: int, batch_size: int) -> int:
-    """As many as make 1,500 steps, at least 10: with fewer, V has not learned which losses are too large."""
-    return max(LEAST_EPOCHS, -(-LEAST_STEPS // -(-samples // batch_size)))
 
 
 class UnusableStateError(Exception):

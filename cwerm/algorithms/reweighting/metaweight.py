@@ -14,19 +14,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from cwerm.algorithms.gradients.given_model import TrainModes, check_trainable, unwrapped
 from cwerm.algorithms.gradients.meta_step import meta_gradient, meta_step
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.inputs import Given, as_array
-from cwerm.algorithms.reweighting.given_model import TrainModes, check_trainable, unwrapped
 from cwerm.algorithms.reweighting.meta_data import extra_columns, feature_head, like, prepare
 from cwerm.algorithms.reweighting.meta_training import (
-    Augment,
     ReweightTraining,
-    Settings,
     State,
     Training,
     WeightNetTraining,
 )
+from cwerm.algorithms.reweighting.settings import Augment, Settings
 from cwerm.algorithms.reweighting.weight_net import WeightNet, net_inputs
 from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 

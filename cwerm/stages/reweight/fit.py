@@ -53,7 +53,7 @@ def num_epochs(job: Job, coreset_size: int) -> int:
     """Epochs as asked, or enough for the weight net, which moves once a step, to learn."""
     if job.reweight.epochs is not None:
         return job.reweight.epochs
-    from cwerm.algorithms.reweighting.meta_training import usual_epochs
+    from cwerm.algorithms.reweighting.settings import usual_epochs
 
     return usual_epochs(coreset_size, job.reweight.batch_size)
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from cwerm.algorithms.gradients.step_options import StepOptions
-from cwerm.algorithms.gradients.tangents import NoRuleError, graph_jvp
-from cwerm.algorithms.reweighting.given_model import (
+from cwerm.algorithms.gradients.given_model import (
     check_labels,
     check_logits,
     check_trainable,
     unwrapped,
 )
+from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.gradients.tangents import NoRuleError, graph_jvp
 
 # Labels are class numbers, or shares of the classes with one row a sample.
 Batch = tuple[Shaped[Tensor, "batch ..."], Shaped[Tensor, "batch ..."]]
