@@ -38,7 +38,7 @@ def finished(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
         "reweight": {"method": "metaweightnet", "epochs": 4},
         "broadcast": {"method": "nearest"},
         "train": {"model": "resnet20", "epochs": 1, "batch_size": 50},
-        "resources": {"workers": 2},
+        "resources": {"workers": 1},
     }
     job = write_job(folder, tree)
     return Finished(job, folder / "store", process("run", job))

@@ -61,7 +61,7 @@ def silent_server() -> Iterator[int]:
         (["features.weights=package:no_such_package/x.pth"], ["features.weights", "no_such_package"]),
         (["features.weights=package:torch/none.pth"], ["features.weights", "none.pth"]),
         (["features.image_size=1"], ["features.image_size"]),
-        (["train.batch_size=3"], ["train.batch_size", "2 workers", "at least 4"]),
+        (["train.batch_size=3", "resources.workers=2"], ["train.batch_size", "2 workers", "at least 4"]),
         (["resources.address=nonsense"], ["resources.address", "'nonsense'", "HOST:PORT"]),
         (["resources.address=127.0.0.1:9"], ["resources.address", "127.0.0.1:9", "start one"]),
         (["resources.address=ray://127.0.0.1:9"], ["resources.address", "Ray Client"]),

@@ -62,8 +62,8 @@ def test_the_run_folder(finished: Finished) -> None:
     assert summary["method"] == "cw-erm"
     assert summary["reused"] == []
     assert list(summary["seconds"]) == STAGES
-    assert (summary["resources"]["workers"], summary["resources"]["device"]) == (2, "CPU")
-    assert "small: 2 workers of 1 CPU on " in finished.answer.out
+    assert (summary["resources"]["workers"], summary["resources"]["device"]) == (1, "CPU")
+    assert "small: 1 worker of 1 CPU on " in finished.answer.out
     assert 0 <= summary["test_accuracy"] <= 1
     job = yaml.safe_load((finished.folder / "job.yaml").read_text())
     assert job["coreset"] == {

@@ -33,7 +33,7 @@ PATIENCE = 120.0
 LONG_REWEIGHT = {"reweight__epochs": 1500}  # some ten seconds, so that a state is saved midway
 
 
-WHO = pytest.mark.parametrize("who", ["driver", pytest.param("worker", marks=pytest.mark.slow)])
+WHO = pytest.mark.parametrize("who", ["driver", "worker"])
 
 
 class Command:
@@ -115,6 +115,7 @@ def assert_same_weights(mine: Chain, reference: Chain) -> None:
         assert np.array_equal(values, expected), table
 
 
+@pytest.mark.slow
 @WHO
 def test_killed_during_extract(who: str, fork: Fork, chain: Chain, tmp_path: Path) -> None:
     mine = fork(extract, resources__workers=2)

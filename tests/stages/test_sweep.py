@@ -120,12 +120,12 @@ def test_the_best_job_is_by_the_mean_over_seeds_and_ready_to_run(finished: Study
 
 
 def test_a_small_sweep_in_a_terminal(parted_data: Path, tmp_path: Path) -> None:
-    tree = {"space": {"method": "erm", "train.lr": {"choice": [0.05, 0.1]}}, "report": None}
+    tree = {"space": {"method": "erm", "train.lr": {"choice": [0.05]}}, "report": None}
     study = Study(tmp_path, parted_data, tree, epochs=1)
     answer = process("sweep", study.tune, study.job)
     answer.succeeded()
-    assert answer.out.count("test accuracy") >= 2
-    assert [row["status"] for row in study.rows()] == ["done", "done"]
+    assert "test accuracy" in answer.out
+    assert [row["status"] for row in study.rows()] == ["done"]
     assert (study.folder / "report" / "table.csv").exists()
 
 
