@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from _report import print_ratio, print_table, surroundings
 
-from cwerm.job.tree import Job, load_job
+from cwerm.job.tree import load_job
 from cwerm.runtime.session import session
-from cwerm.stages import common, extract, ingest
-from cwerm.stages.extract import backbone_weights, embedding
+from cwerm.stages import common
+from cwerm.stages.extract import embedding
+from cwerm.stages.plan import Plan
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
 TOLERANCE = 0.02  # float16 of values up to about 6
@@ -82,28 +82,27 @@ def _start(contestant: str, folder: Path, images: int) -> dict[str, float]:
 
 def _contest(contestant: str, folder: Path, images: int) -> None:
     overrides = ["storage=" + str(folder / "store"), f"data.limit={images}"]
-    job = load_job(JOB, overrides)
-    store = ArtifactStore(open_storage(job.storage))
-    seconds = CONTESTANTS.get(contestant, _ingest)(job, store, folder)
+    steps = plan(load_job(JOB, overrides))
+    seconds = CONTESTANTS.get(contestant, _ingest)(steps, folder)
     (folder / "seconds.json").write_text(json.dumps(seconds))
 
 
-def _ingest(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
-    ingest.run(job, store)
+def _ingest(steps: Plan, folder: Path) -> dict[str, float]:
+    steps.execute("ingest")
     return {}
 
 
 # --- the contestants -----------------------------------------------------------------------------
 
 
-def _plain(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
+def _plain(steps: Plan, folder: Path) -> dict[str, float]:
     from cwerm.algorithms.networks.features import embed, load_backbone, preprocess
     from cwerm.data.images import decode
 
-    section = job.features
-    weights = backbone_weights.weights_file(section, folder)
+    section, store = steps.job.features, steps.store
+    weights = weights_file(section.weights, folder)
     backbone = load_backbone(section.backbone, weights, section.image_size)
-    images = common.require(ingest, job, store)
+    images = steps.execute("ingest").artifact
     started = time.perf_counter()
     features = []
     for part in range(len(images.tables["images"])):
@@ -116,9 +115,9 @@ def _plain(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
     return {"loop": time.perf_counter() - started}
 
 
-def _plain_memory_kept(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
+def _plain_memory_kept(steps: Plan, folder: Path) -> dict[str, float]:
     embedding.keep_freed_memory()
-    return _plain(job, store, folder)
+    return _plain(steps, folder)
 
 
 class _TimedEmbedder(embedding._Embedder):
@@ -132,21 +131,22 @@ class _TimedEmbedder(embedding._Embedder):
             file.write(f"{time.time()}\n")
 
 
-def _stage(job: Job, store: ArtifactStore, folder: Path) -> dict[str, float]:
+def _stage(steps: Plan, folder: Path) -> dict[str, float]:
     _forget(folder / "store" / "artifacts" / "extract")
     (folder / "ready").unlink(missing_ok=True)
     _TimedEmbedder.folder = folder
     embedding._Embedder = _TimedEmbedder  # type: ignore[misc]
-    session.ensure_ray(job)
+    session.ensure_ray(steps.job)
+    steps.execute("ingest")
     started = time.time()
-    artifact = extract.run(job, store)
+    artifact = steps.execute("extract").artifact
     ended = time.time()
     ready = max(float(line) for line in (folder / "ready").read_text().split())
-    np.save(folder / "stage.npy", _features(store, artifact))
+    np.save(folder / "stage.npy", _features(steps.store, artifact))
     return {"loop": ended - ready, "stage": ended - started}
 
 
-CONTESTANTS: dict[str, Callable[[Job, ArtifactStore, Path], dict[str, float]]] = {
+CONTESTANTS: dict[str, Callable[[Plan, Path], dict[str, float]]] = {
     "plain": _plain,
     "plain, memory kept": _plain_memory_kept,
     "stage": _stage,

@@ -22,12 +22,10 @@ import torch
 
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.job.tree import Job, load_job
-from cwerm.pipeline import METHODS, run_stage
+from cwerm.pipeline import PIPELINE, plan
 from cwerm.runs.folder import weight_scores
 from cwerm.stages import train
 from cwerm.stages.train import loop as train_loop
-from cwerm.store.artifacts import ArtifactStore
-from cwerm.store.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "robustness.yaml"
 SOURCES: dict[str, list[str]] = {
@@ -85,11 +83,11 @@ def cells(sources: list[str], seeds: list[int], rows: list[str]) -> list[tuple[s
 
 def run_cell(job: Job) -> None:
     """Run one cell and write its figures."""
-    store = ArtifactStore(open_storage(job.storage))
-    made = {s.NAME: run_stage(s, job, store).artifact for s in METHODS[job.method][:-1]}
-    images = made["ingest"]
+    steps = plan(job)
+    store = steps.store
+    made = {name: steps.execute(name).artifact for name in steps.names[:-1]}
     started = time.perf_counter()
-    config = train.loop_inputs(job, store, images)
+    config = train.loop_inputs(steps["train"].settings, steps.inputs("train"), store)
     worker = train_loop.Worker(config, Ranks())
     for epoch in range(job.train.epochs):
         worker.train_epoch(epoch)
@@ -102,7 +100,7 @@ def run_cell(job: Job) -> None:
         | {"train": time.perf_counter() - started},
     }
     if "broadcast" in made:
-        figures["weights"] = weight_scores(job, store, images)
+        figures["weights"] = weight_scores(steps)
     text = json.dumps(figures, indent=1).encode()
     store.storage.write_bytes(f"cells/{job.name}.json", text)
     print(job.name, f"{100 * last['test_accuracy']:.2f}", flush=True)
@@ -151,7 +149,7 @@ def main() -> None:
     if arguments.table:
         keys = ["test_accuracy", "train_accuracy", "weights.auroc"]
         keys += ["weights.effective_sample_size", "weights.class_weight_ratio"]
-        keys += [f"seconds.{stage.NAME}" for stage in METHODS["cw-erm"]]
+        keys += [f"seconds.{stage.name}" for stage in PIPELINE]
         for key in keys:
             factor = 100 if key.endswith("accuracy") else 1
             print(f"\n{key}\n")

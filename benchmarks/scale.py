@@ -23,12 +23,13 @@ import psutil
 import pyarrow as pa
 from _report import surroundings
 
-from cwerm.job.tree import Job, parse_job
+from cwerm.job.tree import parse_job
+from cwerm.pipeline import plan
 from cwerm.runtime.session import session
-from cwerm.stages import broadcast, common, extract, ingest, reweight, select
+from cwerm.stages import common
+from cwerm.stages.plan import Plan
 from cwerm.store import schema
-from cwerm.store.artifacts import ArtifactStore, File, Writer
-from cwerm.store.storage import open_storage
+from cwerm.store.artifacts import File, Writer
 
 ROWS_A_PART = 50_000
 CORESET = 10_000
@@ -71,20 +72,19 @@ def _take_step(options: argparse.Namespace) -> None:
         "broadcast": {"method": options.method, "max_index_bytes": options.max_index_bytes},
     }
     job = parse_job(tree)
-    store = ArtifactStore(open_storage(options.folder))
+    steps = plan(job.model_copy(update={"storage": options.folder}))
     if options.step == "inputs":
-        _make_inputs(job, store, rows, options.dimensions, options.classes)
+        _make_inputs(steps, rows, options.dimensions, options.classes)
         return
     if options.step == "broadcast":
-        _make_weights(job, store)
-    stage = select if options.step == "select" else broadcast
+        _make_weights(steps)
     session.ensure_ray(job)
     with _peaks() as peaks:
         started = time.perf_counter()
-        made = stage.run(job, store)
+        made = steps.execute(options.step).artifact
         seconds = time.perf_counter() - started
     if options.step == "select":
-        medians = f"{_compare_medians(job, store, options.classes):.1e}"
+        medians = f"{_compare_medians(steps, options.classes):.1e}"
     else:
         assert made.rows("weights") == rows
         medians = ""
@@ -93,18 +93,21 @@ def _take_step(options: argparse.Namespace) -> None:
     print(f"| {rows:,} | {options.step} | {figures} |", flush=True)
 
 
-def _make_inputs(job: Job, store: ArtifactStore, rows: int, dimensions: int, classes: int) -> None:
-    """The artifacts of ingest, labels alone, and of extract: float16 features around class centres."""
+def _make_inputs(steps: Plan, rows: int, dimensions: int, classes: int) -> None:
+    """Artifacts of ingest (no images), label and extract: float16 features around class centres."""
     draw = np.random.default_rng(0)
     labels = draw.integers(0, classes, rows, dtype=np.int32)
-    fields = schema.table_schema("labels")
-    table = pa.table([np.arange(rows), labels, pa.nulls(rows, pa.int32())], schema=fields)
-    writer = Writer(store, "ingest", ingest.key(job, store), {})
+    counts = [min(ROWS_A_PART, rows - start) for start in range(0, rows, ROWS_A_PART)]
     names = [f"class {number}" for number in range(classes)]
-    writer.commit({"labels": [writer.write_part("labels", 0, table)]}, {"class_names": names})
+    writer = _writer(steps, "ingest")
+    images = [File(f"none/{part}", 0, "", count) for part, count in enumerate(counts)]
+    writer.commit({"images": images}, {"class_names": names})
+    writer = _writer(steps, "label")
+    table = common.table("labels", np.arange(rows), labels, None)
+    writer.commit({"labels": [writer.write_part("labels", 0, table)]})
 
     centers = draw.normal(size=(classes, dimensions)).astype(np.float32)
-    writer = Writer(store, "extract", extract.key(job, store), {})
+    writer = _writer(steps, "extract")
     parts: list[File] = []
     for start in range(0, rows, ROWS_A_PART):
         mine = labels[start : start + ROWS_A_PART]
@@ -113,31 +116,37 @@ def _make_inputs(job: Job, store: ArtifactStore, rows: int, dimensions: int, cla
         values: Any = pa.FixedShapeTensorArray.from_numpy_ndarray(features)
         fields = schema.table_schema("features", value_type=values.type)
         ids = np.arange(start, start + len(mine))
-        part = pa.table([ids, mine, values], schema=fields)
+        part = pa.table([ids, values], schema=fields)
         parts.append(writer.write_part("features", len(parts), part))
     writer.commit({"features": parts})
 
 
-def _make_weights(job: Job, store: ArtifactStore) -> None:
+def _writer(steps: Plan, stage: str) -> Writer:
+    return Writer(steps.store, stage, steps[stage].key, {})
+
+
+def _make_weights(steps: Plan) -> None:
     """The artifact of reweight: weights drawn by chance."""
-    ids = common.column(store.read(common.require(select, job, store), "coreset"), "id")
+    coreset = steps.store.read(steps.inputs("reweight")["select"], "coreset")
+    ids = common.column(coreset, "id")
     weights = np.random.default_rng(1).random(len(ids), dtype=np.float32)
-    fields = schema.table_schema("coreset_weights")
-    writer = Writer(store, "reweight", reweight.key(job, store), {})
-    table = pa.table([ids, weights, np.zeros_like(weights)], schema=fields)
-    writer.commit({"coreset_weights": [writer.write_part("coreset_weights", 0, table)]})
+    writer = _writer(steps, "reweight")
+    table = common.table("coreset_weights", ids, weights, np.zeros_like(weights))
+    part = writer.write_part("coreset_weights", 0, table)
+    writer.commit({"coreset_weights": [part]}, {"learner": {"method": "uniform"}})
 
 
-def _compare_medians(job: Job, store: ArtifactStore, classes: int) -> float:
+def _compare_medians(steps: Plan, classes: int) -> float:
     """The largest difference of a coreset sample's distance to that from NumPy's median of its class."""
-    features = common.require(extract, job, store)
-    made = common.require(select, job, store)
-    coreset, meta = store.read(made, "coreset"), store.read(made, "meta")
+    store, made = steps.store, steps.inputs("broadcast")
+    features, all_labels = made["extract"], common.labels_of(store, made["label"])
+    coreset, meta = (store.read(made["select"], name) for name in ("coreset", "meta"))
     compared = np.random.default_rng(2).choice(classes, COMPARED_CLASSES, replace=False)
     members: dict[int, list[np.ndarray]] = {int(label): [] for label in compared}
     for part in range(len(features.tables["features"])):
         rows = store.read_part(features, "features", part)
-        labels, ids = common.column(rows, "label"), common.column(rows, "id")
+        ids = common.column(rows, "id")
+        labels = all_labels[ids]
         vectors = common.column(rows, "feature")
         candidates = ~np.isin(ids, common.column(meta, "id"))
         for label, found in members.items():

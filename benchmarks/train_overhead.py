@@ -26,11 +26,11 @@ import numpy as np
 from _report import print_ratio, print_table, surroundings
 
 from cwerm.job.tree import Job, load_job
-from cwerm.stages import common, ingest, pixels, select, train
+from cwerm.pipeline import plan
+from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import create_classifier
+from cwerm.stages.plan import Plan
 from cwerm.stages.train import loop as train_loop
-from cwerm.store.artifacts import ArtifactStore
-from cwerm.store.storage import open_storage
 
 JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
 WORKERS = 2
@@ -103,22 +103,21 @@ def _start(contestant: str, folder: Path, images: int, epochs: int) -> Times:
 
 def _contest(contestant: str, folder: Path, images: int, epochs: int) -> None:
     overrides = [f"storage={folder / 'store'}", "method=erm", f"resources.workers={WORKERS}"]
-    job = load_job(JOB, [*overrides, f"data.limit={images}", f"train.epochs={epochs}"])
-    store = ArtifactStore(open_storage(job.storage))
+    steps = plan(load_job(JOB, [*overrides, f"data.limit={images}", f"train.epochs={epochs}"]))
+    for name in ("ingest", "label"):
+        steps.execute(name)
     times: Times = {}
-    if contestant == "ingest":
-        ingest.run(job, store)
-    elif contestant == "plain":
-        times = _plain(job, store, folder)
-    else:
-        times = _stage(job, store, folder)
+    if contestant == "plain":
+        times = _plain(steps, folder)
+    elif contestant != "ingest":
+        times = _stage(steps, folder)
     (folder / "times.json").write_text(json.dumps(times))
 
 
 # --- the stage -----------------------------------------------------------------------------------
 
 
-def _stage(job: Job, store: ArtifactStore, folder: Path) -> Times:
+def _stage(steps: Plan, folder: Path) -> Times:
     starts = folder / "starts"
 
     def timed_worker(config: dict[str, Any]) -> None:
@@ -139,8 +138,8 @@ def _stage(job: Job, store: ArtifactStore, folder: Path) -> Times:
         note()
 
     train_loop.train_worker = timed_worker
-    artifact = train.run(job, store)
-    history = json.loads(store.read_file(artifact, "history.json"))
+    artifact = steps.execute("train").artifact
+    history = json.loads(steps.store.read_file(artifact, "history.json"))
     clocks = np.loadtxt(starts)
     return {
         "starts": clocks[:, 0].tolist(),
@@ -153,16 +152,16 @@ def _stage(job: Job, store: ArtifactStore, folder: Path) -> Times:
 # --- the plain loop ------------------------------------------------------------------------------
 
 
-def _plain(job: Job, store: ArtifactStore, folder: Path) -> Times:
+def _plain(steps: Plan, folder: Path) -> Times:
     import torch.multiprocessing
 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29591"}
-    torch.multiprocessing.spawn(_plain_rank, (job, store, folder), nprocs=WORKERS)
+    torch.multiprocessing.spawn(_plain_rank, (steps.job, folder), nprocs=WORKERS)
     times: Times = json.loads((folder / "plain.json").read_text())
     return times
 
 
-def _plain_rank(rank: int, job: Job, store: ArtifactStore, folder: Path) -> None:
+def _plain_rank(rank: int, job: Job, folder: Path) -> None:
     import torch
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
@@ -173,15 +172,21 @@ def _plain_rank(rank: int, job: Job, store: ArtifactStore, folder: Path) -> None
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=WORKERS)
     section, seed = job.train, job.seed
-    artifact = common.require(ingest, job, store)
+    steps = plan(job)
+    store, made = steps.store, steps.inputs("train")
+    artifact = made["ingest"]
     size = pixels.square_size(section.image_size, artifact)
-    held_out = select.held_out(job, store, artifact)
-    images, labels = pixels.load_pixels(store, artifact, "images", size)
-    kept = np.setdiff1d(np.arange(len(labels)), held_out)
+    held_out = steps["train"].settings.held_out
+    names = artifact.info["class_names"]
+    images = pixels.load_pixels(store, artifact, "images", size)
+    labels = common.labels_of(store, made["label"]).astype(np.int64)
+    kept = np.setdiff1d(np.arange(len(labels)), held_out.ids(store, made["label"], names))
     normalise = Normaliser.of(images[kept])
     x, y = torch.from_numpy(images[kept]), torch.from_numpy(labels[kept])
     weights = torch.ones(len(y))
-    test_images, test_labels = pixels.load_pixels(store, artifact, "test_images", size)
+    test_images = pixels.load_pixels(store, artifact, "test_images", size)
+    given = common.column(store.read(artifact, "test_labels", ["label"]), "label")
+    test_labels = given.astype(np.int64)
     test_x = torch.from_numpy(test_images[rank::WORKERS])
     test_y = torch.from_numpy(test_labels[rank::WORKERS])
     classes = len(artifact.info["class_names"])

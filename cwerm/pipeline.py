@@ -2,57 +2,58 @@
 
 from __future__ import annotations
 
-import time
-from types import ModuleType
-from typing import Any
-
 from cwerm.job.tree import Job
-from cwerm.runs.folder import RunFolder, RunResult, StageResult
+from cwerm.runs.folder import RunFolder, RunResult
 from cwerm.runs.preflight import check, check_images
 from cwerm.runtime.board import watched_nodes
 from cwerm.runtime.capacity import sized_once
-from cwerm.stages import broadcast, extract, ingest, reweight, select, train
+from cwerm.stages.broadcast import broadcast
+from cwerm.stages.extract import extract
+from cwerm.stages.ingest import ingest
+from cwerm.stages.label import label
+from cwerm.stages.plan import Plan, StageResult
+from cwerm.stages.reweight import reweight
+from cwerm.stages.select import select
+from cwerm.stages.train import train
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.claims import claimed
 from cwerm.store.storage import open_storage
 from cwerm.terminal import console
 
-METHODS: dict[str, tuple[ModuleType, ...]] = {
-    "erm": (
-        ingest,  # read the labelled images
-        train,  # minimise the plain loss (Eq. 1)
-    ),
-    "cw-erm": (
-        ingest,  # read the labelled images
-        extract,  # z = h(x)
-        select,  # S* = ModerateCoreset(S, z), and the meta set
-        reweight,  # learn w and Theta on S* (Meta-Weight-Net)
-        broadcast,  # W_S(x) = W_S*(NN(x, S*)) for every x (Eq. 3)
-        train,  # minimise the weighted loss (Eq. 2)
-    ),
-    "c-random-erm": (ingest, extract, select, train),  # S* at random, trained on alone
-    "c-moderate-erm": (ingest, extract, select, train),  # S* = ModerateCoreset(S, z), likewise
-}
-# S* = S: reweighted on every worker, and each sample keeps its own weight
-METHODS["w-erm"] = METHODS["cw-erm"]
-STAGES = {stage.NAME: stage for stage in METHODS["cw-erm"]}
+PIPELINE = (
+    ingest,  # read the labelled images
+    label,  # the labels in use
+    extract,  # z = h(x)
+    select,  # S* = ModerateCoreset(S, z), and the meta set
+    reweight,  # learn w and Theta on S*
+    broadcast,  # W_S(x) = W_S*(NN(x, S*)) for every x (Eq. 3)
+    train,  # minimise the weighted loss (Eq. 2)
+)
+
+
+def plan(job: Job, last: str = "train") -> Plan:
+    """The stages of a job up to one of them, in the job's storage.
+
+    Raises:
+        UserError: a mistake in the job or its surroundings.
+    """
+    return Plan(PIPELINE, job, ArtifactStore(open_storage(job.storage, job.s3)), last)
 
 
 def run(job: Job) -> RunResult:
-    """Run every stage of the job's method that is not in the store yet.
+    """Run every stage that the job needs and that is not in the store yet.
 
     Raises:
         UserError: a mistake in the job, the data or the surroundings.
     """
-    store = ArtifactStore(open_storage(job.storage, job.s3))
-    check(job, store)
-    folder = RunFolder(job, store)
+    steps = plan(job)
+    check(steps)
+    folder = RunFolder(job, steps)
     results = {}
-    with watched_nodes(), sized_once() as sizing:
-        for stage in METHODS[job.method]:
-            results[stage.NAME] = run_stage(stage, job, store)
-            if stage is ingest:
-                check_images(job, store, results[stage.NAME].artifact)
+    with watched_nodes(), sized_once(job.name) as sizing:
+        for name in steps.names:
+            results[name] = _told(name, steps.execute(name))
+            if name == "ingest":
+                check_images(steps)
     return folder.finish(results, sizing.size)
 
 
@@ -62,36 +63,26 @@ def run_one(name: str, job: Job) -> str:
     Raises:
         UserError: as `run`, or an earlier stage has not run yet.
     """
-    store = ArtifactStore(open_storage(job.storage, job.s3))
-    check(job, store)
-    with watched_nodes(), sized_once(told=False):
-        return store.uri(run_stage(STAGES[name], job, store).artifact)
+    steps = plan(job, name)
+    check(steps)
+    with watched_nodes(), sized_once():
+        return steps.store.uri(_told(name, steps.execute(name)).artifact)
 
 
-def run_stage(stage: ModuleType, job: Job, store: ArtifactStore) -> StageResult:
-    """One stage: its artifact from the store, or else computed and committed."""
-    started = time.perf_counter()
-    key = stage.key(job, store)
-    artifact: Artifact | None = store.find(stage.NAME, key)
-    reused = artifact is not None
-    if artifact is None:
-        with claimed(store, stage.NAME, key) as made_by_another:
-            reused = made_by_another is not None
-            artifact = made_by_another or stage.run(job, store)
-    seconds = time.perf_counter() - started
-    console.stage_line(stage.NAME, _describe(artifact, reused), seconds)
-    understood = [] if reused else artifact.info.get("understood", [])
-    # what was found of the labels is told each time
-    for line in [*understood, *artifact.info.get("found", [])]:
+def _told(name: str, result: StageResult) -> StageResult:
+    """Say what a stage gave; what was found of the labels is said each time."""
+    info = result.artifact.info
+    console.stage_line(name, _describe(result.artifact, result.reused), result.seconds)
+    for line in [*([] if result.reused else info.get("understood", [])), *info.get("found", [])]:
         console.note(line)
-    return StageResult(artifact, seconds, reused)
+    return result
 
 
 def _describe(artifact: Artifact, reused: bool) -> str:
-    rows: list[Any] = [
+    rows = [
         f"{artifact.rows(table):,} {table.replace('_', ' ')}"
         for table in artifact.tables
-        if table != "labels"
+        if not table.endswith(("_labels", "digests"))
     ]
     if "test_accuracy" in artifact.info:
         rows.append(f"test accuracy {artifact.info['test_accuracy']:.4f}")

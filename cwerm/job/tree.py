@@ -105,6 +105,12 @@ class Job(Section):
         return bool(self.data.trusted) or self.coreset.meta == "hold_out"
 
     @property
+    def places(self) -> dict[str, str]:
+        """By key, the paths and URIs that every node must see."""
+        named = {f"data.{key}": getattr(self.data, key) for key in ("source", "test", "trusted")}
+        return {key: value for key, value in named.items() if value} | {"storage": self.storage}
+
+    @property
     def trains_on_coreset(self) -> bool:
         """Whether the classifier sees the coreset alone."""
         return self.method in ("c-random-erm", "c-moderate-erm")

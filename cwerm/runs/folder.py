@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
-from cwerm.store.artifacts import Artifact, ArtifactStore, File
+from cwerm.stages.plan import Plan, StageResult
+from cwerm.store.artifacts import Artifact, File
 from cwerm.store.storage import open_storage
 from cwerm.terminal import console
 
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cwerm.runtime.capacity import Size
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What one stage gave, and whether it was in the store already."""
-
-    artifact: Artifact
-    seconds: float
-    reused: bool
 
 
 @dataclass(frozen=True)
@@ -42,8 +34,8 @@ class RunFolder:
     The summary comes last, so that a run folder with one is complete.
     """
 
-    def __init__(self, job: Job, store: ArtifactStore) -> None:
-        self.job, self.store = job, store
+    def __init__(self, job: Job, plan: Plan) -> None:
+        self.job, self.plan, self.store = job, plan, plan.store
         self.path = f"runs/{job.name}"
         self.started = time.perf_counter()
 
@@ -64,7 +56,7 @@ class RunFolder:
         summary = self._summary(artifacts, results)
         summary["resources"] = size.record() if size else None
         if "broadcast" in artifacts:
-            summary["weights"] = weight_scores(self.job, self.store, artifacts["ingest"])
+            summary["weights"] = weight_scores(self.plan)
         self._write_json("summary.json", summary)
         folder = storage.uri(self.path)
         _print_table(summary, folder)
@@ -92,7 +84,7 @@ class RunFolder:
             "seconds": {name: round(a.seconds, 3) for name, a in artifacts.items()},
             "seconds_this_run": round(time.perf_counter() - self.started, 3),
             "reused": [name for name, result in results.items() if result.reused],
-            "artifacts": self._uris(artifacts),
+            "artifacts": self._uris(self.plan.made),
         }
 
     def _uris(self, artifacts: dict[str, Artifact]) -> dict[str, Any]:
@@ -125,7 +117,7 @@ class RunFolder:
         self.store.storage.write_bytes(f"{self.path}/{name}", buffer.getvalue())
 
 
-def weight_scores(job: Job, store: ArtifactStore, images: Artifact) -> dict[str, float | None]:
+def weight_scores(plan: Plan) -> dict[str, float | None]:
     """What the weights that training used do to the data set, and where true labels are known, see.
 
     ``effective_sample_size`` is a share of n, ``class_weight_ratio`` the heaviest class over the
@@ -136,16 +128,18 @@ def weight_scores(job: Job, store: ArtifactStore, images: Artifact) -> dict[str,
     from cwerm.algorithms import detection
     from cwerm.stages import common, train
 
-    ids, weights = train.training_set(job, store, images)
-    labels = common.labels_of(store, images)[ids]
+    store = plan.store
+    ids, weights = train.training_set(plan["train"].settings, plan.inputs("train"), store)
+    labels = common.labels_of(store, plan.made["label"])[ids]
     ratio = detection.class_weight_ratio(weights, labels)
-    quality = _qualities(job, store)
-    sees = weights if quality is None else quality[ids]
+    table = store.read(plan.made["broadcast"], "weights", ["id", "quality"]).sort_by("id")
+    judged = not table.column("quality").null_count
+    sees = common.column(table, "quality")[ids] if judged else weights
     scores = {
         "effective_sample_size": detection.effective_sample_size(weights),
         "class_weight_ratio": ratio if np.isfinite(ratio) else None,
     }
-    clean = common.clean_labels_of(store, images)
+    clean = common.clean_labels_of(store, plan.made["label"])
     if clean is not None:
         wrong = clean[ids] != labels
         scores["share_mislabelled"] = float(np.mean(wrong))
@@ -153,14 +147,6 @@ def weight_scores(job: Job, store: ArtifactStore, images: Artifact) -> dict[str,
             scores["auroc"] = detection.auroc(sees, wrong)
             scores["precision_at_errors"] = detection.precision_at_errors(sees, wrong)
     return scores
-
-
-def _qualities(job: Job, store: ArtifactStore) -> Any:
-    """The probability that each label is right, float32 [n] by id; None where nothing judges labels."""
-    from cwerm.stages import broadcast, common
-
-    table = store.read(common.require(broadcast, job, store), "weights", ["quality"])
-    return None if table.column("quality").null_count else common.column(table, "quality")
 
 
 def load_weights(run: str | RunResult) -> pa.Table:

@@ -150,12 +150,10 @@ def _caption(row: dict[str, Any], names: list[str]) -> tuple[str, str]:
 
 def _images_of(run: str) -> tuple[ArtifactStore, Artifact]:
     """The store of a run and the images it was made from, even if their source has changed since."""
-    from cwerm.stages import ingest
-
     root, path = address(run, load_summary(run), "images")
     store = ArtifactStore(open_storage(root))
     _, stage, key, *_ = [*path.split("/"), "", ""]
-    artifact = store.find(stage, key) if stage == ingest.NAME and key else None
+    artifact = store.find(stage, key) if stage == "ingest" and key else None
     if artifact is None:
         raise UserError(f"{run}: its images are no longer in the store; run the job again")
     return store, artifact

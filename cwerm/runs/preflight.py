@@ -8,71 +8,119 @@ from typing import Any
 
 import numpy as np
 
-from cwerm.algorithms import selection
 from cwerm.errors import UserError, blame, did_you_mean
 from cwerm.job.tree import Job
-from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.stages.plan import Plan
 from cwerm.terminal import console
 
 
-def check(job: Job, store: ArtifactStore) -> None:
+def check(plan: Plan) -> None:
     """Check names, sources, weights, storage and cluster; the cheap ones first.
 
     Raises:
         UserError: the first thing that is wrong.
     """
     from cwerm.runtime.session import session
-    from cwerm.stages import extract, ingest, reweight, train
+    from cwerm.stages import train
     from cwerm.stages.classifiers import check_classifier
-    from cwerm.stages.extract.backbone_weights import weights_identity
-    from cwerm.stages.ingest.sources import open_sources
 
+    job = plan.job
     session.quiet_ray()
-    coreset = job.method != "erm"
-    if coreset:
-        with blame("coreset.method"):
-            selection.load_method(job.coreset_method)
-        reweight.check(job)
+    check_methods(job)
     if job.resources.workers != "auto":
-        train.check_batch_size(job, job.resources.workers)
-    open_sources(job, store)
-    if coreset:
-        weights_identity(job, store)  # reads their file
-    store.storage.check_writable()
+        train.check_batch_size(job.train.batch_size, job.resources.workers)
+    outside = plan.outside
+    _ = outside.sources  # opens them
+    if "extract" in plan.names:
+        _ = outside.backbone_weights  # reads their file
+    plan.store.storage.check_writable()
     session.check_address(job)
     check_classifier(job, "train")
-    if coreset and job.reweight.input == "images":
+    if "reweight" in plan.names and job.reweight.input == "images":
         check_classifier(job, "reweight")
-    ingest.key(job, store)  # reads all that local sources hold
-    if coreset and not store.committed(extract.NAME, extract.key(job, store)):
+    _ = outside.fingerprints  # reads all that local sources hold
+    if "extract" in plan.names and not plan.is_made("extract"):
         _check_backbone(job)
 
 
-def check_images(job: Job, store: ArtifactStore, images: Artifact) -> None:
+def check_methods(job: Job) -> None:
+    """Refuse methods that do not fit together.
+
+    Raises:
+        UserError: naming the key to change.
+    """
+    if job.method == "erm":
+        return
+    learned, needed = job.reweight_method, job.broadcast_method
+    function = {"function": ("metaweightnet", "posterior"), "agreement": ("metaweightnet",)}
+    if learned not in function.get(needed, (learned,)):
+        raise UserError(
+            f"broadcast.method: '{needed}' evaluates what reweighting learned on every sample, and "
+            f"reweight.method '{learned}' learns no such function; use {function[needed][0]}, or "
+            "broadcast.method nearest or vote"
+        )
+    uses_meta = learned in ("metaweightnet", "l2r") and not job.trains_on_coreset
+    if uses_meta and not job.has_meta:
+        raise UserError(
+            f"reweight.method: '{learned}' learns from samples whose labels are right, and the job names "
+            "none; give data.trusted, or coreset.meta=hold_out, which believes "
+            f"{job.coreset.meta_per_class} samples a class"
+        )
+    if job.method == "w-erm" and learned not in ("metaweightnet", "l2r"):
+        raise UserError(
+            f"reweight.method: '{learned}' for method w-erm; use metaweightnet or l2r there"
+        )
+    if job.control == "untrained" and learned not in ("metaweightnet", "posterior"):
+        raise UserError(
+            f"control: 'untrained' needs something to train, which reweight.method '{learned}' has "
+            "not; use metaweightnet or posterior"
+        )
+
+
+def check_images(plan: Plan) -> None:
     """Check, before the long extraction, what depends on the number of images and their size.
 
     Raises:
-        UserError: classes too small for the meta set, a coreset too small or large, a batch that does
-            not fit the memory.
+        UserError: too many rejects, classes too small for the meta set, a coreset too small or large, a
+            batch that does not fit the memory.
     """
     from cwerm.algorithms import coreset
     from cwerm.runtime.session import session
-    from cwerm.stages import broadcast, common, extract, reweight, select, train
+    from cwerm.stages import common, reweight, train
 
-    labels = common.labels_of(store, images)
-    held_out = select.held_out(job, store, images)
-    if job.method == "erm":
+    check_rejected(plan)
+    images, store = plan.made["ingest"], plan.store
+    labels_in_use = plan.execute("label").artifact
+    if "select" not in plan.names:
         return
+    settings, names = plan["select"].settings, images.info["class_names"]
+    labels = common.labels_of(store, labels_in_use)
+    held_out = settings.held_out.ids(store, labels_in_use, names)
     candidates = np.delete(labels, held_out)
-    with blame("coreset.ratio", images.info["class_names"]):
-        size = select.coreset_size(job, len(labels), len(candidates))
-        coreset.select(candidates, size, "random", job.coreset.scope)
-    if not job.trains_on_coreset:
-        broadcast.check_neighbors(job, size)
-    if not store.committed(extract.NAME, extract.key(job, store)):
-        session.ensure_ray(job)  # ingest may have found all it needs in the store
-        reweight.check_batch(job, images)
-        train.check_batch(job, images)
+    with blame("coreset.ratio", names):
+        size = settings.coreset_size(len(labels), len(candidates))
+        coreset.select(candidates, size, "random", settings.scope or "class")
+    if "broadcast" in plan.names:
+        plan["broadcast"].settings.check_neighbors(size)
+    if "extract" in plan.names and not plan.is_made("extract"):
+        session.ensure_ray(plan.job)  # ingest may have found all it needs in the store
+        if "reweight" in plan.names:
+            reweight.check_batch(plan["reweight"].settings, images, plan.job)
+        train.check_batch(plan["train"].settings, images, plan.job)
+
+
+def check_rejected(plan: Plan) -> None:
+    """Refuse images that were ingested for a job that allowed more rejects.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    from cwerm.stages.ingest.scan import check_rejects
+
+    images = plan.made["ingest"]
+    for first in plan.store.read(images, "rejects").slice(0, 1).to_pylist():
+        found = images.info["num_rejects"], images.info["num_read"]
+        check_rejects(plan.job.data.max_rejects, *found, (first["path"], first["reason"]))
 
 
 def _check_backbone(job: Job) -> None:
@@ -82,7 +130,7 @@ def _check_backbone(job: Job) -> None:
     from cwerm.algorithms.networks.features import load_backbone
     from cwerm.algorithms.networks.timm_backbones import check_backbone_name
     from cwerm.algorithms.networks.timm_models import source_of
-    from cwerm.stages.extract.backbone_weights import weights_file
+    from cwerm.stages.backbone_weights import weights_file
 
     features = job.features
     if source_of(features.backbone):
@@ -96,7 +144,7 @@ def _check_backbone(job: Job) -> None:
         with blame("features.image_size"):
             load_backbone(features.backbone, "random", features.image_size)
     with tempfile.TemporaryDirectory() as folder, blame("features.weights"):
-        weights = weights_file(features, Path(folder), job.s3)
+        weights = weights_file(features.weights, Path(folder), job.s3)
         backbone = load_backbone(features.backbone, weights, features.image_size)
         _check_finite(backbone.module, weights)
     for remark in backbone.remarks:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import psutil
 
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
 from cwerm.runtime import capacity, waiting
+from cwerm.runtime.asked import Run
 from cwerm.runtime.worker_errors import user_errors
 
 
 def check_memory(
-    job: Job, key: str, bytes_a_sample: int, batch_size: int, workers_a_node: int = 1
+    run: Run, key: str, bytes_a_sample: int, batch_size: int, workers_a_node: int = 1
 ) -> None:
     """Refuse a batch that can't fit the memory where the workers run.
 
@@ -20,7 +20,7 @@ def check_memory(
     Raises:
         UserError: naming ``key``, the memory needed, the memory free and a batch that fits.
     """
-    free = _free_memory(job)
+    free = _free_memory(run)
     needed = bytes_a_sample * batch_size * workers_a_node
     if needed > free:
         fitting = int(0.5 * free / (bytes_a_sample * workers_a_node))
@@ -30,7 +30,7 @@ def check_memory(
         )
 
 
-def _free_memory(job: Job) -> int:
+def _free_memory(run: Run) -> int:
     """Bytes free for a batch: on a GPU worker where there are GPUs, else on a CPU worker."""
     import ray
 
@@ -42,8 +42,8 @@ def _free_memory(job: Job) -> int:
     def on_cpu() -> int:
         return psutil.virtual_memory().available
 
-    size = capacity.size(job)
+    size = capacity.size(run)
     request = capacity.Request(0.1, size.gpus)
     probe = ray.remote(on_gpu if size.device == "cuda" else on_cpu).options(**request.options())
     with user_errors():
-        return waiting.for_answer(job, "the run", request, probe.remote())
+        return waiting.for_answer(run, "the run", request, probe.remote())

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from cwerm.job.tree import Job
+from cwerm.runtime.asked import Run
 from cwerm.runtime.session import cluster
 from cwerm.runtime.session.session import ensure_ray
 from cwerm.terminal import console
@@ -146,7 +146,7 @@ class Size:
 class Sizing:
     """The size of one run, once a stage has asked for it."""
 
-    told: bool
+    name: str | None
     size: Size | None = None
 
 
@@ -154,9 +154,12 @@ _sizing: ContextVar[Sizing | None] = ContextVar("sizing", default=None)
 
 
 @contextmanager
-def sized_once(*, told: bool = True) -> Iterator[Sizing]:
-    """Size what runs meanwhile once, as soon as a stage has something to compute; ``told`` says so."""
-    sizing = Sizing(told)
+def sized_once(name: str | None = None) -> Iterator[Sizing]:
+    """Size what runs meanwhile once, as soon as a stage has something to compute.
+
+    It is told under the ``name`` of a run.
+    """
+    sizing = Sizing(name)
     token = _sizing.set(sizing)
     try:
         yield sizing
@@ -164,7 +167,7 @@ def sized_once(*, told: bool = True) -> Iterator[Sizing]:
         _sizing.reset(token)
 
 
-def size(job: Job) -> Size:
+def size(run: Run) -> Size:
     """What this run is sized to; outside of a run, what a run would be sized to now.
 
     Raises:
@@ -173,26 +176,26 @@ def size(job: Job) -> Size:
     sizing = _sizing.get()
     if sizing is not None and sizing.size is not None:
         return sizing.size
-    ensure_ray(job)
-    found = measure(job, living_nodes())
+    ensure_ray(run)
+    found = measure(run, living_nodes())
     if sizing is not None:
         sizing.size = found
-        if sizing.told:
-            console.note(f"{job.name}: {found}")
+        if sizing.name:
+            console.note(f"{sizing.name}: {found}")
     return found
 
 
-def measure(job: Job, nodes: Sequence[Node]) -> Size:
+def measure(run: Run, nodes: Sequence[Node]) -> Size:
     """Workers as asked, or the GPUs of the nodes, or up to 8 of their CPUs.
 
     Raises:
         UserError: as `size`.
     """
-    gpus, wanted = sum(node.gpus for node in nodes), job.resources.workers
+    gpus, wanted = sum(node.gpus for node in nodes), run.resources.workers
     cpus = sum(node.cpus for node in nodes)
     if cpus < 1:
         raise cluster.no_cpu(wanted)
-    cluster.check_gpus(job.resources.min_workers or wanted, gpus)
+    cluster.check_gpus(run.resources.min_workers or wanted, gpus)
     if wanted == "auto":
         workers = gpus or min(AUTO_CPU_WORKERS, int(cpus))
     else:
@@ -211,15 +214,15 @@ def torch_device(nodes: Sequence[Node]) -> str:
     return "cuda"
 
 
-def num_workers(job: Job) -> int:
+def num_workers(run: Run) -> int:
     """Workers of each distributed stage."""
-    return size(job).workers
+    return size(run).workers
 
 
-def elastic_workers(job: Job) -> tuple[int, int]:
+def elastic_workers(run: Run) -> tuple[int, int]:
     """The fewest and the most workers that training runs on; alike where the job asks for no fewer."""
-    workers = num_workers(job)
-    fewest, wanted = job.resources.min_workers, job.resources.workers
+    workers = num_workers(run)
+    fewest, wanted = run.resources.min_workers, run.resources.workers
     if fewest is None:
         return workers, workers
     most = workers if wanted == "auto" else wanted

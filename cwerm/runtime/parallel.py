@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
 from cwerm.runtime import capacity
+from cwerm.runtime.asked import Run
 from cwerm.runtime.capacity import Request
 from cwerm.runtime.waiting import LOOK_SECONDS, TELL_SECONDS, Patience
 from cwerm.runtime.worker_errors import WORKERS_KEY, lower, user_errors
@@ -88,7 +88,7 @@ class Pool:
 
     def __init__(
         self,
-        job: Job,
+        run: Run,
         stage: str,
         workers: int,
         request: Request,
@@ -99,7 +99,7 @@ class Pool:
         self.size = workers
         self._stage, self._request, self._key, self._kind = stage, request, key, kind
         self._workers: list[_Worker] = []
-        self._patience = Patience(job, stage)
+        self._patience = Patience(run, stage)
         self._bad_starts, self._looked = 0, -math.inf
 
     def map(
@@ -233,15 +233,15 @@ class Pool:
 
 @contextmanager
 def worker_pool(
-    job: Job, stage: str, parts: int, *, gpu: bool = False, key: str = WORKERS_KEY
+    run: Run, stage: str, parts: int, *, gpu: bool = False, key: str = WORKERS_KEY
 ) -> Iterator[Pool]:
     """A pool of the run's number of workers, or of fewer where there are fewer parts.
 
     ``key`` is the key of the job to lower where memory is short.
     """
-    size = capacity.size(job)
+    size = capacity.size(run)
     workers = max(1, min(size.workers, parts))
-    pool = Pool(job, stage, workers, size.request(workers, gpu=gpu), key=key)
+    pool = Pool(run, stage, workers, size.request(workers, gpu=gpu), key=key)
     try:
         yield pool
     finally:

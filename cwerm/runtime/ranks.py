@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cwerm.job.tree import Job
 from cwerm.runtime import capacity, checkpoints, rendezvous, waiting
+from cwerm.runtime.asked import Run
 from cwerm.runtime.parallel import is_loss, too_many_deaths
 from cwerm.runtime.session import cluster, session
 from cwerm.runtime.worker_errors import causes, find_user_error
@@ -33,15 +33,15 @@ def reports_to(make_callback: Callable[[], Any] | None) -> Iterator[None]:
         _make_callback = None
 
 
-def checkpoints_folder(job: Job, name: str) -> str:
+def checkpoints_folder(run: Run, name: str) -> str:
     """Where the checkpoints of the run ``name`` lie in the storage."""
-    return f"runs/{job.name}/checkpoints/{name}"
+    return f"runs/{run.name}/checkpoints/{name}"
 
 
 def run_on_ranks(
     function: Callable[[dict[str, Any]], None],
     config: dict[str, Any],
-    job: Job,
+    run: Run,
     store: ArtifactStore,
     *,
     stage: str,
@@ -71,17 +71,17 @@ def run_on_ranks(
     )
     from ray.train.torch import TorchTrainer
 
-    size = capacity.size(job)
-    fewest, most = capacity.elastic_workers(job) if elastic else (size.workers, size.workers)
+    size = capacity.size(run)
+    fewest, most = capacity.elastic_workers(run) if elastic else (size.workers, size.workers)
     request = size.request(size.workers)
     resources = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
-    folder = checkpoints_folder(job, name)
-    system, path = filesystem(store.storage.uri(folder.rpartition("/")[0]), job.s3)
+    folder = checkpoints_folder(run, name)
+    system, path = filesystem(store.storage.uri(folder.rpartition("/")[0]), run.s3)
     board = config["board"]
     settings = {**config, "device": size.device, "threads": max(1, int(request.cpus))}
     attempts: list[set[str]] = []  # of each that failed, the nodes that lived as it began
     while True:
-        waiting.for_room(job, stage, request, fewest)
+        waiting.for_room(run, stage, request, fewest)
         attempts.append({node.id for node in capacity.living_nodes()})
         checkpoints.forget_index(store.storage, folder)
         trainer = TorchTrainer(
@@ -105,7 +105,7 @@ def run_on_ranks(
         ray.get(board.keep.remote(None))
         give_up = functools.partial(_end_controller, board)
         try:
-            with waiting.watched(job, stage, request, fewest, give_up), session.interruptible():
+            with waiting.watched(run, stage, request, fewest, give_up), session.interruptible():
                 return trainer.fit()
         except (WorkerGroupError, ControllerError) as error:
             _free_reserved(board)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
 from cwerm.runtime import capacity
+from cwerm.runtime.asked import Run
 from cwerm.runtime.capacity import Node, Request
 from cwerm.terminal import console
 
@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Patience:
     """Says what a stage waits for, every 30 seconds, and ends it after ``resources.wait_minutes``."""
 
-    def __init__(self, job: Job, stage: str) -> None:
-        self.stage, self.minutes = stage, job.resources.wait_minutes
+    def __init__(self, run: Run, stage: str) -> None:
+        self.stage, self.minutes = stage, run.resources.wait_minutes
         self._since: float | None = None
         self._told = -math.inf
 
@@ -55,20 +55,20 @@ class Patience:
             console.note(f"{self.stage} waits ({waited}) for {missing}")
 
 
-def for_room(job: Job, stage: str, request: Request, workers: int = 1) -> None:
+def for_room(run: Run, stage: str, request: Request, workers: int = 1) -> None:
     """Return once the cluster could hold so many workers, were it idle.
 
     Raises:
         UserError: it could not for ``resources.wait_minutes``.
     """
-    patience = Patience(job, stage)
+    patience = Patience(run, stage)
     while missing := request.missing(workers, capacity.living_nodes()):
         patience.look(missing)
         time.sleep(LOOK_SECONDS)
     patience.look(None)
 
 
-def for_answer(job: Job, stage: str, request: Request, answer: Any) -> Any:
+def for_answer(run: Run, stage: str, request: Request, answer: Any) -> Any:
     """The value of a Ray object that a worker with such a request makes.
 
     Raises:
@@ -76,14 +76,14 @@ def for_answer(job: Job, stage: str, request: Request, answer: Any) -> Any:
     """
     import ray
 
-    patience = Patience(job, stage)
+    patience = Patience(run, stage)
     while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
         patience.look(request.missing(1, capacity.living_nodes()))
     return ray.get(answer)
 
 
 def while_room(
-    job: Job,
+    run: Run,
     stage: str,
     request: Request,
     items: Iterable[T],
@@ -96,7 +96,7 @@ def while_room(
     Raises:
         UserError: none could for ``resources.wait_minutes``; also what the items raise.
     """
-    patience, left = Patience(job, stage), threading.Event()
+    patience, left = Patience(run, stage), threading.Event()
     passed: queue.Queue[tuple[bool, Any]] = queue.Queue()
 
     def take() -> None:
@@ -133,7 +133,7 @@ def while_room(
 
 @contextmanager
 def watched(
-    job: Job, stage: str, request: Request, workers: int, give_up: Callable[[], None]
+    run: Run, stage: str, request: Request, workers: int, give_up: Callable[[], None]
 ) -> Iterator[None]:
     """Look in a thread whether the cluster could hold so many workers, and say what is missing.
 
@@ -143,7 +143,7 @@ def watched(
     """
     import ray
 
-    stop, patience = threading.Event(), Patience(job, stage)
+    stop, patience = threading.Event(), Patience(run, stage)
     refusals: list[UserError] = []
 
     def look() -> None:

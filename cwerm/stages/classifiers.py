@@ -85,15 +85,13 @@ def classifier_size(section: str, name: str, size: int) -> int:
     return fitting_size(lambda side: create_classifier(f"{section}.model", name, 2, side, 0), size)
 
 
-def told_size(job: Job, section: str, images: Artifact) -> int:
+def told_size(section: str, model: str, image_size: int | None, images: Artifact) -> int:
     """The side of the images that the section's model takes, said where it is not the one asked for."""
-    settings = getattr(job, section)
-    asked = pixels.square_size(settings.image_size, images)
-    size = classifier_size(section, settings.model, asked)
+    asked = pixels.square_size(image_size, images)
+    size = classifier_size(section, model, asked)
     if size != asked:
         console.note(
-            f"{section} takes images of {size} pixels, as {settings.model} would leave out a border of "
-            f"{asked}"
+            f"{section} takes images of {size} pixels, as {model} would leave out a border of {asked}"
         )
     return size
 

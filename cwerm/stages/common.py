@@ -1,31 +1,26 @@
-"""What every stage needs: its input artifacts, found by key, and rows of a table by id."""
+"""What every stage needs: tables and columns, rows of a table by id, and the labels."""
 
 from __future__ import annotations
 
 import json
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from cwerm.errors import UserError
-from cwerm.job.tree import Job
+from cwerm.store import schema
 from cwerm.store.artifacts import Artifact, ArtifactStore
 
 
-def require(stage: ModuleType, job: Job, store: ArtifactStore) -> Artifact:
-    """The committed artifact of an earlier stage for this very job.
-
-    Raises:
-        UserError: that stage has not run yet.
-    """
-    artifact = store.find(stage.NAME, stage.key(job, store))
-    if artifact is None:
-        raise UserError(
-            f"{stage.NAME}: no artifact for this job in '{store.storage.root}'; "
-            f"run `cwerm stage {stage.NAME} JOB` first, or `cwerm run JOB` for all stages"
-        )
-    return artifact
+def table(name: str, *columns: Any) -> pa.Table:
+    """A table of the schema of that name; its columns as arrays or lists, None for one without values."""
+    fields = schema.table_schema(name)
+    rows = next(len(values) for values in columns if values is not None)
+    arrays = [
+        pa.nulls(rows, field.type) if values is None else pa.array(values, field.type)
+        for values, field in zip(columns, fields, strict=True)
+    ]
+    return pa.table(arrays, schema=fields)
 
 
 def column(table: Any, name: str) -> np.ndarray:
@@ -59,11 +54,20 @@ def take_rows(
     return values
 
 
-def dimensions(store: ArtifactStore, features: Artifact) -> int:
+def dimensions(store: ArtifactStore, features: Artifact, table: str = "features") -> int:
     """Length of a feature vector."""
-    field = store.read_part(features, "features", 0, ["feature"]).schema.field("feature")
-    (length,) = field.type.shape
+    (length,) = _feature_field(store, features, table).shape
     return int(length)
+
+
+def feature_type(store: ArtifactStore, features: Artifact) -> str:
+    """``float16`` or ``float32``."""
+    value = _feature_field(store, features, "features").value_type
+    return np.dtype(value.to_pandas_dtype()).name
+
+
+def _feature_field(store: ArtifactStore, features: Artifact, table: str) -> Any:
+    return store.read_part(features, table, 0, ["feature"]).schema.field("feature").type
 
 
 def images_of(table: Any) -> list[bytes] | np.ndarray:
@@ -74,24 +78,27 @@ def images_of(table: Any) -> list[bytes] | np.ndarray:
     return values.to_pylist()
 
 
-def labels_of(store: ArtifactStore, images: Artifact) -> np.ndarray:
-    """Labels of all training images in the order of their ids, int32 [n]."""
-    return column(store.read(images, "labels", ["label"]), "label")
+def labels_of(store: ArtifactStore, labels: Artifact) -> np.ndarray:
+    """Labels in use of all training images in the order of their ids, int32 [n]."""
+    return column(store.read(labels, "labels", ["label"]), "label")
 
 
-def clean_labels_of(store: ArtifactStore, images: Artifact) -> np.ndarray | None:
+def clean_labels_of(store: ArtifactStore, labels: Artifact) -> np.ndarray | None:
     """True labels of all training images where noise was made of them, int32 [n], or None."""
-    labels = store.read(images, "labels")
-    # clean data that were ingested before noise was an option have no such column
-    if "clean_label" not in labels.column_names or labels.column("clean_label").null_count:
-        return None
-    return column(labels, "clean_label")
+    found = store.read(labels, "labels", ["clean_label"])
+    return None if found.column("clean_label").null_count else column(found, "clean_label")
 
 
-def right_labels_of(store: ArtifactStore, images: Artifact) -> np.ndarray:
+def right_labels_of(store: ArtifactStore, labels: Artifact) -> np.ndarray:
     """Labels of all training images as they would be without the noise that was made, int32 [n]."""
-    clean = clean_labels_of(store, images)
-    return labels_of(store, images) if clean is None else clean
+    clean = clean_labels_of(store, labels)
+    return labels_of(store, labels) if clean is None else clean
+
+
+def by_part(values: np.ndarray, artifact: Artifact, table: str) -> list[np.ndarray]:
+    """Values of all samples, cut into those of each part of a table."""
+    ends = np.cumsum([part.rows for part in artifact.tables[table]])
+    return np.split(values, ends[:-1])
 
 
 def tensor_metadata(data: bytes) -> dict[str, str]:

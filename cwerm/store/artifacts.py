@@ -12,7 +12,6 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,12 @@ from cwerm.errors import UserError
 from cwerm.store import schema
 from cwerm.store.manifest import Artifact, File, folder_of, parse_manifest
 from cwerm.store.storage import Storage, parse_mapping
+from cwerm.store.verified import VERIFIED
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Artifact", "ArtifactStore", "CorruptArtifactError", "File", "Writer", "artifact_key"]
-
-# Bytes hashed when an artifact is reused; each read checks its part anyway.
-VERIFY_AT_MOST = 4 * 2**30
 
 
 class CorruptArtifactError(UserError):
@@ -50,39 +47,24 @@ def artifact_key(stage: str, parameters: dict[str, Any], inputs: list[str]) -> s
 
 
 class ArtifactStore:
-    """Artifacts in a `Storage`, found by stage and key.
-
-    It carries what keys are made from besides the job, such as the identity of a source: found out once,
-    where the run was started. A worker, which may see other files under the same name, gets it with its
-    copy of the store.
-    """
+    """Artifacts in a `Storage`, found by stage and key."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.earlier_seconds: dict[tuple[str, str], float] = {}
         """By stage and key: how long other attempts have worked on the artifact that is being made."""
-        self._identities: dict[str, str] = {}
-        self._is_copy = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_is_copy": True}
-
-    def identity(self, name: str, find: Callable[[], str]) -> str:
-        """The identity of something that lies outside of the store; ``find`` is called the first time."""
-        if name not in self._identities:
-            assert not self._is_copy, f"a worker must not find out by itself what {name} is"
-            self._identities[name] = find()
-        return self._identities[name]
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The committed artifact, or None; a damaged one is an error, not a silent recomputation.
 
+        Its files are there and have their sizes; what they hold is checked where they are read.
+
         Raises:
-            UserError: the manifest can't be parsed, or a file is missing or has another content.
+            UserError: the manifest can't be parsed, or a file is missing or has another size.
         """
         artifact = self.load(stage, key)
         if artifact is not None:
-            self._verify(artifact)
+            self._check_sizes(artifact)
         return artifact
 
     def load(self, stage: str, key: str) -> Artifact | None:
@@ -104,9 +86,10 @@ class ArtifactStore:
     def read_part(
         self, artifact: Artifact, table: str, index: int, columns: list[str] | None = None
     ) -> pa.Table:
-        """One part of a table, its checksum verified."""
+        """One part of a table, its checksum verified; a process reads it once while it fits `VERIFIED`."""
         file = artifact.tables[table][index]
-        return self._read_table(artifact.folder, file, columns, table)
+        data = self._read_once(artifact.folder, file)
+        return self._parse_table(artifact.folder, file, data, columns, table)
 
     def read(self, artifact: Artifact, table: str, columns: list[str] | None = None) -> pa.Table:
         """A whole table, its parts in order."""
@@ -117,11 +100,18 @@ class ArtifactStore:
 
     def read_file(self, artifact: Artifact, name: str) -> bytes:
         """One named file, its checksum verified."""
-        return self._read(artifact.folder, artifact.files[name])
+        return self._read_once(artifact.folder, artifact.files[name])
 
     def uri(self, artifact: Artifact, file: File | None = None) -> str:
         """The address of an artifact, or of one of its files."""
         return self.storage.uri(f"{artifact.folder}/{file.path}" if file else artifact.folder)
+
+    def _read_once(self, folder: str, file: File) -> bytes:
+        data = VERIFIED.get(file.sha256)
+        if data is None:
+            data = self._read(folder, file)
+            VERIFIED.put(file.sha256, data)
+        return data
 
     def _read(self, folder: str, file: File) -> bytes:
         try:
@@ -135,7 +125,11 @@ class ArtifactStore:
     def _read_table(
         self, folder: str, file: File, columns: list[str] | None = None, table: str | None = None
     ) -> pa.Table:
-        data = self._read(folder, file)
+        return self._parse_table(folder, file, self._read(folder, file), columns, table)
+
+    def _parse_table(
+        self, folder: str, file: File, data: bytes, columns: list[str] | None, table: str | None
+    ) -> pa.Table:
         try:
             parquet = schema.open_parquet(io.BytesIO(data), file.path)
             if parquet.metadata.num_rows != file.rows:
@@ -158,13 +152,9 @@ class ArtifactStore:
             return error.reason
         return None
 
-    def _verify(self, artifact: Artifact) -> None:
-        files = artifact.all_files()
-        hashed = sum(file.bytes for file in files) <= VERIFY_AT_MOST
-        for file in files:
-            if hashed:
-                self._read(artifact.folder, file)
-            elif self.storage.size(f"{artifact.folder}/{file.path}") != file.bytes:
+    def _check_sizes(self, artifact: Artifact) -> None:
+        for file in artifact.all_files():
+            if self.storage.size(f"{artifact.folder}/{file.path}") != file.bytes:
                 raise self._corrupt(artifact.folder, f"{file.path} is missing or has another size")
 
     def _corrupt(self, folder: str, reason: str) -> CorruptArtifactError:

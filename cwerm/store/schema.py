@@ -18,13 +18,20 @@ import pyarrow.parquet as pq
 from cwerm.errors import UserError
 
 IMAGE_BYTES = pa.binary()
+DIGEST = pa.binary(16)  # tells an image from any other, whatever its label and place
 
 _NULLABLE = {
     "clean_label",  # null where the labels in use are all that is known
+    "distance",  # where the method does not look at it
     *("quality", "suggested_label", "suggestion_probability"),  # where nothing judges labels
 }
 _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     "labels": [("id", pa.int64()), ("label", pa.int32()), ("clean_label", pa.int32())],
+    "given_labels": [("id", pa.int64()), ("label", pa.int32())],
+    "digests": [("id", pa.int64()), ("digest", DIGEST)],
+    "trusted_digests": [("id", pa.int64()), ("digest", DIGEST)],
+    "test_labels": [("id", pa.int64()), ("label", pa.int32())],
+    "trusted_labels": [("id", pa.int64()), ("label", pa.int32())],
     "rejects": [("path", pa.string()), ("reason", pa.string())],
     "coreset": [("id", pa.int64()), ("label", pa.int32()), ("distance", pa.float32())],
     "meta": [("id", pa.int64()), ("label", pa.int32())],
@@ -54,13 +61,11 @@ def table_schema(name: str, *, value_type: pa.DataType | None = None) -> pa.Sche
         columns = [
             ("id", pa.int64()),
             ("image", value_type or IMAGE_BYTES),
-            ("label", pa.int32()),
-            ("clean_label", pa.int32()),
             ("path", pa.string()),
         ]
     elif name.endswith("features"):
         assert value_type is not None, "features need the type of their tensor"
-        columns = [("id", pa.int64()), ("label", pa.int32()), ("feature", value_type)]
+        columns = [("id", pa.int64()), ("feature", value_type)]
     else:
         columns = _FIXED[name]
     return pa.schema([pa.field(c, kind, nullable=c in _NULLABLE) for c, kind in columns])

@@ -184,18 +184,22 @@ def test_s3_endpoint_that_does_not_answer(
 
 
 def test_corrupt_artifact(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
+    """A run that finds everything looks at sizes; what a stage reads must have its checksum."""
     store = tmp_path / "store"
     shutil.copytree(finished.store, store)
     (part, *_) = sorted(store.glob("artifacts/extract/*/*/features-00000.parquet"))
-    data = bytearray(part.read_bytes())
-    data[len(data) // 2] ^= 1
-    part.write_bytes(data)
+    whole = part.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
     summary = (store / "runs" / "small" / "summary.json").read_bytes()
-    answer = cwerm("run", finished.job, "--storage", store)
-    folder = str(part.parent.parent)
-    answer.refused("corrupt artifact", folder, part.name, "run `cwerm repair ")
-    assert (store / "runs" / "small" / "summary.json").read_bytes() == summary
-    assert part.read_bytes() == data
+    other = ["stage", "select", finished.job, "coreset.scope=global"]
+    for data, command in ((whole[:-1], ["run", finished.job]), (flipped, other)):
+        part.write_bytes(data)
+        answer = cwerm(*command, "--storage", store)
+        folder = str(part.parent.parent)
+        answer.refused("corrupt artifact", folder, part.name, "run `cwerm repair ")
+        assert (store / "runs" / "small" / "summary.json").read_bytes() == summary
+        assert part.read_bytes() == data
 
 
 def test_stage_before_its_inputs(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
@@ -203,7 +207,7 @@ def test_stage_before_its_inputs(cwerm: Cwerm, finished: Finished, tmp_path: Pat
         "extract": "ingest",
         "select": "ingest",
         "reweight": "ingest",
-        "broadcast": "extract",
+        "broadcast": "ingest",
         "train": "ingest",
     }
     for stage, missing in earlier.items():

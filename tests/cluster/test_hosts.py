@@ -17,16 +17,18 @@ import pytest
 import yaml
 from cli.commands import process
 from object_store import BUCKET
+from safetensors.numpy import load
 
 from cluster.bucket_cluster import Cluster, three_hosts
 from cluster.cluster_files_checks import ROOT
 from cluster.hosts import Host, obstacle, wait_for
 from cwerm.job.tree import load_job
+from cwerm.pipeline import plan
 from cwerm.runs.folder import load_weights
 from cwerm.runs.summary import load_summary
-from cwerm.stages import common, extract, train
+from cwerm.stages import common
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.storage import fetch, open_storage
+from cwerm.store.storage import fetch
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,10 +68,12 @@ class Finished:
     def summary(self) -> dict[str, Any]:
         return load_summary(self.folder)
 
-    def artifact(self, stage: Any, folder: Path) -> tuple[ArtifactStore, Artifact]:
+    def artifact(self, stage: str, folder: Path) -> tuple[ArtifactStore, Artifact]:
         job = load_job(str(fetch(f"{self.folder}/job.yaml", folder)))
-        store = ArtifactStore(open_storage(self.storage))
-        return store, common.require(stage, job, store)
+        steps = plan(job.model_copy(update={"storage": self.storage}))
+        artifact = steps.find(stage)
+        assert artifact
+        return steps.store, artifact
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +103,17 @@ def undisturbed(cluster: Cluster) -> Finished:
 def assert_same(found: Finished, expected: Finished, folder: Path) -> None:
     """No row lost, none twice, and all that is learned equal to the last bit."""
     assert found.summary["num_samples"] == IMAGES
-    store, features = found.artifact(extract, folder)
+    store, features = found.artifact("extract", folder)
     ids = common.column(store.read(features, "features", ["id"]), "id")
     assert np.array_equal(ids, np.arange(IMAGES))
     mine, other = (load_weights(run.folder).sort_by("id") for run in (found, expected))
     assert mine.num_rows == other.num_rows
     for name in other.column_names:
         assert mine.column(name).equals(other.column(name)), name
-    models = [train.load_model(*run.artifact(train, folder)) for run in (found, expected)]
+    models = []
+    for run in (found, expected):
+        store, artifact = run.artifact("train", folder)
+        models.append(load(store.read_file(artifact, "model.safetensors")))
     for name, value in models[1].items():
         assert np.array_equal(models[0][name], value), name
 
@@ -220,7 +227,7 @@ def test_a_host_cut_off_during_train(
         cluster, "train", "runs/train/checkpoints/*/state.pt", "RayTrainWorker"
     )
     assert_same(finished, undisturbed, tmp_path)
-    store, artifact = finished.artifact(train, tmp_path)
+    store, artifact = finished.artifact("train", tmp_path)
     history = json.loads(store.read_file(artifact, "history.json"))
     assert [row["epoch"] for row in history] == [*range(EPOCHS)]
     check_loss(finished, undisturbed, "train")

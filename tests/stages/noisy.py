@@ -14,7 +14,7 @@ class Arrays:
     def __init__(self, chain: Chain) -> None:
         features = chain.table("extract", "features")
         self.features = common.column(features, "feature").astype(np.float32)
-        self.labels = common.column(features, "label").astype(np.int64)
+        self.labels = chain.labels.astype(np.int64)
         self.ids = common.column(chain.table("select", "coreset"), "id")
         if "meta" in chain.made["select"].tables:
             meta = chain.table("select", "meta")

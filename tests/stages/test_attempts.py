@@ -12,13 +12,13 @@ from PIL import Image
 
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
-from cwerm.runtime.parallel import worker_pool
+from cwerm.pipeline import plan
 from cwerm.stages import ingest
 from cwerm.stages.ingest.classes import encode
 from cwerm.stages.ingest.scan import Scanner
-from cwerm.stages.ingest.sources import open_sources, plan_chunks
+from cwerm.stages.ingest.sources import plan_chunks
+from cwerm.stages.stage import Context
 from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
-from cwerm.store.storage import open_storage
 from stages.test_ingest import write_folder
 
 MakeJob = Callable[..., Job]
@@ -26,11 +26,11 @@ MakeJob = Callable[..., Job]
 
 def ingest_under_one_key(job: Job) -> tuple[ArtifactStore, Artifact]:
     """As where the same files are read with another outcome: by another version of Pillow, say."""
-    store = ArtifactStore(open_storage(job.storage))
-    sources = open_sources(job, store)
-    chunks = plan_chunks(job, sources)
-    with worker_pool(job, "ingest", len(chunks)) as pool:
-        return store, ingest._ingest(job, sources, chunks, Writer(store, "ingest", "k", {}), pool)
+    steps = plan(job)
+    settings = steps["ingest"].settings
+    writer = Writer(steps.store, "ingest", "k", {})
+    context = Context.of(job, steps.outside, steps.store, writer)
+    return steps.store, steps["ingest"].stage.run(settings, {}, context)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -54,7 +54,7 @@ def test_two_attempts_are_not_mixed(tmp_path: Path, make_job: MakeJob) -> None:
         assert store.read(second, table).equals(other.read(expected, table)), table
     images = store.read(second, "images")
     assert images.column("id").to_pylist() == [*range(54)]
-    assert images.column("label").equals(store.read(second, "labels").column("label"))
+    assert store.read(second, "given_labels").column("id").equals(images.column("id"))
 
     (folder / "manifest.json").unlink()  # a third one finds nothing to do
     _, third = ingest_under_one_key(job)
@@ -63,13 +63,13 @@ def test_two_attempts_are_not_mixed(tmp_path: Path, make_job: MakeJob) -> None:
 
 def scanned(job: Job) -> tuple[Any, Any]:
     """The writer of the second pass, and its work, after the first one."""
-    store = ArtifactStore(open_storage(job.storage))
-    sources = open_sources(job, store)
-    chunks = plan_chunks(job, sources)
+    steps = plan(job)
+    sources, settings = steps.outside.sources, steps["ingest"].settings
+    chunks = plan_chunks(steps.outside, settings.rows_per_part)
     scans = [Scanner(sources)(chunk) for chunk in chunks]
     names, codes = encode(sources, chunks, scans)
-    work = ingest.assigned(job, names, chunks, scans, codes)
-    return ingest._ChunkWriter(sources, Writer(store, "ingest", "k", {})), work
+    work = ingest.assigned(settings, names, chunks, scans, codes)
+    return ingest._ChunkWriter(sources, Writer(steps.store, "ingest", "k", {})), work
 
 
 @pytest.mark.parametrize("role", ["source", "test", "trusted"])
@@ -98,7 +98,7 @@ def test_rows_of_parquet_replaced_between_the_passes(
 
 
 def test_what_a_part_must_hold(tmp_path: Path, make_job: MakeJob) -> None:
-    """Its digest follows all that makes it: ids, labels, rows of the source and their content."""
+    """Its digest follows all that makes it: ids, rows of the source and their content."""
     write_folder(tmp_path / "data", {"a": 12, "b": 12})
     settings = {"data__source": str(tmp_path / "data")}
 
@@ -109,11 +109,6 @@ def test_what_a_part_must_hold(tmp_path: Path, make_job: MakeJob) -> None:
 
     first = digest()
     assert first == digest(data__rows_per_part=1000, data__max_rejects=3, seed=5)
-    found = {
-        first,
-        digest(data__split_seed=1),
-        digest(data__noise="symmetric", data__noise_rate=0.3),
-        digest(data__noise="none", data__limit=8),
-    }
+    found = {first, digest(data__split_seed=1), digest(data__limit=8)}
     Image.new("RGB", (12, 10)).save(tmp_path / "data/a/003.png")
-    assert len({*found, digest(data__limit=None, data__split_seed=0), digest()}) == 5
+    assert len({*found, digest(data__limit=None, data__split_seed=0), digest()}) == 4

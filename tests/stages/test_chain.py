@@ -17,11 +17,10 @@ from PIL import Image
 from safetensors.numpy import load
 
 import cwerm
-from cwerm.stages import broadcast, common, extract, pixels, reweight, select
-from cwerm.stages import ingest as ingest_stage
-from cwerm.stages.reweight import fit as reweight_fit
+from cwerm.stages import common, pixels
+from cwerm.stages.reweight.settings import Learning
 from cwerm.store.artifacts import Writer
-from stages.conftest import CHAIN, Chain, Fork, run_stages
+from stages.conftest import Chain, Fork, run_stages
 
 F16_STEPS = 4  # float32 sums in another order may round to a neighbouring float16
 
@@ -31,7 +30,7 @@ def arrays(chain: Chain) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels of all training images."""
     features = chain.table("extract", "features")
     assert features.column("id").to_pylist() == list(range(400))
-    return common.column(features, "feature"), common.column(features, "label")
+    return common.column(features, "feature"), chain.labels
 
 
 def assert_same_features(found: np.ndarray, expected: np.ndarray) -> None:
@@ -68,21 +67,21 @@ def test_features_equal_a_plain_loop_over_timm(chain: Chain, arrays: Any) -> Non
 
 @pytest.mark.slow
 def test_features_do_not_depend_on_the_batch_size(fork: Fork, arrays: Any) -> None:
-    mine = fork(extract, features__batch_size=7)
-    made = extract.run(mine.job, mine.store)
+    mine = fork("extract", features__batch_size=7)
+    made = mine.run("extract")
     assert_same_features(common.column(mine.store.read(made, "features"), "feature"), arrays[0])
 
 
 def test_finished_parts_are_not_computed_again(fork: Fork, chain: Chain, arrays: Any) -> None:
-    mine = fork(extract)
-    key = extract.key(mine.job, mine.store)
+    mine = fork("extract")
+    key = mine.plan["extract"].key
     first = Writer(mine.store, "extract", key, {})
     finished = (0, 3, 6)
     for index in finished:
         rows = chain.store.read_part(chain.made["extract"], "features", index)
         images = chain.made["ingest"].tables["images"][index]
         first.write_part("features", index, rows, images.sha256)
-    made = extract.run(mine.job, mine.store)
+    made = mine.run("extract")
     attempts = [Path(part.path).parts[0] for part in made.tables["features"]]
     assert [index for index, name in enumerate(attempts) if name == first.attempt] == [*finished]
     assert len(set(attempts)) == 2
@@ -97,12 +96,12 @@ def test_workers_find_out_nothing_by_themselves(
     """The source of the keys, copied with other times, is gone before a worker needs a key."""
     copied = tmp_path / "copied"
     shutil.copytree(parted_data, copied, copy_function=shutil.copyfile)
-    mine = fork(reweight, data__source=str(copied), broadcast__method="function")
-    for stage in CHAIN[:3]:
-        assert mine.store.find(stage.NAME, stage.key(mine.job, mine.store)) == mine.made[stage.NAME]
+    mine = fork("reweight", data__source=str(copied), broadcast__method="function")
+    for stage in mine.plan.names:
+        _ = mine.plan[stage].key  # found out where the run starts
     shutil.rmtree(copied)
-    reweight.run(mine.job, mine.store)
-    made = broadcast.run(mine.job, mine.store)
+    mine.run("reweight")
+    made = mine.run("broadcast")
     assert made.rows("weights") == 400
 
 
@@ -116,10 +115,10 @@ def candidates_of(chain: Chain) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["float16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_the_coreset_is_that_of_the_arrays(fork: Fork, chain: Chain, dtype: str) -> None:
-    mine = chain if dtype == "float16" else fork(extract, features__dtype=dtype)
-    mine = run_stages(mine.job, CHAIN[:3])
+    mine = chain if dtype == "float16" else fork("extract", features__dtype=dtype)
+    mine = run_stages(mine.job, "select")
     features = common.column(mine.table("extract", "features"), "feature")
-    labels = common.column(mine.table("extract", "features"), "label")
+    labels = mine.labels
     assert features.dtype == np.dtype(dtype)
     rest = candidates_of(mine)
     coreset = mine.table("select", "coreset")
@@ -143,8 +142,8 @@ def test_the_meta_set_is_balanced_and_apart(chain: Chain, arrays: Any) -> None:
 
 
 def test_global_scope(fork: Fork, chain: Chain, arrays: Any) -> None:
-    mine = fork(select, coreset__scope="global", seed=3)
-    made = select.run(mine.job, mine.store)
+    mine = fork("select", coreset__scope="global", seed=3)
+    made = mine.run("select")
     ids = common.column(mine.store.read(made, "coreset"), "id")
     rest = np.setdiff1d(np.arange(400), common.column(mine.store.read(made, "meta"), "id"))
     features, labels = (values[rest] for values in arrays)
@@ -155,8 +154,8 @@ def test_global_scope(fork: Fork, chain: Chain, arrays: Any) -> None:
 @pytest.mark.parametrize("method", ["random", "herding", "grand"])
 def test_methods_that_look_at_other_things(fork: Fork, arrays: Any, method: str) -> None:
     """One method for each kind of evidence: labels, features, a head's outputs."""
-    mine = fork(select, coreset__method=method, seed=2)
-    made = select.run(mine.job, mine.store)
+    mine = fork("select", coreset__method=method, seed=2)
+    made = mine.run("select")
     ids = common.column(mine.store.read(made, "coreset"), "id")
     rest = np.setdiff1d(np.arange(400), common.column(mine.store.read(made, "meta"), "id"))
     features, labels = (values[rest] for values in arrays)
@@ -204,8 +203,10 @@ def test_coreset_weights_are_those_of_meta_weight_net(chain: Chain, arrays: Any)
 
 
 def test_reweight_on_images(fork: Fork, chain: Chain) -> None:
-    mine = fork(reweight, reweight__input="images", reweight__model="resnet20", reweight__epochs=2)
-    made = reweight.run(mine.job, mine.store)
+    mine = fork(
+        "reweight", reweight__input="images", reweight__model="resnet20", reweight__epochs=2
+    )
+    made = mine.run("reweight")
     images = chain.table("ingest", "images").column("image").to_pylist()
     arrays = {}
     for name in ("coreset", "meta"):
@@ -234,8 +235,8 @@ def test_weights_are_those_of_the_arrays(
 ) -> None:
     mine = chain
     if neighbors > 1:
-        mine = fork(broadcast, broadcast__neighbors=neighbors)
-        mine.made["broadcast"] = broadcast.run(mine.job, mine.store)
+        mine = fork("broadcast", broadcast__neighbors=neighbors)
+        mine.made["broadcast"] = mine.run("broadcast")
     learned = chain.table("reweight", "coreset_weights")
     ids, weights = (common.column(learned, name) for name in ("id", "weight"))
     expected, near, distances = cwerm.broadcast_weights(*arrays, ids, weights, neighbors=neighbors)
@@ -260,15 +261,12 @@ def test_weights_are_those_of_the_arrays(
 def test_the_weights_do_not_depend_on_the_number_of_workers(
     fork: Fork, chain: Chain, arrays: Any, workers: int
 ) -> None:
-    mine = fork(ingest_stage, resources__workers=workers)
-    mine = run_stages(mine.job, CHAIN)
-    for stage, table in (("ingest", "images"), ("select", "coreset"), ("select", "meta")):
-        columns = ["id", "label"]
-        assert (
-            mine.table(stage, table)
-            .select(columns)
-            .equals(chain.table(stage, table).select(columns))
-        )
+    mine = fork("ingest", resources__workers=workers)
+    mine = run_stages(mine.job, "broadcast")
+    columns = ["id", "label"]
+    for stage, table in (("label", "labels"), ("select", "coreset"), ("select", "meta")):
+        found, expected = (c.table(stage, table).select(columns) for c in (mine, chain))
+        assert found.equals(expected)
     features = common.column(mine.table("extract", "features"), "feature")
     assert_same_features(features, arrays[0])
     found, expected = (
@@ -278,12 +276,11 @@ def test_the_weights_do_not_depend_on_the_number_of_workers(
 
 
 def test_pixels_are_those_of_pillow(chain: Chain) -> None:
-    found, labels = pixels.load_pixels(chain.store, chain.made["ingest"], "test_images", 28)
+    found = pixels.load_pixels(chain.store, chain.made["ingest"], "test_images", 28)
     rows = chain.table("ingest", "test_images").to_pylist()
     for index, row in enumerate(rows):
         expected = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"))
         assert np.array_equal(found[index].transpose(1, 2, 0), expected)
-    assert labels.tolist() == [row["label"] for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -291,9 +288,8 @@ def test_pixels_are_those_of_pillow(chain: Chain) -> None:
     [(None, 100, 1500), (None, 501, 250), (None, 10**6, 10), (7, 100, 7)],
 )
 def test_small_coresets_get_enough_steps(chain: Chain, asked: Any, size: int, epochs: int) -> None:
-    section = chain.job.reweight.model_copy(update={"epochs": asked})
-    job = chain.job.model_copy(update={"reweight": section})
-    assert reweight_fit.num_epochs(job, size) == epochs
+    learning = Learning.of(chain.job).model_copy(update={"epochs": asked})
+    assert learning.num_epochs(size) == epochs
 
 
 def test_taken_rows_do_not_keep_their_parts_in_memory(chain: Chain) -> None:

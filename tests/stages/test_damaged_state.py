@@ -19,9 +19,12 @@ from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.job.tree import parse_job
 from cwerm.runtime import checkpoints, saved_state
-from cwerm.stages import reweight
+from cwerm.stages.common import table
+from cwerm.stages.outside import Outside
 from cwerm.stages.reweight import fit as reweight_fit
+from cwerm.stages.reweight.states import state_paths
 from cwerm.stages.train.loop import Worker
+from cwerm.stages.train.settings import TrainSettings
 from cwerm.store.artifacts import ArtifactStore, Writer
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import Storage, open_storage
@@ -107,10 +110,15 @@ class StoppedError(Exception):
     pass
 
 
+def _task(mine: Chain, writer: Writer) -> reweight_fit.Task:
+    inputs = dict(mine.plan.inputs("reweight"))
+    return reweight_fit.Task(mine.plan["reweight"].settings, inputs, mine.store, writer)
+
+
 def _begin(mine: Chain, epochs: int, monkeypatch: pytest.MonkeyPatch) -> Writer:
     """A reweighting that is cut off after some epochs, each of which was saved."""
     monkeypatch.setattr(reweight_fit, "SAVE_SECONDS", -1.0)
-    key = reweight.key(mine.job, mine.store)
+    key = mine.plan["reweight"].key
     writer = Writer(mine.store, "reweight", key, {})
 
     def on_epoch(done: int) -> None:
@@ -118,7 +126,7 @@ def _begin(mine: Chain, epochs: int, monkeypatch: pytest.MonkeyPatch) -> Writer:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        reweight_fit.fit_weights(mine.job, mine.store, writer, StepOptions(), on_epoch, "cpu")
+        reweight_fit.fit_weights(_task(mine, writer), StepOptions(), on_epoch, "cpu")
     return writer
 
 
@@ -126,7 +134,7 @@ def _go_on(mine: Chain, writer: Writer) -> tuple[np.ndarray, list[int], list[str
     """Weights of the whole reweighting, the epochs it went through, and what it told."""
     epochs, told = list[int](), list[str]()
     learned = reweight_fit.fit_weights(
-        mine.job, mine.store, writer, StepOptions(), epochs.append, "cpu", told.append
+        _task(mine, writer), StepOptions(), epochs.append, "cpu", told.append
     )
     return learned.weights, epochs, told
 
@@ -135,12 +143,12 @@ def _go_on(mine: Chain, writer: Writer) -> tuple[np.ndarray, list[int], list[str
 def test_a_reweighting_goes_on_from_the_last_good_state(
     fork: Fork, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine, mark = fork(reweight), tmp_path / "mark"
+    mine, mark = fork("reweight"), tmp_path / "mark"
     whole, epochs, _ = _go_on(mine, Writer(mine.store, "reweight", "undisturbed", {}))
     assert epochs == [1, 2, 3, 4, 5, 6]
     writer = _begin(mine, 3, monkeypatch)
     newest = max(
-        reweight_fit.state_paths(writer),
+        state_paths(writer),
         key=lambda path: json.loads(mine.store.storage.read_bytes(f"{path}.json"))["epochs"],
     )
     damage(mine.store.storage, newest, kind, mark)
@@ -150,7 +158,7 @@ def test_a_reweighting_goes_on_from_the_last_good_state(
     assert len(told) == 1
     assert told[0].startswith(f"{newest}.")
     assert np.array_equal(weights, whole)
-    for path in reweight_fit.state_paths(writer):
+    for path in state_paths(writer):
         damage(mine.store.storage, path, kind, mark)
     weights, epochs, told = _go_on(mine, writer)
     assert epochs == [1, 2, 3, 4, 5, 6]
@@ -185,16 +193,21 @@ def _worker(folder: Path, board: _Board) -> tuple[Worker, dict[str, Any]]:
     store = ArtifactStore(open_storage(str(folder)))
     writer, random = Writer(store, "ingest", "key", {}), np.random.default_rng(0)
     parts = {}
-    for table in ("images", "test_images"):
+    for name in ("images", "test_images"):
         pixels = random.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
         values = pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)
-        labels = pa.array(np.arange(40) % 2, pa.int32())
         paths = pa.array([str(i) for i in range(40)])
-        columns = [pa.array(np.arange(40), pa.int64()), values, labels, labels, paths]
+        columns = [pa.array(np.arange(40), pa.int64()), values, paths]
         fields = table_schema("images", value_type=values.type)
-        parts[table] = [writer.write_part(table, 0, pa.table(columns, schema=fields))]
+        parts[name] = [writer.write_part(name, 0, pa.table(columns, schema=fields))]
+    labels = np.arange(40) % 2
+    parts["test_labels"] = [
+        writer.write_part("test_labels", 0, table("test_labels", np.arange(40), labels))
+    ]
+    job = parse_job(tree)
     config = {
-        "job": parse_job(tree),
+        "settings": TrainSettings.of(job, Outside(job)),
+        "labels": labels,
         "store": store,
         "images": writer.commit(parts, {"class_names": ["a", "b"]}),
         "samples": np.arange(40),

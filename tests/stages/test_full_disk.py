@@ -7,12 +7,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from cwerm.errors import UserError
-from cwerm.stages import train
 from cwerm.upkeep.garbage import PARTIAL
 from stages.conftest import STAGES, Chain, Fork, run_stages
 from stages.test_kill import assert_same_weights, committed
@@ -50,25 +48,22 @@ def almost_full(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "stage",
-    [pytest.param(s, id=s.NAME) for s in STAGES],
-)
+@pytest.mark.parametrize("stage", STAGES)
 def test_it_goes_on_once_there_is_space(
-    stage: ModuleType, request: pytest.FixtureRequest, fork: Fork, small_disk: Path
+    stage: str, request: pytest.FixtureRequest, fork: Fork, small_disk: Path
 ) -> None:
-    reference: Chain = request.getfixturevalue("trained" if stage is train else "chain")
-    ranks = {"resources__workers": 2} if stage is train else {}
+    reference: Chain = request.getfixturevalue("trained" if stage == "train" else "chain")
+    ranks = {"resources__workers": 2} if stage == "train" else {}
     mine = fork(stage, folder=small_disk, **ranks)
     with (
         almost_full(small_disk),
         pytest.raises(UserError, match=rf"no space is left at '{small_disk}'"),
     ):
-        stage.run(mine.job, mine.store)
+        mine.run(stage)
     assert committed(mine, stage) is None
     left = [path.name for path in small_disk.rglob("*") if path.is_file()]
     assert not [name for name in left if PARTIAL.fullmatch(name)]
     assert_same_weights(mine, reference)
-    if stage is train:
-        found = run_stages(mine.job, STAGES).made["train"]
+    if stage == "train":
+        found = run_stages(mine.job, "train").made["train"]
         assert found.info["test_accuracy"] == reference.made["train"].info["test_accuracy"]

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ import pytest
 from PIL import Image
 
 from cwerm.algorithms.noise.corrupt import corrupt_labels, long_tail
-from cwerm.data.catalog import open_source
 from cwerm.data.images import decode
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
-from cwerm.stages import common, ingest
+from cwerm.pipeline import plan
+from cwerm.runs.preflight import check_rejected
+from cwerm.stages import common
+from cwerm.stages.ingest import LABELS
 from cwerm.store import schema
-from cwerm.store.artifacts import Artifact, ArtifactStore, artifact_key
-from cwerm.store.storage import open_storage
+from cwerm.store.artifacts import Artifact, ArtifactStore
 from stages.conftest import Chain
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -31,8 +33,14 @@ MakeJob = Callable[..., Job]
 
 
 def run(job: Job) -> tuple[ArtifactStore, Artifact]:
-    store = ArtifactStore(open_storage(job.storage))
-    return store, ingest.run(job, store)
+    steps = plan(job)
+    made = steps.execute("ingest").artifact
+    check_rejected(steps)
+    return steps.store, made
+
+
+def labels_in(store: ArtifactStore, made: Artifact, table: str = "given_labels") -> np.ndarray:
+    return common.column(store.read(made, table), "label")
 
 
 def write_folder(root: Path, per_class: dict[str, int], split: str = "") -> None:
@@ -51,15 +59,19 @@ def test_parquet_keeps_order_labels_and_bytes(chain: Chain, parted_data: Path) -
         found = chain.table("ingest", table)
         source = pq.read_table(parted_data / f"{split}.parquet")
         assert found.column("id").to_pylist() == list(range(source.num_rows))
-        assert found.column("label").to_pylist() == source.column("label").to_pylist()
+        given = chain.table("ingest", LABELS[table])
+        assert given.column("id").to_pylist() == found.column("id").to_pylist()
+        assert given.column("label").to_pylist() == source.column("label").to_pylist()
         pictures = source.column("image").to_pylist()
         expected = [p["bytes"] if isinstance(p, dict) else p for p in pictures]
         assert found.column("image").to_pylist() == expected
     assert len(names) == 10
     assert [part.rows for part in chain.made["ingest"].tables["images"]] == [50] * 8
-    labels = chain.table("ingest", "labels")
-    assert labels.column("id").to_pylist() == list(range(400))
-    assert labels.column("label").equals(chain.table("ingest", "images").column("label"))
+    labels = chain.table("label", "labels").select(["id", "label"])
+    assert labels.equals(chain.table("ingest", "given_labels"))
+    digests = chain.table("ingest", "digests").column("digest").to_pylist()
+    pictures = chain.table("ingest", "images").column("image").to_pylist()
+    assert digests == [sha256(sha256(p).digest()[:16]).digest()[:16] for p in pictures]
 
 
 def test_every_table_of_every_stage_has_its_schema(chain: Chain) -> None:
@@ -76,15 +88,15 @@ def test_a_drawn_test_split(tmp_path: Path, make_job: MakeJob) -> None:
     store, made = run(make_job(**settings, data__rows_per_part=7))
     train, test = (store.read(made, name) for name in ("images", "test_images"))
     assert made.info["class_names"] == ["cat", "dog", "eel"]
-    assert np.bincount(common.column(test, "label")).tolist() == [8, 5, 1]
+    assert np.bincount(labels_in(store, made, "test_labels")).tolist() == [8, 5, 1]
     paths = [set(table.column("path").to_pylist()) for table in (train, test)]
     everything = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("*.png")}
     assert not paths[0] & paths[1]
     assert paths[0] | paths[1] == everything
-    for table in (train, test):
+    for table, labels in ((train, "given_labels"), (test, "test_labels")):
         assert table.column("id").to_pylist() == list(range(table.num_rows))
-        for row in table.to_pylist():
-            assert row["path"].startswith(made.info["class_names"][row["label"]])
+        for row, label in zip(table.to_pylist(), labels_in(store, made, labels), strict=True):
+            assert row["path"].startswith(made.info["class_names"][label])
             assert (tmp_path / "data" / row["path"]).read_bytes() == row["image"]
 
     other = make_job(
@@ -113,11 +125,10 @@ def test_large_images_make_more_parts_of_the_same_rows(
     job = make_job(data__source=str(tmp_path / "data"), data__rows_per_part=20)
     store, usual = run(job)
     monkeypatch.setattr("cwerm.data.source.PART_BYTES", 2_000)  # of 5 images or fewer
-    other = ArtifactStore(open_storage(str(tmp_path / "other")))
-    small = ingest.run(job, other)
+    other, small = run(job.model_copy(update={"storage": str(tmp_path / "other")}))
     assert len(usual.tables["images"]) == 3
     assert len(small.tables["images"]) >= 10
-    for table in ("images", "test_images", "labels"):
+    for table in ("images", "test_images", "given_labels", "digests"):
         assert other.read(small, table).equals(store.read(usual, table))
     for index in range(len(small.tables["images"])):
         part = other.read_part(small, "images", index)
@@ -133,7 +144,7 @@ def test_a_class_too_small_for_a_test_split(tmp_path: Path, make_job: MakeJob) -
 def test_limit_draws_a_balanced_part(make_job: MakeJob, chain: Chain) -> None:
     store, made = run(make_job(data__limit=50))
     rows = store.read(made, "images")
-    assert np.bincount(common.column(rows, "label")).tolist() == [5] * 10
+    assert np.bincount(labels_in(store, made)).tolist() == [5] * 10
     assert rows.column("id").to_pylist() == list(range(50))
     assert made.rows("test_images") == 100
     everything = set(chain.table("ingest", "images").column("image").to_pylist())
@@ -147,50 +158,42 @@ def test_a_long_tail_with_noise(tmp_path: Path, make_job: MakeJob) -> None:
     sources = {"data__source": str(tmp_path / "data"), "data__trusted": str(tmp_path / "trusted")}
     store, clean = run(make_job(**sources, data__rows_per_part=7))
     noise = {"data__noise": "symmetric", "data__noise_rate": 0.5, "data__imbalance": 3.0}
-    _, noisy = run(make_job(**noise))
-    everything, found = (store.read(made, "images") for made in (clean, noisy))
-    assert common.clean_labels_of(store, clean) is None
-    assert everything.column("clean_label").null_count == everything.num_rows
+    job = make_job(**noise)
+    _, tail = run(job)
+    noisy = plan(job).execute("label").artifact
+    everything, found = (store.read(made, "images") for made in (clean, tail))
 
-    true = common.labels_of(store, clean)
+    true = labels_in(store, clean)
     kept = long_tail(true, 3.0, seed=0)
     assert np.bincount(true[kept]).tolist() == [36, 20, 12]
     expected = corrupt_labels(true[kept], "symmetric", 0.5, 3, seed=0)
     assert found.column("id").to_pylist() == list(range(68))
     assert found.column("path").to_pylist() == everything.column("path").take(kept).to_pylist()
-    for labels, clean_labels in (
-        (common.column(found, "label"), common.column(found, "clean_label")),
-        (common.labels_of(store, noisy), common.clean_labels_of(store, noisy)),
-    ):
-        assert np.array_equal(labels, expected)
-        assert np.array_equal(clean_labels, true[kept])
-    for table in ("test_images", "trusted_images"):
-        assert store.read(noisy, table).equals(store.read(clean, table))
+    assert np.array_equal(common.labels_of(store, noisy), expected)
+    assert np.array_equal(common.clean_labels_of(store, noisy), true[kept])
+    assert np.array_equal(labels_in(store, tail), true[kept])
+    for table in ("test_images", "trusted_images", "test_labels", "trusted_labels"):
+        assert store.read(tail, table).equals(store.read(clean, table))
 
     other = make_job(data__rows_per_part=1000, resources__workers=1)
     assert store.read(run(other)[1], "images").equals(found), "neither parts nor workers move it"
 
 
-def test_the_key_of_clean_data_does_not_know_of_noise(make_job: MakeJob, small_data: Path) -> None:
-    def key(**changes: Any) -> str:
-        job = make_job(**changes)
-        return ingest.key(job, ArtifactStore(open_storage(job.storage)))
+def test_images_do_not_know_of_noise_and_labels_do(make_job: MakeJob) -> None:
+    def keys(**changes: Any) -> tuple[str, str, str]:
+        steps = plan(make_job(**changes))
+        return steps["ingest"].key, steps["extract"].key, steps["label"].key
 
-    parameters: dict[str, Any] = {
-        "image_column": "image",
-        "label_column": "label",
-        "limit": None,
-        "roles": ["source"],
-        "rows_per_part": 100,
-        "split_seed": 0,
-        "test_fraction": 0.1,
-    }
-    fingerprint = open_source(str(small_data)).fingerprint()
-    clean = artifact_key("ingest", parameters, [fingerprint])
-    assert key() == key(data__noise_rate=0.2) == clean
-    tail = key(data__imbalance=2.0)
-    tail_and_noise = [key(data__noise="flip"), key(data__noise_rate=0.3), key(data__noise="flip2")]
-    assert len({clean, tail, *tail_and_noise, key(data__imbalance=1.0)}) == 6
+    clean = keys()
+    assert keys(data__noise_rate=0.2, seed=3) == clean, "a rate without noise means nothing"
+    noisy = [keys(data__noise="flip"), keys(data__noise_rate=0.3), keys(data__noise="flip2")]
+    noisy.append(keys(data__split_seed=0, seed=9))
+    assert {images for images, _, _ in noisy} == {clean[0]}
+    assert {features for _, features, _ in noisy} == {clean[1]}
+    assert len({clean[2], *(labels for _, _, labels in noisy)}) == 4
+    tail = keys(data__noise="none", data__imbalance=2.0)
+    assert not set(tail) & set(clean)
+    assert keys(data__imbalance=1.0) == clean
 
 
 def test_trusted_and_test_sources_share_the_classes(tmp_path: Path, make_job: MakeJob) -> None:
@@ -200,11 +203,8 @@ def test_trusted_and_test_sources_share_the_classes(tmp_path: Path, make_job: Ma
     sources = {f"data__{role}": str(tmp_path / role) for role in ("trusted", "test")}
     store, made = run(make_job(data__source=str(tmp_path / "train"), **sources))
     assert made.rows("images") == 12
-    labels = {
-        t: common.column(store.read(made, t), "label").tolist() for t in made.tables if "im" in t
-    }
-    assert labels["trusted_images"] == [0, 0, 1, 1, 1]
-    assert labels["test_images"] == [1] * 4
+    assert labels_in(store, made, "trusted_labels").tolist() == [0, 0, 1, 1, 1]
+    assert labels_in(store, made, "test_labels").tolist() == [1] * 4
 
 
 def test_a_class_unknown_to_training(tmp_path: Path, make_job: MakeJob) -> None:
@@ -250,7 +250,8 @@ def test_unusual_images_pass_and_broken_ones_are_listed(tmp_path: Path, make_job
     reasons = {Path(row["path"]).name: row["reason"] for row in rejects}
     assert reasons == {"empty.png": "empty file", "truncated.jpg": "truncated image"}
     rows = store.read(made, "images").to_pylist()
-    names = [Path(row["path"]).name for row in rows if row["label"] == 0]
+    labels = labels_in(store, made)
+    names = [Path(row["path"]).name for row in rows if labels[row["id"]] == 0]
     assert names == sorted(good)
     assert [row["id"] for row in rows] == list(range(len(good) + 8))
 
@@ -262,15 +263,13 @@ def test_unusual_images_pass_and_broken_ones_are_listed(tmp_path: Path, make_job
 
 @pytest.mark.slow
 def test_all_stages_take_the_unusual_images(tmp_path: Path, make_job: MakeJob) -> None:
-    from cwerm.stages import extract
-
     data = tmp_path / "data"
     odd_images(data / "train" / "odd")
     write_folder(data, {"plain": 8}, "train")
     write_folder(data, {"plain": 2, "odd": 2}, "test")
     job = make_job(data__source=str(data), data__max_rejects=2, features__weights="random")
     store, made = run(job)
-    features = store.read(extract.run(job, store), "features")
+    features = store.read(plan(job).execute("extract").artifact, "features")
     assert features.column("id").to_pylist() == list(range(made.rows("images")))
 
 

@@ -10,15 +10,18 @@ import pytest
 
 from cwerm.algorithms.noise.corrupt import corrupt_labels, long_tail
 from cwerm.errors import UserError
-from cwerm.job.tree import Data, parse_job
+from cwerm.job.tree import Job, parse_job
 from cwerm.stages.ingest.assign import assign_rows
+from cwerm.stages.ingest.settings import IngestSettings
+from cwerm.stages.label import LabelSettings, made_wrong
+from cwerm.stages.outside import Outside
 
 NAMES = ["ant", "bee", "cat", "dog"]
 TEST = np.repeat(np.arange(4, dtype=np.int32), 3)
 
 
-def settings(**changes: Any) -> Data:
-    return parse_job({"data": {"source": "sample", **changes}}).data
+def settings(**changes: Any) -> Job:
+    return parse_job({"data": {"source": "sample", **changes}})
 
 
 def training_labels(sizes: list[int], unreadable: int = 0) -> np.ndarray:
@@ -28,7 +31,7 @@ def training_labels(sizes: list[int], unreadable: int = 0) -> np.ndarray:
 
 
 def assign(
-    data: Data, train: np.ndarray, rows: int = 17, with_test: bool = True
+    job: Job, train: np.ndarray, rows: int = 17, with_test: bool = True
 ) -> dict[str, list[tuple[int, int, int | None]]]:
     """By table, in the order of ids: the row within the source, its label and its clean label."""
     chunks = np.split(train, range(rows, len(train), rows))
@@ -37,17 +40,24 @@ def assign(
     names = NAMES[: train.max() + 1]
     found: dict[str, dict[int, tuple[int, int, int | None]]] = {}
     starts = np.cumsum([0, *map(len, codes)])
-    for index, chunk in enumerate(assign_rows(data, names, tables, codes)):
+    outside = Outside(job)
+    of_images, noise = IngestSettings.of(job, outside), LabelSettings.of(job, outside)
+    for index, chunk in enumerate(assign_rows(of_images, names, tables, codes)):
         assert chunk.index == index
         for table, ids in chunk.ids.items():
             for row in np.flatnonzero(ids >= 0):
-                clean = None if chunk.clean_labels is None else int(chunk.clean_labels[row])
-                entry = (int(starts[index] + row), int(chunk.labels[row]), clean)
+                entry = (int(starts[index] + row), int(chunk.labels[row]), None)
                 assert ids[row] not in found.setdefault(table, {})
                 found[table][ids[row]] = entry
     for entries in found.values():
         assert list(entries) == list(range(len(entries))), "contiguous, in the order of the source"
-    return {table: list(entries.values()) for table, entries in found.items()}
+    given = {table: list(entries.values()) for table, entries in found.items()}
+    if noise.noise:
+        true = np.array(column(given["images"], 1), dtype=np.int32)
+        wrong = made_wrong(noise, names, true).tolist()
+        entries = zip(column(given["images"], 0), wrong, true.tolist(), strict=True)
+        given["images"] = [(int(row or 0), label, clean) for row, label, clean in entries]
+    return given
 
 
 def column(entries: list[tuple[int, int, int | None]], place: int) -> list[int | None]:
@@ -163,8 +173,9 @@ def test_a_class_that_noise_leaves_without_a_label() -> None:
 def test_very_many_classes_take_no_pass_each() -> None:
     codes = np.tile(np.arange(60_000, dtype=np.int32), 3)
     names = [str(code) for code in range(60_000)]
+    job = settings(test_fraction=0.4)
     started = time.process_time()
-    (rows,) = assign_rows(settings(test_fraction=0.4), names, ["images"], [codes])
+    (rows,) = assign_rows(IngestSettings.of(job, Outside(job)), names, ["images"], [codes])
     assert time.process_time() - started < 4
     test = codes[rows.ids["test_images"] >= 0]
     assert np.array_equal(np.sort(test), np.arange(60_000)), "one of each class"

@@ -16,6 +16,7 @@ from cwerm.job.tree import parse_job
 from cwerm.stages.ingest.classes import check_classes, encode
 from cwerm.stages.ingest.scan import Scanner
 from cwerm.stages.ingest.sources import plan_chunks
+from cwerm.stages.outside import Outside
 from cwerm.terminal import console
 
 ONE, OTHER = ["cat", "dog", "owl"], ["owl", "dog", "cat"]
@@ -23,12 +24,12 @@ ONE, OTHER = ["cat", "dog", "owl"], ["owl", "dog", "cat"]
 
 def classes(**sources: Path) -> tuple[list[str], dict[str, list[str]]]:
     """The class names, and for each table the class of each row by name."""
-    opened = {role: open_source(str(path)) for role, path in sources.items()}
     job = parse_job({"data": {role: str(path) for role, path in sources.items()}})
-    items = plan_chunks(job, opened)
+    outside = Outside(job)
+    items, opened = plan_chunks(outside, job.data.rows_per_part), outside.sources
     scan = Scanner(opened)
     names, codes = encode(opened, items, [scan(item) for item in items])
-    check_classes(job, names, items, codes)
+    check_classes(job.data.source, names, items, codes)
     found: dict[str, list[str]] = {}
     for (table, _, _), chunk in zip(items, codes, strict=True):
         found.setdefault(table, []).extend(names[code] if code >= 0 else "" for code in chunk)
@@ -174,11 +175,11 @@ def test_metadata_of_any_kind(tmp_path: Path, text: str) -> None:
 
 def test_arrays_are_matched_by_the_names_of_their_data_set(tmp_path: Path) -> None:
     put(tmp_path / "a.parquet", ["Bag", "Coat"])
-    opened = {"source": open_source("sample"), "test": open_source(str(tmp_path))}
+    outside = Outside(parse_job({"data": {"source": "sample", "test": str(tmp_path)}}))
+    opened = outside.sources
     own = opened["source"].class_names()
     assert own is not None
-    job = parse_job({"data": {"source": "sample", "test": str(tmp_path), "rows_per_part": 20}})
-    items = [item for item in plan_chunks(job, opened) if item[2].start == 0]
+    items = [item for item in plan_chunks(outside, 20) if item[2].start == 0]
     scan = Scanner(opened)
     names, codes = encode(opened, items, [scan(item) for item in items])
     assert names == own

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from cwerm.data import decode
-from cwerm.data.catalog import open_source
 from cwerm.data.source import Sample
 from cwerm.errors import UserError
 from cwerm.job.tree import Job, parse_job
-from cwerm.stages.ingest import _images_table
+from cwerm.stages.ingest.images import images_table
+from cwerm.stages.ingest.settings import IngestSettings
 from cwerm.stages.ingest.sources import plan_chunks
 from cwerm.stages.ingest.told import full_scale, understood
+from cwerm.stages.outside import Outside
 
 
 def fill(root: Path, layout: dict[str, int]) -> None:
@@ -27,13 +28,14 @@ def fill(root: Path, layout: dict[str, int]) -> None:
 
 
 def told(job: Job, counts: list[int], largest: list[int] | None = None) -> list[str]:
-    roles = {role: getattr(job.data, role) for role in ("source", "test", "trusted")}
-    sources = {role: open_source(spec) for role, spec in roles.items() if spec}
+    outside = Outside(job)
+    settings, sources = IngestSettings.of(job, outside), outside.sources
     labels = np.repeat(np.arange(len(counts)), counts)
     names = sources["source"].class_names()
     assert names is not None
     largest_values = np.array(largest or [], dtype=np.int64)
-    return understood(job, sources, plan_chunks(job, sources), names, labels, largest_values)
+    chunks = plan_chunks(outside, settings.rows_per_part)
+    return understood(settings, sources, chunks, names, labels, largest_values)
 
 
 def job_of(**data: object) -> Job:
@@ -123,12 +125,12 @@ def test_images_of_12_bits_are_stored_in_8() -> None:
     Image.fromarray(values[0]).save(buffer, format="PNG")
     images = [buffer.getvalue(), values[1], np.repeat(values[2][:, :, None], 3, axis=2), ordinary]
     samples = [Sample(image, 0, str(index)) for index, image in enumerate(images)]
-    ids, labels = np.arange(4), np.zeros(4, np.int32)
-    stored = _images_table(samples, ids, labels, None, 4095).column("image").to_pylist()
+    ids = np.arange(4)
+    stored = images_table(samples, ids, 4095).column("image").to_pylist()
     for image, of_12_bits in zip(stored, values, strict=False):
         found = np.asarray(decode(image))
         assert np.abs(found - of_12_bits[:, :, None] * 255.0 / 4095).max() <= 0.51
         assert len(np.unique(found)) > 20, "as they are in 16 bits, 17 levels are left"
     assert np.array_equal(decode(stored[3]), ordinary)
-    whole = _images_table(samples[:1], ids[:1], labels[:1], None, 65535).column("image")
+    whole = images_table(samples[:1], ids[:1], 65535).column("image")
     assert whole.to_pylist() == images[:1], "bytes stay as they are"

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,9 @@ import pytest
 from safetensors.numpy import load
 
 from cwerm.job.tree import parse_job
-from cwerm.stages import broadcast, common, extract, reweight, train
+from cwerm.stages import common
 from cwerm.store.artifacts import Artifact
-from stages.conftest import STAGES, Chain, Fork, run_stages
+from stages.conftest import Chain, Fork, run_stages
 
 PATIENCE = 120.0
 LONG_REWEIGHT = {"reweight__epochs": 1500}  # some ten seconds, so that a state is saved midway
@@ -39,7 +38,7 @@ WHO = pytest.mark.parametrize("who", ["driver", "worker"])
 class Command:
     """``cwerm stage NAME JOB`` in a process of its own."""
 
-    def __init__(self, chain: Chain, stage: ModuleType, folder: Path) -> None:
+    def __init__(self, chain: Chain, stage: str, folder: Path) -> None:
         job = folder / "job.yaml"
         job.write_text(chain.job.to_yaml())
         self.log = folder / "log"
@@ -47,7 +46,7 @@ class Command:
         environment["RAY_worker_niceness"] = "0"
         with self.log.open("ab") as log:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "cwerm.cli", "stage", stage.NAME, str(job)],
+                [sys.executable, "-m", "cwerm.cli", "stage", stage, str(job)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -90,22 +89,22 @@ class Command:
         return self.log.read_text()
 
 
-def committed(mine: Chain, stage: ModuleType) -> Artifact | None:
-    return mine.store.find(stage.NAME, stage.key(mine.job, mine.store))
+def committed(mine: Chain, stage: str) -> Artifact | None:
+    return mine.store.find(stage, mine.plan[stage].key)
 
 
-def folder_of(mine: Chain, stage: ModuleType) -> Path:
-    return Path(mine.job.storage, "artifacts", stage.NAME, stage.key(mine.job, mine.store))
+def folder_of(mine: Chain, stage: str) -> Path:
+    return Path(mine.job.storage, "artifacts", stage, mine.plan[stage].key)
 
 
 def checkpoints(mine: Chain) -> list[Path]:
-    key = train.key(mine.job, mine.store)
+    key = mine.plan["train"].key
     return list(Path(mine.job.storage, "runs/small/checkpoints", key).glob("*/state.pt"))
 
 
 def assert_same_weights(mine: Chain, reference: Chain) -> None:
     """Run what is left up to the weights, which must be those of the reference exactly."""
-    found = run_stages(mine.job, STAGES[:5])
+    found = run_stages(mine.job, "broadcast")
     for stage, table, name in (
         ("extract", "features", "feature"),
         ("reweight", "coreset_weights", "weight"),
@@ -118,24 +117,24 @@ def assert_same_weights(mine: Chain, reference: Chain) -> None:
 @pytest.mark.slow
 @WHO
 def test_killed_during_extract(who: str, fork: Fork, chain: Chain, tmp_path: Path) -> None:
-    mine = fork(extract, resources__workers=2)
-    parts = folder_of(mine, extract) / "parts"
-    command = Command(mine, extract, tmp_path)
+    mine = fork("extract", resources__workers=2)
+    parts = folder_of(mine, "extract") / "parts"
+    command = Command(mine, "extract", tmp_path)
     command.wait_until(lambda: parts.exists() and len(list(parts.glob("features-*.json"))) >= 2)
     if who == "driver":
         command.kill()
-        assert committed(mine, extract) is None, "struck too late"
+        assert committed(mine, "extract") is None, "struck too late"
         finished = {path.name: path.read_bytes() for path in parts.glob("features-*.json")}
-        log = Command(mine, extract, tmp_path).finish()
+        log = Command(mine, "extract", tmp_path).finish()
         assert f"{len(finished)} part(s) were finished by an earlier attempt" in log
         for name, marker in finished.items():
             assert (parts / name).read_bytes() == marker
     else:
         command.kill_worker("_Embedder")
-        assert committed(mine, extract) is None, "struck too late"
+        assert committed(mine, "extract") is None, "struck too late"
         command.finish()
     found, expected = (
-        c.table("extract", "features") for c in (run_stages(mine.job, STAGES[:2]), chain)
+        c.table("extract", "features") for c in (run_stages(mine.job, "extract"), chain)
     )
     assert found.column("feature").equals(expected.column("feature"))
 
@@ -148,21 +147,21 @@ def long_reweight(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Cha
     tree = chain.job.model_dump()
     tree["storage"] = str(folder)
     tree["reweight"]["epochs"] = LONG_REWEIGHT["reweight__epochs"]
-    return run_stages(parse_job(tree), STAGES[:5])
+    return run_stages(parse_job(tree), "broadcast")
 
 
 @pytest.mark.slow
 @WHO
 def test_killed_during_reweight(who: str, fork: Fork, long_reweight: Chain, tmp_path: Path) -> None:
-    mine = fork(reweight, **LONG_REWEIGHT)
-    state = folder_of(mine, reweight) / "state.pt"
-    command = Command(mine, reweight, tmp_path)
+    mine = fork("reweight", **LONG_REWEIGHT)
+    state = folder_of(mine, "reweight") / "state.pt"
+    command = Command(mine, "reweight", tmp_path)
     command.wait_until(state.exists)
     if who == "driver":
         command.kill()
-        assert committed(mine, reweight) is None, "struck too late"
+        assert committed(mine, "reweight") is None, "struck too late"
         assert state.exists()
-        log = Command(mine, reweight, tmp_path).finish()
+        log = Command(mine, "reweight", tmp_path).finish()
         assert "goes on from the state that an earlier attempt saved" in log
     else:
         command.kill_worker("_Reweighter")
@@ -174,25 +173,25 @@ def test_killed_during_reweight(who: str, fork: Fork, long_reweight: Chain, tmp_
 @pytest.mark.slow
 @WHO
 def test_killed_during_train(who: str, fork: Fork, trained: Chain, tmp_path: Path) -> None:
-    mine = fork(train, resources__workers=2)
-    command = Command(mine, train, tmp_path)
+    mine = fork("train", resources__workers=2)
+    command = Command(mine, "train", tmp_path)
     command.wait_until(lambda: checkpoints(mine))
     if who == "driver":
         command.kill()
-        assert committed(mine, train) is None, "struck too late"
-        (claim,) = (folder_of(mine, train) / "claims").iterdir()
+        assert committed(mine, "train") is None, "struck too late"
+        (claim,) = (folder_of(mine, "train") / "claims").iterdir()
         killed = json.loads(claim.read_bytes())["seconds"]
-        Command(mine, train, tmp_path).finish()
-        artifact = committed(mine, train)
+        Command(mine, "train", tmp_path).finish()
+        artifact = committed(mine, "train")
         assert artifact
         assert artifact.seconds > killed + artifact.info["seconds"]
         history = json.loads(mine.store.read_file(artifact, "history.json"))
         assert artifact.seconds > sum(epoch["seconds"] for epoch in history)
     else:
         command.kill_worker("RayTrainWorker")
-        assert committed(mine, train) is None, "struck too late"
+        assert committed(mine, "train") is None, "struck too late"
         command.finish()
-    artifact = committed(mine, train)
+    artifact = committed(mine, "train")
     assert artifact
     found = load(mine.store.read_file(artifact, "model.safetensors"))
     expected = load(trained.store.read_file(trained.made["train"], "model.safetensors"))
@@ -204,9 +203,9 @@ def test_killed_during_train(who: str, fork: Fork, trained: Chain, tmp_path: Pat
 @pytest.mark.slow
 def test_killed_between_stages(fork: Fork, chain: Chain, tmp_path: Path) -> None:
     """Struck at once after a commit, the next command finds the artifact and only prints it."""
-    mine = fork(broadcast)
-    command = Command(mine, broadcast, tmp_path)
-    command.wait_until((folder_of(mine, broadcast) / "manifest.json").exists)
+    mine = fork("broadcast")
+    command = Command(mine, "broadcast", tmp_path)
+    command.wait_until((folder_of(mine, "broadcast") / "manifest.json").exists)
     command.kill()
-    assert "reused" in Command(mine, broadcast, tmp_path).finish()
+    assert "reused" in Command(mine, "broadcast", tmp_path).finish()
     assert_same_weights(mine, chain)

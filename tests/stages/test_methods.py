@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import cwerm
-from cwerm.stages import broadcast, common, ingest, reweight, select, train
+from cwerm.pipeline import plan
+from cwerm.stages import common
 from stages.conftest import Chain, Vary
 from stages.noisy import Arrays, learned_weights, scaled, weights_of
 
@@ -17,7 +18,7 @@ from stages.noisy import Arrays, learned_weights, scaled, weights_of
 
 
 def test_the_hold_out_has_right_labels(noisy: Chain) -> None:
-    clean = common.clean_labels_of(noisy.store, noisy.made["ingest"])
+    clean = common.clean_labels_of(noisy.store, noisy.made["label"])
     assert clean is not None
     arrays = Arrays(noisy)
     assert np.array_equal(arrays.meta_labels, clean[arrays.meta])
@@ -27,12 +28,12 @@ def test_the_hold_out_has_right_labels(noisy: Chain) -> None:
 
 
 def test_without_a_meta_set_nothing_is_held_out_or_believed(vary: Vary) -> None:
-    mine = vary(select, coreset__meta="none", coreset__ratio=None, reweight__method="posterior")
+    mine = vary("select", coreset__meta="none", coreset__ratio=None, reweight__method="posterior")
     ids = common.column(mine.table("select", "coreset"), "id")
     assert np.array_equal(ids, np.arange(400)), "up to 20,000 samples are the reference set"
     assert "meta" not in mine.made["select"].tables
-    plain = vary(ingest, coreset__meta="none", method="erm")
-    ids, _ = train.training_set(plain.job, plain.store, plain.made["ingest"])
+    plain = vary("label", coreset__meta="none", method="erm")
+    ids, _ = plain.training_set()
     assert np.array_equal(ids, np.arange(400))
 
 
@@ -47,7 +48,7 @@ def test_reweighting_all_samples_on_two_workers_is_that_of_one_process(vary: Var
         "reweight__epochs": 2,
         "reweight__average_last": 1,
     }
-    two = vary(broadcast, **changes)
+    two = vary("broadcast", **changes)
     arrays = Arrays(two)
     assert len(arrays.ids) == 350, "all but the meta set"
     plain = cwerm.MetaWeightNet(
@@ -68,34 +69,32 @@ def test_reweighting_all_samples_on_two_workers_is_that_of_one_process(vary: Var
     ("method", "coreset"), [("c-random-erm", "random"), ("c-moderate-erm", "moderate")]
 )
 def test_a_coreset_alone_is_trained_on(vary: Vary, method: str, coreset: str) -> None:
-    mine = vary(select, method=method, coreset__method="herding")
-    images = mine.made["ingest"]
-    ids, weights = train.training_set(mine.job, mine.store, images)
-    chosen = vary(select, coreset__method=coreset)
+    mine = vary("select", method=method, coreset__method="herding")
+    ids, weights = mine.training_set()
+    chosen = vary("select", coreset__method=coreset)
     assert np.array_equal(ids, common.column(chosen.table("select", "coreset"), "id"))
     assert (weights == 1).all()
 
 
 def test_controls_change_the_weights_and_nothing_else(vary: Vary) -> None:
-    mine = vary(broadcast, reweight__method="posterior", broadcast__method="function")
-    images = mine.made["ingest"]
-    ids, weights = train.training_set(mine.job, mine.store, images)
+    mine = vary("broadcast", reweight__method="posterior", broadcast__method="function")
+    ids, weights = mine.training_set()
     assert np.array_equal(weights, weights_of(mine)[ids])
-    keys = {train.key(mine.job, mine.store)}
+    keys = {mine.plan["train"].key}
     for control in ("constant", "permuted"):
-        job = mine.job.model_copy(update={"control": control})
-        assert broadcast.key(job, mine.store) == broadcast.key(mine.job, mine.store)
-        same, changed = train.training_set(job, mine.store, images)
+        other = Chain(plan(mine.job.model_copy(update={"control": control})))
+        assert other.plan["broadcast"].key == mine.plan["broadcast"].key
+        same, changed = other.training_set()
         assert np.array_equal(same, ids)
         if control == "constant":
             assert (changed == 1).all()
         else:
             assert np.array_equal(np.sort(changed), np.sort(weights))
             assert abs(np.corrcoef(changed, weights)[0, 1]) < 0.2
-        keys.add(train.key(job, mine.store))
+        keys.add(other.plan["train"].key)
     assert len(keys) == 3
     untrained = vary(
-        broadcast, control="untrained", reweight__method="posterior", broadcast__method="auto"
+        "broadcast", control="untrained", reweight__method="posterior", broadcast__method="auto"
     )
     assert (weights_of(untrained) == 1).all()
 
@@ -103,7 +102,7 @@ def test_controls_change_the_weights_and_nothing_else(vary: Vary) -> None:
 def test_an_untrained_weight_net_is_as_it_was_drawn(vary: Vary) -> None:
     from safetensors.torch import load
 
-    mine = vary(reweight, control="untrained", reweight__method="metaweightnet")
+    mine = vary("reweight", control="untrained", reweight__method="metaweightnet")
     found = load(mine.store.read_file(mine.made["reweight"], "weight_net.safetensors"))
     arrays = Arrays(mine)
     plain = cwerm.MetaWeightNet(

@@ -19,7 +19,8 @@ from cwerm.algorithms.reweighting.metaweight import LearningToReweight
 from cwerm.algorithms.reweighting.weight_net import WeightNet
 from cwerm.errors import UserError
 from cwerm.runs.folder import weight_scores
-from cwerm.stages import broadcast, common, reweight, train
+from cwerm.runs.preflight import check_methods
+from cwerm.stages import common
 from stages.conftest import Fork, Vary
 from stages.noisy import Arrays, learned_weights, scaled, weights_of
 
@@ -39,7 +40,7 @@ def test_posterior_is_that_of_the_arrays_and_finds_the_errors(
 ) -> None:
     """With nothing clean, with a hold-out that is, and learned on a part of the samples."""
     changes = {"coreset__ratio": None, **changes}
-    mine = vary(broadcast, reweight__method="auto", broadcast__method="auto", **changes)
+    mine = vary("broadcast", reweight__method="auto", broadcast__method="auto", **changes)
     assert (mine.job.reweight_method, mine.job.broadcast_method) == ("posterior", "function")
     arrays = Arrays(mine)
     plain = LabelPosterior(10, mine.job.seed)
@@ -58,9 +59,9 @@ def test_posterior_is_that_of_the_arrays_and_finds_the_errors(
     surely = expected.suggestion_probability > 0.9
     suggested = common.column(table, "suggested_label")
     assert np.array_equal(suggested[surely], expected.suggested[surely])
-    scores = weight_scores(mine.job, mine.store, mine.made["ingest"])
-    clean = common.clean_labels_of(mine.store, mine.made["ingest"])
-    ids, _ = train.training_set(mine.job, mine.store, mine.made["ingest"])
+    scores = weight_scores(mine.plan)
+    clean = common.clean_labels_of(mine.store, mine.made["label"])
+    ids, _ = mine.training_set()
     right = (clean == arrays.labels)[ids]
     expected_score = roc_auc_score(right, common.column(table, "quality")[ids])
     assert scores["auroc"] == pytest.approx(expected_score, abs=1e-6)
@@ -72,7 +73,7 @@ def test_posterior_is_that_of_the_arrays_and_finds_the_errors(
 
 @pytest.mark.slow
 def test_learning_to_reweight_is_that_of_the_arrays(vary: Vary) -> None:
-    mine = vary(broadcast, reweight__method="l2r", broadcast__method="auto")
+    mine = vary("broadcast", reweight__method="l2r", broadcast__method="auto")
     assert mine.job.broadcast_method == "vote"
     section = mine.job.reweight
     plain = LearningToReweight(
@@ -93,7 +94,7 @@ def test_learning_to_reweight_is_that_of_the_arrays(vary: Vary) -> None:
 
 
 def test_uniform_weights_are_one(vary: Vary) -> None:
-    mine = vary(broadcast, reweight__method="uniform", broadcast__method="nearest")
+    mine = vary("broadcast", reweight__method="uniform", broadcast__method="nearest")
     assert (learned_weights(mine) == 1).all()
     assert (weights_of(mine) == 1).all()
 
@@ -103,7 +104,7 @@ def test_uniform_weights_are_one(vary: Vary) -> None:
 
 @pytest.mark.parametrize("method", [pytest.param("function", marks=pytest.mark.slow), "agreement"])
 def test_the_weight_net_is_evaluated_on_every_sample(vary: Vary, method: str) -> None:
-    mine = vary(broadcast, broadcast__method=method, reweight__method="metaweightnet")
+    mine = vary("broadcast", broadcast__method=method, reweight__method="metaweightnet")
     arrays, made = Arrays(mine), mine.made["reweight"]
     from safetensors.torch import load
 
@@ -127,7 +128,7 @@ def test_the_weight_net_is_evaluated_on_every_sample(vary: Vary, method: str) ->
 @pytest.mark.slow
 def test_a_classifier_of_images_is_evaluated_on_every_image(vary: Vary) -> None:
     mine = vary(
-        broadcast, broadcast__method="function", reweight__method="metaweightnet",
+        "broadcast", broadcast__method="function", reweight__method="metaweightnet",
         reweight__input="images", reweight__model="small_cnn", reweight__epochs=2,
         reweight__average_last=1, reweight__augment=True,
     )  # fmt: skip
@@ -155,7 +156,7 @@ def test_what_does_not_fit_together_is_refused(
     vary: Vary, changes: dict[str, str], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        reweight.check(vary(None, **changes).job)
+        check_methods(vary(None, **changes).job)
 
 
 @pytest.mark.parametrize("method", [pytest.param("nearest", marks=pytest.mark.slow), "vote"])
@@ -163,8 +164,8 @@ def test_an_index_in_shards_finds_what_the_whole_one_does(fork: Fork, method: st
     changes = {"broadcast__method": method, "broadcast__neighbors": 3}
     tables = []
     for most in (2**31, 100_000):  # bytes; 40 vectors of 1280 dimensions take 411,200
-        mine = fork(broadcast, broadcast__max_index_bytes=most, **changes)
-        made = broadcast.run(mine.job, mine.store)
+        mine = fork("broadcast", broadcast__max_index_bytes=most, **changes)
+        made = mine.run("broadcast")
         tables.append(mine.store.read(made, "weights"))
         folder = Path(mine.job.storage, made.folder)
         shards = {path.name.split("-")[1] for path in folder.rglob("neighbors-*.parquet")}

@@ -15,14 +15,16 @@ import timm
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import load
 from torch.nn import functional
 
 import cwerm.algorithms.networks.models
 from cwerm.algorithms.training import erm
 from cwerm.errors import UserError
-from cwerm.stages import common, pixels, train
+from cwerm.stages import common, pixels
+from cwerm.stages.train.settings import TrainSettings
 from cwerm.store.artifacts import Artifact
-from stages.conftest import STAGES, Chain, Fork, run_stages
+from stages.conftest import Chain, Fork, run_stages
 
 assert cwerm.algorithms.networks.models  # registers resnet20 with timm
 
@@ -30,9 +32,11 @@ assert cwerm.algorithms.networks.models  # registers resnet20 with timm
 def images_of(chain: Chain, table: str) -> tuple[torch.Tensor, torch.Tensor]:
     """All images as uint8 [n, 3, 28, 28], decoded by Pillow alone, and their labels."""
     rows = chain.table("ingest", table).to_pylist()
+    name = {"images": "given_labels", "test_images": "test_labels"}[table]
+    labels = chain.table("ingest", name).column("label").to_pylist()
     decoded = [np.asarray(Image.open(io.BytesIO(r["image"])).convert("RGB")) for r in rows]
     values = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
-    return values, torch.tensor([row["label"] for row in rows])
+    return values, torch.tensor(labels)
 
 
 def saved_model(chain: Chain, artifact: Artifact, folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -99,8 +103,8 @@ def test_the_events_are_readable(trained: Chain) -> None:
 @pytest.mark.slow
 def test_one_worker_equals_a_plain_loop(fork: Fork, chain: Chain, tmp_path: Path) -> None:
     changes = {"train__epochs": 1, "train__lr": 0.02}
-    mine = fork(train, **changes)
-    artifact = train.run(mine.job, mine.store)
+    mine = fork("train", **changes)
+    artifact = mine.run("train")
     found, description = saved_model(mine, artifact, tmp_path)
 
     meta = common.column(chain.table("select", "meta"), "id")
@@ -144,7 +148,7 @@ def test_one_worker_equals_a_plain_loop(fork: Fork, chain: Chain, tmp_path: Path
 
 
 def trained_tensors(chain: Chain) -> dict[str, np.ndarray]:
-    return train.load_model(chain.store, chain.made["train"])
+    return load(chain.store.read_file(chain.made["train"], "model.safetensors"))
 
 
 def _worker(chain: Chain, weights: np.ndarray) -> Any:
@@ -153,10 +157,11 @@ def _worker(chain: Chain, weights: np.ndarray) -> Any:
     from cwerm.stages.train.loop import Worker
 
     config = {
-        "job": chain.job,
+        "settings": TrainSettings.of(chain.job, chain.plan.outside),
         "store": chain.store,
         "images": chain.made["ingest"],
         "samples": np.arange(400),
+        "labels": chain.labels,
         "weights": weights,
         "samples_per_epoch": 400,
         "size": 32,
@@ -165,7 +170,7 @@ def _worker(chain: Chain, weights: np.ndarray) -> Any:
 
 
 def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:
-    mine = fork(train, train__model="test_vit", train__image_size=32, train__epochs=1)
+    mine = fork("train", train__model="test_vit", train__image_size=32, train__epochs=1)
     zero = np.arange(0, 400, 3)
     values = np.ones(400, dtype=np.float32)
     values[zero] = 0
@@ -190,13 +195,13 @@ def test_small_loss_learns_from_the_smallest_losses_of_a_batch(fork: Fork) -> No
     plain |= {"train__crop_padding": 0, "train__flip": False, "train__epochs": 10}
     small = {"train__loss": "small_loss", "train__wrong_share": 0.4}
     ones = np.ones(400, dtype=np.float32)
-    worker = _worker(fork(train, **plain, **small), ones)
+    worker = _worker(fork("train", **plain, **small), ones)
     with torch.no_grad():
         logits = worker.training.model.train()(worker.batches.normalise(worker.batches.images))
     losses = functional.cross_entropy(logits, worker.batches.labels, reduction="none")
     weights = np.full(400, 400 / 320, dtype=np.float32)
     weights[losses.argsort(descending=True)[:80]] = 0
-    by_weights = _worker(fork(train, **plain), weights)
+    by_weights = _worker(fork("train", **plain), weights)
     for trained in (worker, by_weights):
         trained.train_epoch(5)
     for name, value in worker.training.model.state_dict().items():
@@ -209,20 +214,21 @@ def test_small_loss_learns_from_the_smallest_losses_of_a_batch(fork: Fork) -> No
 def test_a_finished_training_whose_artifact_was_deleted_is_published_again(
     trained: Chain, fork: Fork
 ) -> None:
-    mine = fork(train, resources__workers=2)
+    mine = fork("train", resources__workers=2)
     runs = Path(mine.job.storage, "runs")
     shutil.copytree(Path(trained.job.storage, "runs"), runs)
-    again = run_stages(mine.job, STAGES).made["train"]
-    found, expected = train.load_model(mine.store, again), trained_tensors(trained)
+    again = run_stages(mine.job, "train").made["train"]
+    found = load(mine.store.read_file(again, "model.safetensors"))
+    expected = trained_tensors(trained)
     assert all(np.array_equal(found[name], value) for name, value in expected.items())
 
 
 def test_a_batch_too_small_for_the_workers(fork: Fork) -> None:
-    mine = fork(train, train__batch_size=3, resources__workers=2)
+    mine = fork("train", train__batch_size=3, resources__workers=2)
     with pytest.raises(
         UserError, match=r"train\.batch_size: 3 images over 2 workers; use at least 4"
     ):
-        train.run(mine.job, mine.store)
+        mine.run("train")
 
 
 def test_the_square_is_cut_from_the_centre() -> None:

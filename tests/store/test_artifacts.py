@@ -226,17 +226,18 @@ def test_damage_is_an_error_that_names_folder_and_remedy(
     folder = Path(local.storage.root, made.folder)
     (target,) = folder.rglob(name)
     damage(target)
+    read, what = (local.read_file, name) if name == "notes.txt" else (local.read, "meta")
     with pytest.raises(UserError) as caught:
-        local.find("select", "key")
+        read(made, what)
     message = str(caught.value)
     assert str(folder) in message
     assert name in message
     remedy = f"; run `cwerm repair {local.storage.root} --delete`, and the job again"
     assert message.endswith(remedy)
     assert "\n" not in message
-    read, what = (local.read_file, name) if name == "notes.txt" else (local.read, "meta")
-    with pytest.raises(UserError, match="corrupt artifact"):
-        read(made, what)
+    if damage is not _flip:  # of which the size says nothing
+        with pytest.raises(UserError, match="corrupt artifact"):
+            local.find("select", "key")
 
 
 @pytest.mark.parametrize(

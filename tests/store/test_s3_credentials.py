@@ -32,17 +32,15 @@ def make_job(**s3: Any) -> Job:
 
 PROGRAM = """
 import sys
-from cwerm.store.artifacts import ArtifactStore
 from cwerm.job.tree import load_job
 from cwerm.upkeep.garbage import collect_garbage
-from cwerm.pipeline import run_stage
-from cwerm.stages import ingest
-from cwerm.store.storage import open_storage
+from cwerm.pipeline import plan
 
 job = load_job(sys.argv[1])
-store = ArtifactStore(open_storage(job.storage, job.s3))
+steps = plan(job)
+store = steps.store
 store.storage.check_writable()
-run_stage(ingest, job, store)
+steps.execute("ingest")
 store.storage.write_bytes("runs/run/job.yaml", job.to_yaml().encode())
 collect_garbage(job.storage, delete=False, older_than_hours=0)
 print(repr(job), repr(store.storage), vars(store.storage), store.storage.client)

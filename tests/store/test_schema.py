@@ -24,14 +24,14 @@ TENSOR = pa.fixed_shape_tensor(pa.float16(), [3])
             "id:int64 label:int32 weight:float neighbor_id:int64 neighbor_distance:float "
             "neighbor_label:int32 quality:float suggested_label:int32 suggestion_probability:float",
         ),
-        ("images", "id:int64 image:binary label:int32 clean_label:int32 path:string"),
-        ("test_images", "id:int64 image:binary label:int32 clean_label:int32 path:string"),
+        ("images", "id:int64 image:binary path:string"),
+        ("test_images", "id:int64 image:binary path:string"),
     ],
 )
 def test_columns_and_types(name: str, columns: str) -> None:
     found = schema.table_schema(name)
     assert " ".join(f"{field.name}:{field.type}" for field in found) == columns
-    optional = ("clean_label", "quality", "suggested_label", "suggestion_probability")
+    optional = ("clean_label", "distance", "quality", "suggested_label", "suggestion_probability")
     assert [field.name for field in found if field.nullable] == [
         field.name for field in found if field.name in optional
     ]
@@ -40,7 +40,7 @@ def test_columns_and_types(name: str, columns: str) -> None:
 @pytest.mark.parametrize("name", ["features", "trusted_features"])
 def test_features_are_the_canonical_tensor(name: str) -> None:
     found = schema.table_schema(name, value_type=TENSOR)
-    assert [field.name for field in found] == ["id", "label", "feature"]
+    assert [field.name for field in found] == ["id", "feature"]
     assert found.field("feature").type.extension_name == "arrow.fixed_shape_tensor"
 
 
@@ -51,9 +51,9 @@ def _meta(ids: pa.Array, labels: pa.Array) -> pa.Table:
 def test_a_right_table_passes() -> None:
     schema.check("meta", _meta(pa.array([0, 1], pa.int64()), pa.array([3, 3], pa.int32())))
     values = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 3), np.float16))
-    ids, labels = pa.array([0, 1], pa.int64()), pa.array([0, 1], pa.int32())
+    ids = pa.array([0, 1], pa.int64())
     expected = schema.table_schema("features", value_type=values.type)
-    schema.check("features", pa.table([ids, labels, values], schema=expected))
+    schema.check("features", pa.table([ids, values], schema=expected))
 
 
 @pytest.mark.parametrize(

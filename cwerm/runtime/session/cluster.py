@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
+from cwerm.runtime.asked import Run
 from cwerm.terminal import console
 
 ANSWER_SECONDS = 120.0
@@ -19,17 +19,17 @@ VERSION_REMEDY = (
 )
 
 
-def check(job: Job) -> None:
+def check(run: Run) -> None:
     """Check what the joined cluster has, and the versions on its workers.
 
     Raises:
         UserError: no worker is there, one does not answer, or its Python, Ray or cwerm differ.
     """
-    check_resources(job)
-    check_nodes(job)
+    check_resources(run)
+    check_nodes(run)
 
 
-def check_resources(job: Job) -> None:
+def check_resources(run: Run) -> None:
     """Refuse a cluster that is too small, and say so where the run has to wait for other work.
 
     A run is sized by what is there when it starts. Ray does not tell what its autoscaler could add, so
@@ -41,10 +41,10 @@ def check_resources(job: Job) -> None:
     import ray
 
     there, free = ray.cluster_resources(), ray.available_resources()
-    gpus, wanted = int(there.get("GPU", 0)), job.resources.workers
+    gpus, wanted = int(there.get("GPU", 0)), run.resources.workers
     if there.get("CPU", 0) < 1:
         raise no_cpu(wanted)
-    check_gpus(job.resources.min_workers or wanted, gpus)
+    check_gpus(run.resources.min_workers or wanted, gpus)
     key = "GPU" if gpus else "CPU"
     if free.get(key, 0) < 1:
         console.note(f"other work holds all {there[key]:.0f} {key}s; this run waits for them")
@@ -138,7 +138,7 @@ def worker_nodes() -> list[dict[str, Any]]:
     return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
 
 
-def check_nodes(job: Job) -> None:
+def check_nodes(run: Run) -> None:
     """Compare every node that takes work with this process: its versions, and the files it sees.
 
     Raises:
@@ -169,7 +169,7 @@ def check_nodes(job: Job) -> None:
 
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in worker_nodes()}
     task = ray.remote(num_cpus=0, max_retries=0)(report)
-    with _local_paths(job) as paths:
+    with _local_paths(run) as paths:
         answers = {
             task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
@@ -188,7 +188,7 @@ def check_nodes(job: Job) -> None:
             raise UserError(f"resources.address: node {answers[answer]}: {problem}")
         if "unseen" in found:
             raise UserError(
-                f"{found['unseen']}: node {answers[answer]} does not see '{_path(job, found['unseen'])}'; "
+                f"{found['unseen']}: node {answers[answer]} does not see '{run.places[found['unseen']]}'; "
                 "on a cluster use an s3:// URI, or a file system that all hosts share"
             )
     if silent:
@@ -199,15 +199,14 @@ def check_nodes(job: Job) -> None:
 
 
 @contextmanager
-def _local_paths(job: Job) -> Iterator[dict[str, str]]:
+def _local_paths(run: Run) -> Iterator[dict[str, str]]:
     """Paths by key that every node must see; for the storage a new file, as folders may be alike."""
     from cwerm.data.catalog import KNOWN_NAMES
     from cwerm.store.storage import local_path
 
     paths = {}
-    for key in ("data.source", "data.test", "data.trusted", "storage"):
-        uri = _path(job, key)
-        if uri and uri not in KNOWN_NAMES and urlsplit(uri).scheme in ("", "file"):
+    for key, uri in run.places.items():
+        if uri not in KNOWN_NAMES and urlsplit(uri).scheme in ("", "file"):
             paths[key] = str(local_path(uri))
     if not os.path.isdir(paths.get("storage", "")):
         paths.pop("storage", None)
@@ -215,10 +214,6 @@ def _local_paths(job: Job) -> Iterator[dict[str, str]]:
         return
     with tempfile.NamedTemporaryFile(dir=paths["storage"], prefix=".probe-") as probe:
         yield {**paths, "storage": probe.name}
-
-
-def _path(job: Job, key: str) -> str | None:
-    return job.storage if key == "storage" else getattr(job.data, key.removeprefix("data."))
 
 
 def difference(own: dict[str, str], worker: dict[str, str]) -> str | None:

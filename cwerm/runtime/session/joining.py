@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
+from cwerm.runtime.asked import Run
 from cwerm.runtime.session import cluster, private_session
 from cwerm.terminal import console
 
@@ -48,9 +48,9 @@ class Address:
         return UserError(f"{self.setting}: the cluster at '{self.value}' {TOKEN_REMEDY}")
 
 
-def cluster_address(job: Job) -> Address | None:
+def cluster_address(run: Run) -> Address | None:
     """The cluster to join, None where a run starts a session on this machine."""
-    given, surroundings = job.resources.address, os.environ.get("RAY_ADDRESS")
+    given, surroundings = run.resources.address, os.environ.get("RAY_ADDRESS")
     if given and not (given == "auto" and surroundings):  # as Ray has it
         address = Address("resources.address", given)
     elif surroundings:
@@ -60,18 +60,18 @@ def cluster_address(job: Job) -> Address | None:
     return None if address.value == "local" else address
 
 
-def check_address(job: Job) -> None:
+def check_address(run: Run) -> None:
     """Refuse an address where no cluster answers: Ray itself would try for minutes.
 
     Raises:
         UserError: the address is no address, does not answer within seconds, or wants another token.
     """
-    address = cluster_address(job)
+    address = cluster_address(run)
     if address is not None:
         _checked(address)
 
 
-def join(job: Job) -> bool:
+def join(run: Run) -> bool:
     """Connect to the cluster that the job or RAY_ADDRESS names; False where they name none.
 
     Raises:
@@ -79,7 +79,7 @@ def join(job: Job) -> bool:
     """
     import ray
 
-    address = cluster_address(job)
+    address = cluster_address(run)
     if address is None:
         return False
     found = _checked(address)
@@ -94,7 +94,7 @@ def join(job: Job) -> bool:
         raise _not_joined(Address(address.setting, found), error) from error
     try:
         with _told(f"waits for the nodes of the Ray cluster at {found}"):
-            cluster.check(job)
+            cluster.check(run)
     except BaseException:
         ray.shutdown()
         raise

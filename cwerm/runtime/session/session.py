@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cwerm.job.tree import Job
+from cwerm.runtime.asked import Run
 from cwerm.runtime.session import joining, private_session
 from cwerm.runtime.session.joining import check_address as check_address
 
@@ -40,7 +40,7 @@ def quiet_ray() -> None:
     os.environ.update(_GUARDED)
 
 
-def ensure_ray(job: Job, *, dashboard: bool = False) -> None:
+def ensure_ray(run: Run, *, dashboard: bool = False) -> None:
     """Connect to the job's cluster, or start Ray on this machine, unless that is done already.
 
     Raises:
@@ -51,7 +51,7 @@ def ensure_ray(job: Job, *, dashboard: bool = False) -> None:
 
     if ray.is_initialized():
         return
-    if not joining.join(job):
+    if not joining.join(run):
         private_session.start(dashboard=dashboard, num_cpus=max(2, os.cpu_count() or 2))
 
 

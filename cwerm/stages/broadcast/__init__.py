@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,63 +21,104 @@ from cwerm.errors import UserError
 from cwerm.job.tree import Job
 from cwerm.runtime import capacity
 from cwerm.runtime.parallel import worker_pool
-from cwerm.stages import common, extract, ingest, reweight, select
+from cwerm.stages import common
 from cwerm.stages.broadcast.coreset_neighbors import Find, make_find
+from cwerm.stages.outside import Outside
 from cwerm.stages.reweight.learned_function import LearnedFunction
-from cwerm.store import schema
-from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
+from cwerm.stages.stage import Context, Inputs, Settings, Stage
+from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer
 
 if TYPE_CHECKING:
     from cwerm.algorithms.labels.judgement import Judgement
 
-NAME = "broadcast"
+
+class BroadcastSettings(Settings):
+    """How weights reach every sample."""
+
+    method: str
+    neighbors: int | None
+    power: float | None
+    balance: Literal["none", "class"]
+
+    @classmethod
+    def of(cls, job: Job, outside: Outside) -> BroadcastSettings:
+        """Those of this job."""
+        del outside
+        method = job.broadcast_method
+        return cls(
+            method=method,
+            neighbors=None if method == "identity" else job.neighbors,
+            power=job.broadcast.power if method == "vote" else None,
+            balance="none" if method == "identity" else job.broadcast.balance,
+        )
+
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether a sample is not asked about itself."""
+        return self.method in broadcasts.LEAVE_ONE_OUT
+
+    def check_neighbors(self, coreset_size: int) -> None:
+        """Refuse to ask for more neighbours than there are.
+
+        Raises:
+            UserError: naming the key to change.
+        """
+        most = coreset_size - self.leaves_one_out
+        if self.neighbors is not None and self.neighbors > most:
+            raise UserError(
+                f"broadcast.neighbors: {self.neighbors} asked of a coreset of {coreset_size}; "
+                "ask for fewer, or raise coreset.ratio"
+            )
 
 
-def key(job: Job, store: ArtifactStore) -> str:
-    """Depends on what was learned on the coreset and how it spreads."""
-    return artifact_key(NAME, _parameters(job), [reweight.key(job, store)])
+def _needs(job: Job) -> tuple[str, ...]:
+    asked = ("ingest", "label", "select", "reweight")
+    return asked if job.broadcast_method == "identity" else (*asked, "extract")
 
 
-def run(job: Job, store: ArtifactStore) -> Artifact:
+Part = tuple[int, np.ndarray]  # its place in the features, and the labels of its rows
+
+
+def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artifact:
     """Weigh each sample by its nearest coreset samples, or by the function learned on the coreset."""
-    features = common.require(extract, job, store)
-    writer = Writer(store, NAME, key(job, store), _parameters(job))
-    coreset = store.read(common.require(select, job, store), "coreset")
-    weighted = store.read(common.require(reweight, job, store), "coreset_weights")
+    store, writer, images = context.store, context.writer, inputs["ingest"]
+    coreset = store.read(inputs["select"], "coreset")
+    weighted = store.read(inputs["reweight"], "coreset_weights")
     ids, labels = common.column(coreset, "id"), common.column(coreset, "label")
     assert np.array_equal(ids, common.column(weighted, "id"))
     weights = common.column(weighted, "weight")
-    parts = list(range(len(features.tables["features"])))
-    identity = job.broadcast_method == "identity"
-    if not identity:
-        check_neighbors(job, len(ids))
+    all_labels = common.labels_of(store, inputs["label"])
+    parts = list(enumerate(common.by_part(all_labels, images, "images")))
+    settings.check_neighbors(len(ids))
     weigh: Any
     sums: dict[int, np.ndarray] = {}
     raw: dict[int, File] = {}
-    names = common.require(ingest, job, store).info["class_names"]
-    with worker_pool(job, NAME, len(parts), gpu=True) as pool:
-        if identity:
-            weigh = functools.partial(_Identity, store, features, writer, ids, weights)
+    names = images.info["class_names"]
+    with worker_pool(context, "broadcast", len(parts), gpu=True) as pool:
+        if settings.neighbors is None:
+            weigh = functools.partial(_Identity, images, writer, ids, weights)
         else:
-            asked = job.neighbors + _leaves_one_out(job)
-            most = job.broadcast.max_index_bytes
+            features = inputs["extract"]
+            asked = settings.neighbors + settings.leaves_one_out
+            most = context.limits["broadcast.max_index_bytes"]
             find = make_find(pool, store, features, writer, ids, asked, most)
-            device = capacity.size(job).device
+            learned = {name: inputs[name] for name in ("ingest", "extract", "reweight")}
+            device = capacity.size(context).device
             weigh = functools.partial(
-                _Weigh, job, store, features, writer, find, (ids, labels, weights), device
+                _Weigh, settings, store, learned, writer, find, (ids, labels, weights), device
             )
         for index, (file, part_sums) in pool.map(weigh, parts, "broadcast: weights"):
             raw[index], sums[index] = file, part_sums
-        means = _means(job, names, [sums[index] for index in parts])
-        work = [(index, raw[index]) for index in parts]
+        means = _means(settings, names, [sums[index] for index, _ in parts])
+        work = [(index, raw[index]) for index, _ in parts]
         scale = functools.partial(_Scale, writer, means)
         scaled = dict(pool.map(scale, work, "broadcast: scale"))
     info: dict[str, Any] = {"raw_means": dict(zip(names, means.tolist(), strict=True))}
-    learned = common.require(reweight, job, store).info
-    if "noise_rate" in learned:
-        lows, highs = zip(*(scaled[index][1:] for index in parts), strict=True)
-        info["found"] = _found(learned, features.rows("features"), min(lows), max(highs))
-    return writer.commit({"weights": [scaled[index][0] for index in parts]}, info)
+    learned_info = inputs["reweight"].info
+    if "noise_rate" in learned_info:
+        lows, highs = zip(*(scaled[index][1:] for index, _ in parts), strict=True)
+        info["found"] = _found(learned_info, images.rows("images"), min(lows), max(highs))
+    return writer.commit({"weights": [scaled[index][0] for index, _ in parts]}, info)
 
 
 def _found(learned: dict[str, Any], samples: int, low: float, high: float) -> list[str]:
@@ -89,7 +130,7 @@ def _found(learned: dict[str, Any], samples: int, low: float, high: float) -> li
     return [line, *learned["warnings"]]
 
 
-def _means(job: Job, names: list[str], sums: list[np.ndarray]) -> np.ndarray:
+def _means(settings: BroadcastSettings, names: list[str], sums: list[np.ndarray]) -> np.ndarray:
     """What each class's weights are divided by, float64 [classes].
 
     From the parts' class sums and counts of weights, [2, classes] each.
@@ -98,7 +139,7 @@ def _means(job: Job, names: list[str], sums: list[np.ndarray]) -> np.ndarray:
     for row, column in np.ndindex(columns.shape):  # fsum: whatever the parts, the same digits
         columns[row, column] = math.fsum(p[row, column] for p in sums if column < p.shape[1])
     total, count = columns
-    if job.broadcast.balance == "none":
+    if settings.balance == "none":
         mean = math.fsum(total) / count.sum()
         if not mean > 0:
             raise UserError("reweight: all weights are zero; lower reweight.lr or weight_lr")
@@ -112,62 +153,36 @@ def _means(job: Job, names: list[str], sums: list[np.ndarray]) -> np.ndarray:
     return total / np.maximum(count, 1)
 
 
-def check_neighbors(job: Job, coreset_size: int) -> None:
-    """Refuse to ask for more neighbours than there are.
-
-    Raises:
-        UserError: naming the key to change.
-    """
-    most = coreset_size - _leaves_one_out(job)
-    if job.neighbors > most:
-        raise UserError(
-            f"broadcast.neighbors: {job.neighbors} asked of a coreset of {coreset_size}; "
-            "ask for fewer, or raise coreset.ratio"
-        )
-
-
-def _leaves_one_out(job: Job) -> bool:
-    return job.broadcast_method in broadcasts.LEAVE_ONE_OUT
-
-
-def _parameters(job: Job) -> dict[str, Any]:
-    method = job.broadcast_method
-    if method == "identity":
-        return {"method": method}
-    balance = {"balance": job.broadcast.balance} if job.broadcast.balance != "none" else {}
-    power = {"power": job.broadcast.power} if method == "vote" else {}
-    return {"method": method, "neighbors": job.neighbors, **power, **balance}
-
-
 class _Weigh:
     """Finds the neighbours of one part and writes its unscaled weights."""
 
     def __init__(
         self,
-        job: Job,
+        settings: BroadcastSettings,
         store: ArtifactStore,
-        features: Artifact,
+        inputs: dict[str, Artifact],
         writer: Writer,
         make_find: Callable[[], Find],
         coreset: tuple[np.ndarray, np.ndarray, np.ndarray],
         device: str,
     ) -> None:
         self.ids, self.labels, self.weights = coreset
-        self.job, self.store, self.features, self.writer = job, store, features, writer
-        self.find = make_find()
+        self.settings, self.store, self.writer = settings, store, writer
+        self.features, self.find = inputs["extract"], make_find()
         self.function = None
-        if job.broadcast_method in ("function", "agreement"):
-            learned, images = (common.require(stage, job, store) for stage in (reweight, ingest))
+        if settings.method in ("function", "agreement"):
+            width = common.dimensions(store, self.features)
             self.function = LearnedFunction(
-                job, store, learned, images, common.dimensions(store, features), device
+                store, inputs["reweight"], inputs["ingest"], width, device
             )
 
-    def __call__(self, part: int) -> tuple[File, np.ndarray]:
+    def __call__(self, work: Part) -> tuple[File, np.ndarray]:
+        part, labels = work
         rows = self.store.read_part(self.features, "features", part)
-        ids, labels = common.column(rows, "id"), common.column(rows, "label")
-        vectors, method = common.column(rows, "feature"), self.job.broadcast_method
+        ids, vectors = common.column(rows, "id"), common.column(rows, "feature")
+        method = self.settings.method
         distances, neighbor_ids = self.find(part, vectors)
-        if _leaves_one_out(self.job):
+        if self.settings.leaves_one_out:
             distances, neighbor_ids = without_own(distances, neighbor_ids, ids)
         positions = np.searchsorted(self.ids, neighbor_ids)  # coreset ids are sorted
         neighbor_labels = self.labels[positions]
@@ -184,7 +199,7 @@ class _Weigh:
         else:
             weigh = broadcasts.batch_method(method)
             weights = weigh(self.weights[positions], neighbor_labels, labels)
-            weights **= self.job.broadcast.power if method == "vote" else 1
+            weights **= self.settings.power or 1
         nearest = neighbor_ids[:, 0], distances[:, 0], neighbor_labels[:, 0]
         return _write(self.writer, part, ids, labels, weights, nearest, judgement)
 
@@ -193,20 +208,16 @@ class _Identity:
     """Every sample that was reweighted keeps its weight; the meta set gets the mean, and no use of it."""
 
     def __init__(
-        self,
-        store: ArtifactStore,
-        features: Artifact,
-        writer: Writer,
-        ids: np.ndarray,
-        weights: np.ndarray,
+        self, images: Artifact, writer: Writer, ids: np.ndarray, weights: np.ndarray
     ) -> None:
-        self.store, self.features, self.writer = store, features, writer
-        self.weight_of = np.full(features.rows("features"), weights.mean(), np.float32)
+        self.writer = writer
+        self.starts = np.cumsum([0, *(part.rows for part in images.tables["images"])])
+        self.weight_of = np.full(images.rows("images"), weights.mean(), np.float32)
         self.weight_of[ids] = weights
 
-    def __call__(self, part: int) -> tuple[File, np.ndarray]:
-        rows = self.store.read_part(self.features, "features", part, ["id", "label"])
-        ids, labels = common.column(rows, "id"), common.column(rows, "label")
+    def __call__(self, work: Part) -> tuple[File, np.ndarray]:
+        part, labels = work
+        ids = np.arange(self.starts[part], self.starts[part + 1])
         nearest = ids, np.zeros(len(ids), np.float32), labels
         return _write(self.writer, part, ids, labels, self.weight_of[ids], nearest)
 
@@ -225,10 +236,8 @@ def _write(
     if judgement:
         columns += [judgement.quality, judgement.suggested, judgement.suggestion_probability]
     else:
-        columns += 3 * [[None] * len(ids)]
-    fields = schema.table_schema("weights")
-    arrays = [pa.array(c, field.type) for c, field in zip(columns, fields, strict=True)]
-    file = writer.write_unpublished("weights", part, pa.table(arrays, schema=fields))
+        columns += 3 * [None]
+    file = writer.write_unpublished("weights", part, common.table("weights", *columns))
     sums = [math.fsum(weights[labels == label].tolist()) for label in range(labels.max() + 1)]
     return file, np.array([sums, np.bincount(labels)])
 
@@ -249,3 +258,6 @@ class _Scale:
         table = table.set_column(column, table.schema.field("weight"), scaled)
         file = self.writer.write_part("weights", part, table)
         return file, float(weights.min()), float(weights.max())
+
+
+broadcast = Stage("broadcast", 2, _needs, BroadcastSettings.of, _run)

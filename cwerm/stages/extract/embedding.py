@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ import pyarrow as pa
 from cwerm.algorithms.networks import features as backbones
 from cwerm.data.images import decode
 from cwerm.errors import UserError
-from cwerm.job.sections import S3, Features
-from cwerm.job.tree import Job
+from cwerm.job.sections import S3
 from cwerm.runtime import capacity
 from cwerm.runtime.attempts import attempt, enrol
 from cwerm.runtime.session import cluster
 from cwerm.stages import common
-from cwerm.stages.extract.backbone_weights import identity_of, weights_file
+from cwerm.stages.backbone_weights import identity_of, weights_file
+from cwerm.stages.extract.known import Known
+from cwerm.stages.extract.settings import ExtractSettings
+from cwerm.stages.stage import Context
 from cwerm.store import schema
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer
 
 BATCH_KEY = "features.batch_size"
 SOURCES = {"features": "images", "trusted_features": "trusted_images"}
@@ -32,13 +35,54 @@ NO_PROGRESS_SECONDS = 6 * 3600  # the training of another run may hold the CPUs 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the workers are given: images and backbone, and what is known of the features already."""
+
+    store: ArtifactStore
+    writer: Writer
+    images: Artifact
+    settings: ExtractSettings
+    contents: dict[str, list[str]]
+    known: Known | None
+
+    def unknown(self, table: str, part: int, rows: int) -> np.ndarray:
+        """Which images of a part must be embedded, bool [rows]."""
+        if self.known is None:
+            return np.ones(rows, dtype=bool)
+        return self.known.rows[table][part] < 0
+
+    def write(self, table: str, part: int, ids: np.ndarray, vectors: np.ndarray) -> File:
+        """Write the features of one part, float [b, d], those of known images filled in."""
+        stored = _stored(ids, vectors, self.settings.dtype)
+        if self.known is not None:
+            self.known.read(self.store, self.known.rows[table][part], stored)
+        values = pa.FixedShapeTensorArray.from_numpy_ndarray(stored)
+        fields = schema.table_schema("features", value_type=values.type)
+        rows = pa.table([pa.array(ids, pa.int64()), values], schema=fields)
+        return self.writer.write_part(table, part, rows, self.contents[table][part])
+
+
+class Copier:
+    """Writes parts all of whose images are known."""
+
+    def __init__(self, work: Work) -> None:
+        assert work.known is not None, "there is nothing to copy"
+        self.work, self.known = work, work.known
+        self.width = common.dimensions(work.store, *work.known.sources[0][:2])
+
+    def __call__(self, place: tuple[str, int]) -> File:
+        table, part = place
+        rows = self.known.rows[table][part]
+        first = sum(file.rows for file in self.work.images.tables[SOURCES[table]][:part])
+        empty = np.zeros((len(rows), self.width), self.work.settings.dtype)
+        return self.work.write(table, part, np.arange(first, first + len(rows)), empty)
+
+
 def pipeline(
-    job: Job,
-    store: ArtifactStore,
-    images: Artifact,
-    writer: Writer,
-    todo: list[dict[str, Any]],
-    contents: dict[str, list[str]],
+    work: Work,
+    parts: list[tuple[str, int]],
+    context: Context,
     spec: Any,
     request: capacity.Request,
     book: Any,
@@ -50,15 +94,16 @@ def pipeline(
     import ray
     from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = None  # a block is a part, whole: in one row
-    context.execution_options.verbose_progress = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
-    context.retried_map_errors = True
-    context.max_map_retries = 2
-    size, nodes = capacity.size(job), capacity.living_nodes()
+    options = DataContext.get_current()
+    options.enable_progress_bars = False
+    options.print_on_execution_start = False
+    options.target_max_block_size = None  # a block is a part, whole: in one row
+    options.execution_options.verbose_progress = False
+    options.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    options.retried_map_errors = True
+    options.max_map_retries = 2
+    size, nodes = capacity.size(context), capacity.living_nodes()
+    todo = [{"table": table, "part": part} for table, part in parts]
     workers = min(size.workers, len(todo), max(1, request.room(nodes)))
     free_cpus = (1 - POOL_SHARE) * sum(node.cpus for node in nodes)
     decoders = max(1, min(len(todo), int(free_cpus / DECODE_CPUS)))
@@ -66,7 +111,7 @@ def pipeline(
         ray.data.from_items(todo, override_num_blocks=len(todo))
         .map_batches(
             _decode_part,
-            fn_kwargs={"store": store, "images": images, "spec": spec, "book": book},
+            fn_kwargs={"work": work, "spec": spec, "book": book},
             batch_size=None,
             # No CPU is reserved, only the number is limited: after the loss of a node the actors may
             # hold every CPU that is left, and tasks that asked for one would wait for ever.
@@ -76,10 +121,10 @@ def pipeline(
         .map_batches(
             _Embedder,
             fn_constructor_kwargs={
-                "features": job.features,
-                "writer": writer,
-                "s3": job.s3,
-                "contents": contents,
+                "work": work,
+                "address": context.outside.weights_address,
+                "s3": context.s3,
+                "batch_size": context.limits[BATCH_KEY],
                 "device": size.device,
                 "book": book,
             },
@@ -92,24 +137,24 @@ def pipeline(
 
 
 def _decode_part(
-    batch: dict[str, np.ndarray], store: ArtifactStore, images: Artifact, spec: Any, book: Any
+    batch: dict[str, np.ndarray], work: Work, spec: Any, book: Any
 ) -> dict[str, np.ndarray]:
     """One part of the images, decoded and resized to the backbone's input."""
     (table,), (part,) = batch["table"], batch["part"]
     with attempt(book, f"extract: decoding part {part + 1} of {table}", "data.rows_per_part"):
-        return _decoded(batch, store, images, spec)
+        return _decoded(batch, work, spec)
 
 
-def _decoded(
-    batch: dict[str, np.ndarray], store: ArtifactStore, images: Artifact, spec: Any
-) -> dict[str, np.ndarray]:
+def _decoded(batch: dict[str, np.ndarray], work: Work, spec: Any) -> dict[str, np.ndarray]:
     """A block of one row, whose cells hold the whole part: Ray Data cuts and joins blocks by rows."""
-    (table,), (part,) = batch["table"], batch["part"]
-    rows = store.read_part(images, SOURCES[table], int(part))
-    pixels = [backbones.preprocess(decode(image), spec) for image in common.images_of(rows)]
+    (table,), (part,) = batch["table"].tolist(), batch["part"].tolist()
+    rows = work.store.read_part(work.images, SOURCES[table], part, ["id", "image"])
+    images = common.images_of(rows)
+    wanted = np.flatnonzero(work.unknown(table, part, len(rows)))
+    pixels = [backbones.preprocess(decode(images[row]), spec) for row in wanted]
     return {
         "id": common.column(rows, "id")[None],
-        "label": common.column(rows, "label")[None],
+        "row": wanted[None],
         "pixels": np.stack(pixels)[None],
         "table": batch["table"],
         "part": batch["part"],
@@ -120,69 +165,57 @@ class _Embedder:
     """Holds the backbone; embeds one part a call and writes it."""
 
     def __init__(
-        self,
-        features: Features,
-        writer: Writer,
-        s3: S3,
-        contents: dict[str, list[str]],
-        device: str,
-        book: Any,
+        self, work: Work, address: str, s3: S3, batch_size: int, device: str, book: Any
     ) -> None:
         cluster.check_device(device)
         keep_freed_memory()
-        self.features, self.writer, self.contents = features, writer, contents
-        self.device, self.book = device, book
-        work = "extract: loading the backbone"
-        with attempt(book, work, BATCH_KEY, enrol(book)), tempfile.TemporaryDirectory() as folder:
-            weights = weights_file(features, Path(folder), s3)
-            if identity_of(weights) != writer.parameters["weights"]:
+        self.work, self.batch_size, self.device, self.book = work, batch_size, device, book
+        doing = "extract: loading the backbone"
+        with attempt(book, doing, BATCH_KEY, enrol(book)), tempfile.TemporaryDirectory() as folder:
+            settings, weights = work.settings, weights_file(address, Path(folder), s3)
+            if identity_of(settings.backbone, weights) != settings.weights:
                 raise UserError(
-                    f"features.weights: '{features.weights}' is another file on host "
-                    f"{socket.gethostname()} than where the run was started; make them the same"
+                    f"features.weights: '{address}' is another file on host {socket.gethostname()} than "
+                    "where the run was started; make them the same"
                 )
-            self.backbone = backbones.load_backbone(features.backbone, weights, features.image_size)
+            self.backbone = backbones.load_backbone(settings.backbone, weights, settings.image_size)
             self.backbone.module.to(self.device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         (name,), (index,) = batch["table"].tolist(), batch["part"].tolist()
-        batch = {column: batch[column][0] for column in ("id", "label", "pixels")}
+        ids, rows, pixels = (batch[column][0] for column in ("id", "row", "pixels"))
         with attempt(self.book, f"extract: part {index + 1} of {name}", BATCH_KEY):
-            return self._embed(name, index, batch)
-
-    def _embed(self, name: str, index: int, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        size = self.features.batch_size
-        vectors = np.concatenate(
-            [
-                backbones.embed(self.backbone, batch["pixels"][start : start + size], self.device)
-                for start in range(0, len(batch["id"]), size)
-            ]
-        )
-        table = _features_table(batch, vectors, self.features)
-        file = self.writer.write_part(name, index, table, self.contents[name][index])
+            file = self.work.write(name, index, ids, self._embed(len(ids), rows, pixels))
         values = {"table": name, "part": index, **vars(file)}
         return {column: [value] for column, value in values.items()}
 
+    def _embed(self, samples: int, rows: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """Features of the images at these rows; those of all others are zero."""
+        size = self.batch_size
+        found = np.concatenate(
+            [
+                backbones.embed(self.backbone, pixels[start : start + size], self.device)
+                for start in range(0, len(pixels), size)
+            ]
+        )
+        vectors = np.zeros((samples, found.shape[1]), found.dtype)
+        vectors[rows] = found
+        return vectors
 
-def _features_table(
-    batch: dict[str, np.ndarray], vectors: np.ndarray, features: Features
-) -> pa.Table:
-    stored = vectors.astype(features.dtype)
+
+def _stored(ids: np.ndarray, vectors: np.ndarray, dtype: str) -> np.ndarray:
+    stored = vectors.astype(dtype)
     if not np.isfinite(stored).all():
         row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
         remedy = (
             "store float32 with features.dtype=float32"
             if np.isfinite(vectors).all()
-            else ("check features.weights")
+            else "check features.weights"
         )
         raise UserError(
-            f"features: image {batch['id'][row]} has NaN or infinite features in "
-            f"{features.dtype}; {remedy}"
+            f"features: image {ids[row]} has NaN or infinite features in {dtype}; {remedy}"
         )
-    values = pa.FixedShapeTensorArray.from_numpy_ndarray(stored)
-    return pa.table(
-        [pa.array(batch["id"], pa.int64()), pa.array(batch["label"], pa.int32()), values],
-        schema=schema.table_schema("features", value_type=values.type),
-    )
+    return stored
 
 
 def keep_freed_memory() -> None:

@@ -1,78 +1,73 @@
-"""Ingest: any source of labelled images -> ``images``, ``test_images``, ``trusted_images``, ``rejects``.
+"""Ingest: any source of labelled images -> ``images``, their labels as they were given, and ``rejects``.
 
-Two passes over the chunks of the source. The first decodes every image, to learn which are readable
-and what labels there are (`ingest_scan`); then ids are given, and labels made wrong on purpose where
-the job asks for it (`ingest_assign`); the second pass writes the parts.
+Two passes over the chunks of the source. The first decodes every image, to learn which are readable and what
+labels there are (`scan`); then ids are given (`assign`); the second pass writes the parts.
 """
 
 from __future__ import annotations
 
 import functools
-import io
+import hashlib
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL.Image import Image
 
-from cwerm.data.images import FULL_SCALES, decode, read
+from cwerm.data.images import FULL_SCALES
 from cwerm.data.source import Sample, Source
-from cwerm.job.tree import Job
 from cwerm.runtime.parallel import Pool, worker_pool
 from cwerm.stages import common
 from cwerm.stages.ingest.assign import ChunkRows, assign_rows
 from cwerm.stages.ingest.classes import check_classes, encode
+from cwerm.stages.ingest.images import images_table
 from cwerm.stages.ingest.scan import Scan, Scanner, check_rejects, check_same, parts_of
-from cwerm.stages.ingest.sources import (
-    WorkItem,
-    identities,
-    naming,
-    open_sources,
-    plan_chunks,
-    roles,
-)
+from cwerm.stages.ingest.settings import IngestSettings
+from cwerm.stages.ingest.sources import WorkItem, plan_chunks
 from cwerm.stages.ingest.told import full_scale, understood
-from cwerm.store import schema
-from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer, artifact_key
+from cwerm.stages.outside import naming
+from cwerm.stages.stage import Context, Inputs, Stage, always
+from cwerm.store.artifacts import Artifact, File, Writer
 
-NAME = "ingest"
+LABELS = {
+    "images": "given_labels",
+    "test_images": "test_labels",
+    "trusted_images": "trusted_labels",
+}
+DIGESTS = {"images": "digests", "trusted_images": "trusted_digests"}  # of what is embedded
 
 
-def key(job: Job, store: ArtifactStore) -> str:
-    """Depends on the sources' content, on how they are read and on what is drawn from them."""
-    return artifact_key(NAME, _parameters(job), identities(job, store))
-
-
-def run(job: Job, store: ArtifactStore) -> Artifact:
-    """Read every source, give ids, write the images.
+def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact:
+    """Read every source, give ids, write images and labels.
 
     Raises:
         UserError: no or too few readable images, one class only, too many rejects, or too few images of
             a class for what is to be drawn.
     """
-    sources = open_sources(job, store)
-    chunks = plan_chunks(job, sources)
-    writer = Writer(store, NAME, key(job, store), _parameters(job))
-    with worker_pool(job, NAME, len(chunks), key="data.rows_per_part") as pool:
-        return _ingest(job, sources, chunks, writer, pool)
+    del inputs
+    chunks = plan_chunks(context.outside, settings.rows_per_part)
+    with worker_pool(context, "ingest", len(chunks), key="data.rows_per_part") as pool:
+        return _ingest(settings, context, chunks, pool)
 
 
 def _ingest(
-    job: Job, sources: dict[str, Source], chunks: list[WorkItem], writer: Writer, pool: Pool
+    settings: IngestSettings, context: Context, chunks: list[WorkItem], pool: Pool
 ) -> Artifact:
+    sources, writer = context.outside.sources, context.writer
     scan = functools.partial(Scanner, sources)
     scanned = dict(pool.map(scan, chunks, "ingest: check"))
     scans = [scanned[i] for i in range(len(chunks))]
     names, codes = encode(sources, chunks, scans)
     rejects = [entry for scan in scans for entry in scan.rejects]
-    check_rejects(job, rejects, sum(chunk.size for _, _, chunk in chunks))
-    check_classes(job, names, chunks, codes)
+    total = sum(chunk.size for _, _, chunk in chunks)
+    if rejects:
+        limit = context.limits["data.max_rejects"]
+        check_rejects(limit, len(rejects), total, rejects[0])
+    check_classes(context.outside.addresses["source"], names, chunks, codes)
 
     largest = np.concatenate([scan.largest for scan in scans])
-    work = assigned(job, names, chunks, scans, codes)
+    work = assigned(settings, names, chunks, scans, codes)
     rows = [row for _, parts in work for row in parts]
     write = functools.partial(_ChunkWriter, sources, writer)
     todo = [(chunk, parts) for chunk, parts in work if any(part.ids for part in parts)]
@@ -85,39 +80,32 @@ def _ingest(
             source.check_unchanged()
     _check_rows(tables, rows)
     parts = {table: [files[i] for i in sorted(files)] for table, files in tables.items()}
-    labels = _labels_table(rows)
-    parts["labels"] = [writer.write_part("labels", 0, labels)]
-    reject_columns = [[path for path, _ in rejects], [reason for _, reason in rejects]]
-    rejects_table = pa.table(
-        [pa.array(c, pa.string()) for c in reject_columns], schema=schema.table_schema("rejects")
-    )
-    parts["rejects"] = [writer.write_part("rejects", 0, rejects_table)]
     parts.setdefault("test_images", [])
+    labels = {name: _labels_table(rows, table) for table, name in LABELS.items() if table in parts}
+    digests = {
+        name: _digests_table(rows, table) for table, name in DIGESTS.items() if table in parts
+    }
+    whole = labels | digests
+    parts |= {name: [writer.write_part(name, 0, table)] for name, table in whole.items()}
+    columns = [[path for path, _ in rejects], [reason for _, reason in rejects]]
+    parts["rejects"] = [writer.write_part("rejects", 0, common.table("rejects", *columns))]
     sizes = np.concatenate([scan.short_sides for scan in scans])
     shapes = set().union(*(scan.shapes for scan in scans))
+    given = common.column(labels["given_labels"], "label")
     return writer.commit(
         parts,
         {
             "class_names": names,
             "num_rejects": len(rejects),
+            "num_read": total,
             "median_short_side": int(np.median(sizes)),
             "common_size": list(*shapes) if len(shapes) == 1 else None,
-            "understood": understood(
-                job, sources, chunks, names, common.column(labels, "label"), largest
-            ),
+            "understood": understood(settings, sources, chunks, names, given, largest),
         },
     )
 
 
-def _parameters(job: Job) -> dict[str, Any]:
-    data = job.data
-    keys = {"test_fraction", "limit", "split_seed", "image_column", "label_column", "rows_per_part"}
-    # what is off stays out, so that clean data have the same key whether or not noise is an option
-    if data.imbalance > 1:
-        keys.add("imbalance")
-    if data.noise != "none":
-        keys |= {"noise", "noise_rate"}
-    return {**data.model_dump(include=keys), "roles": sorted(roles(job))}
+ingest = Stage("ingest", 2, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:
@@ -153,13 +141,12 @@ class _ChunkWriter:
     def _write(self, samples: list[Sample], part: ChunkRows, files: dict[str, File | None]) -> None:
         check_same(samples, part.digests)
         for name, ids in part.ids.items():
-            clean = part.clean_labels if name == "images" else None
-            table = _images_table(samples, ids, part.labels, clean, part.full_scale)
+            table = images_table(samples, ids, part.full_scale)
             files[name] = self.writer.write_part(name, part.index, table, part.contents(name))
 
 
 def assigned(
-    job: Job,
+    settings: IngestSettings,
     names: list[str],
     chunks: list[WorkItem],
     scans: list[Scan],
@@ -169,9 +156,11 @@ def assigned(
     scale = full_scale(np.concatenate([scan.largest for scan in scans]))
     lengths = [parts_of(c, scan.sizes) for (_, _, c), scan in zip(chunks, scans, strict=True)]
     table_of = [table for (table, _, _), parts in zip(chunks, lengths, strict=True) for _ in parts]
-    rows = assign_rows(job.data, names, table_of, _in_parts(codes, lengths))
-    for row, digests in zip(rows, _in_parts([s.digests for s in scans], lengths), strict=True):
-        row.digests, row.full_scale = digests, scale
+    rows = assign_rows(settings, names, table_of, _in_parts(codes, lengths))
+    digests = _in_parts([scan.digests for scan in scans], lengths)
+    pixels = _in_parts([scan.pixels for scan in scans], lengths)
+    for row, whole, image in zip(rows, digests, pixels, strict=True):
+        row.digests, row.pixels, row.full_scale = whole, image, scale
     left = iter(rows)
     return [(c, list(islice(left, len(n)))) for c, n in zip(chunks, lengths, strict=True)]
 
@@ -196,67 +185,22 @@ def _check_rows(tables: dict[str, dict[int, File]], rows: list[ChunkRows]) -> No
         assert written == {index: len(ids) for index, ids in kept.items()}, f"parts of {table}"
 
 
-def _images_table(
-    samples: list[Sample],
-    ids: np.ndarray,
-    labels: np.ndarray,
-    clean_labels: np.ndarray | None,
-    full_scale: int,
-) -> pa.Table:
-    kept = np.flatnonzero(ids >= 0)
-    images = _image_column([_scaled(samples[i].image, full_scale) for i in kept])
-    columns = [
-        pa.array(ids[kept], pa.int64()),
-        images,
-        pa.array(labels[kept], pa.int32()),
-        _clean_column(clean_labels, kept),
-        pa.array([samples[i].path for i in kept], pa.string()),
-    ]
-    return pa.table(columns, schema=schema.table_schema("images", value_type=images.type))
+def _labels_table(rows: list[ChunkRows], table: str) -> pa.Table:
+    """Labels of one table's images in the order of their ids, as the source has them."""
+    parts = [part for part in rows if table in part.ids]
+    ids = [part.ids[table] for part in parts]
+    labels = [part.labels[kept >= 0] for part, kept in zip(parts, ids, strict=True)]
+    found = np.concatenate(labels) if labels else np.empty(0, np.int32)
+    return common.table(LABELS[table], np.arange(len(found)), found)
 
 
-def _scaled(image: bytes | np.ndarray, full_scale: int) -> bytes | np.ndarray:
-    """The image as it is, but in 8 bits where its data set uses only a part of 16: later stages read
-    an image alone, and can't know.
-    """
-    if full_scale == FULL_SCALES[-1]:
-        return image
-    picture = read(image)
-    return image if picture.largest is None else _png(picture.to_rgb(full_scale))
-
-
-def _image_column(images: list[bytes | np.ndarray]) -> pa.Array:
-    """Encoded images stay as they are; pixel arrays of one shape become a tensor column."""
-    arrays = [image for image in images if isinstance(image, np.ndarray)]
-    shapes = {(image.shape, image.dtype) for image in arrays}
-    if arrays and len(arrays) == len(images) and len(shapes) == 1 and arrays[0].dtype == np.uint8:
-        return pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(arrays))
-    return pa.array([i if isinstance(i, bytes) else _png(decode(i)) for i in images], pa.binary())
-
-
-def _png(image: Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _labels_table(rows: list[ChunkRows]) -> pa.Table:
-    pieces = []
+def _digests_table(rows: list[ChunkRows], table: str) -> pa.Table:
+    """What tells each image of a table from any other, in the order of their ids."""
+    found: list[bytes] = []
     for part in rows:
-        if "images" in part.ids:
-            ids = part.ids["images"]
-            kept = np.flatnonzero(ids >= 0)
-            columns = [
-                pa.array(ids[kept], pa.int64()),
-                pa.array(part.labels[kept], pa.int32()),
-                _clean_column(part.clean_labels, kept),
-            ]
-            pieces.append(pa.table(columns, schema=schema.table_schema("labels")))
-    return pa.concat_tables(pieces)
-
-
-def _clean_column(clean_labels: np.ndarray | None, rows: np.ndarray) -> pa.Array:
-    """The true labels of these rows, null where the labels in use are all that is known."""
-    if clean_labels is None:
-        return pa.nulls(len(rows), pa.int32())
-    return pa.array(clean_labels[rows], pa.int32())
+        if table in part.ids:
+            # images of more than 8 bits are read by the data set's scale
+            scale = b"" if part.full_scale == FULL_SCALES[-1] else str(part.full_scale).encode()
+            kept = part.pixels[part.ids[table] >= 0]
+            found += [hashlib.sha256(row.tobytes() + scale).digest()[:16] for row in kept]
+    return common.table(DIGESTS[table], np.arange(len(found)), found)

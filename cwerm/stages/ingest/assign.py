@@ -1,4 +1,4 @@
-"""What becomes of each row of the source: its table, its id and its labels, a pure function."""
+"""What becomes of each row of the source: its table, its id and its label, a pure function."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cwerm.algorithms.coreset import draw_balanced
-from cwerm.algorithms.noise.corrupt import corrupt_labels, long_tail
+from cwerm.algorithms.noise.corrupt import long_tail
 from cwerm.errors import UserError, blame
-from cwerm.job.sections import Data
+from cwerm.stages.ingest.settings import IngestSettings
 
 
 @dataclass
@@ -19,20 +19,18 @@ class ChunkRows:
 
     index: int  # of the part
     ids: dict[str, np.ndarray]  # by table, the id of each row, -1 where it is not in that table
-    labels: np.ndarray  # int32, noisy where noise was made of training rows
-    clean_labels: np.ndarray | None  # int32, of training rows, where noise was made
+    labels: np.ndarray  # int32, as the source has them
     digests: np.ndarray = field(
         default_factory=lambda: np.empty((0, 0), np.uint8)
     )  # bytes [rows, d] that tell its rows from any others
+    pixels: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.uint8))  # their images
     full_scale: int = 65535  # the largest value of images of more than 8 bits
 
     def contents(self, table: str) -> str:
         """A digest of what the part of a table must hold."""
         ids = self.ids[table]
         kept = ids >= 0
-        columns = [ids, self.labels, self.digests]
-        if self.clean_labels is not None and table == "images":
-            columns.append(self.clean_labels)
+        columns = [ids, self.digests]
         digest = hashlib.sha256(f"{table} {self.full_scale}".encode())
         for column in columns:
             digest.update(column[kept].tobytes())
@@ -40,7 +38,7 @@ class ChunkRows:
 
 
 def assign_rows(
-    data: Data, names: list[str], tables: list[str], codes: list[np.ndarray]
+    settings: IngestSettings, names: list[str], tables: list[str], codes: list[np.ndarray]
 ) -> list[ChunkRows]:
     """Table, id and labels of all rows, from each chunk's table and the class codes of its rows.
 
@@ -48,18 +46,14 @@ def assign_rows(
     the training rows of all chunks together, so that it does not depend on the chunks.
 
     Raises:
-        UserError: too few images of a class for the test split, the limit, the tail or the noise.
+        UserError: too few images of a class for the test split, the limit or the tail.
     """
     train_chunks = [i for i, table in enumerate(tables) if table == "images"]
     train = np.concatenate([codes[i] for i in train_chunks])
-    table_of = _tables_of_training_rows(data, names, train, draw_test="test_images" not in tables)
-    labels_of = train.copy()
-    if data.noise != "none":
-        kept = table_of == "images"
-        labels_of[kept] = _noisy_labels(data, names, train[kept])
+    draw_test = "test_images" not in tables
+    table_of = _tables_of_training_rows(settings, names, train, draw_test)
     ends = np.cumsum([len(codes[i]) for i in train_chunks])[:-1]
     tables_in = dict(zip(train_chunks, np.split(table_of, ends), strict=True))
-    labels_in = dict(zip(train_chunks, np.split(labels_of, ends), strict=True))
 
     next_id: dict[str, int] = {}
     rows = []
@@ -71,39 +65,38 @@ def assign_rows(
             start = next_id.get(name, 0)
             ids[name] = np.where(mask, start + np.cumsum(mask) - 1, -1)
             next_id[name] = start + int(mask.sum())
-        clean = true if data.noise != "none" else None
-        rows.append(ChunkRows(index, ids, labels_in.get(index, true), clean))
+        rows.append(ChunkRows(index, ids, true))
     return rows
 
 
 def _tables_of_training_rows(
-    data: Data, names: list[str], labels: np.ndarray, draw_test: bool
+    settings: IngestSettings, names: list[str], labels: np.ndarray, draw_test: bool
 ) -> np.ndarray:
     """``images``, ``test_images`` or, where a row is left out, nothing."""
     table_of = np.where(labels >= 0, "images", "").astype(object)  # text of any length
     if draw_test:
-        table_of[_drawn_test(data, names, labels)] = "test_images"
+        table_of[_drawn_test(settings, names, labels)] = "test_images"
     rows = np.flatnonzero(table_of == "images")
     kept = rows
-    if data.limit is not None and data.limit < len(kept):
+    if settings.limit is not None and settings.limit < len(kept):
         with blame("data.limit", names):
-            kept = kept[draw_balanced(labels[kept], data.limit, data.split_seed)]
-    if data.imbalance > 1:
+            kept = kept[draw_balanced(labels[kept], settings.limit, settings.split_seed)]
+    if settings.imbalance is not None:
         with blame("data.imbalance", names):
-            kept = kept[long_tail(labels[kept], data.imbalance, data.split_seed)]
+            kept = kept[long_tail(labels[kept], settings.imbalance, settings.split_seed)]
     table_of[np.setdiff1d(rows, kept)] = ""
     return table_of
 
 
-def _drawn_test(data: Data, names: list[str], labels: np.ndarray) -> np.ndarray:
+def _drawn_test(settings: IngestSettings, names: list[str], labels: np.ndarray) -> np.ndarray:
     """Positions of the test split: the same share of each class, at least one."""
-    random = np.random.default_rng([data.split_seed, 1])
+    random = np.random.default_rng([settings.split_seed, 1])
     drawn = []
     order = np.argsort(labels, kind="stable")
     order = order[np.count_nonzero(labels < 0) :]
     classes, first = np.unique(labels[order], return_index=True)
     for label, rows in zip(classes, np.split(order, first[1:]), strict=True):
-        count = max(1, round(data.test_fraction * len(rows)))
+        count = max(1, round(settings.test_fraction * len(rows)))
         if count >= len(rows):
             raise UserError(
                 f"data.test_fraction: class '{names[label]}' has {len(rows)} readable image(s), too few "
@@ -111,15 +104,3 @@ def _drawn_test(data: Data, names: list[str], labels: np.ndarray) -> np.ndarray:
             )
         drawn.append(random.permutation(rows)[:count])
     return np.concatenate(drawn)
-
-
-def _noisy_labels(data: Data, names: list[str], labels: np.ndarray) -> np.ndarray:
-    with blame("data.noise", names):
-        noisy = corrupt_labels(labels, data.noise, data.noise_rate, len(names), data.split_seed)
-    lost = np.setdiff1d(labels, noisy)
-    if len(lost):
-        raise UserError(
-            f"data.noise_rate: at {data.noise_rate:g} no training image keeps or gets the label "
-            f"'{names[lost[0]]}'; lower the rate or use more images"
-        )
-    return noisy

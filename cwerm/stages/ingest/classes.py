@@ -9,7 +9,6 @@ import numpy as np
 from cwerm.data.labels import Label, alike, normal, sort_labels
 from cwerm.data.source import Source
 from cwerm.errors import UserError, blame
-from cwerm.job.tree import Job
 from cwerm.stages.ingest.scan import Scan
 from cwerm.stages.ingest.sources import WorkItem
 from cwerm.terminal import console
@@ -100,16 +99,16 @@ def _unknown(role: str, split: str, name: Label, names: list[str]) -> UserError:
 
 
 def check_classes(
-    job: Job, names: list[str], items: list[WorkItem], codes: list[np.ndarray]
+    source: str, names: list[str], items: list[WorkItem], codes: list[np.ndarray]
 ) -> None:
     """Raise `UserError` unless there are two classes or more, each with a training image."""
     train = np.concatenate([c for (t, _, _), c in zip(items, codes, strict=True) if t == "images"])
     present = np.unique(train[train >= 0])
     if len(present) == 0:
-        raise UserError(f"data.source: '{job.data.source}' has no readable image; check the files")
+        raise UserError(f"data.source: '{source}' has no readable image; check the files")
     if len(present) == 1:
         raise UserError(
-            f"data.source: all images of '{job.data.source}' are of class '{names[present[0]]}'; "
+            f"data.source: all images of '{source}' are of class '{names[present[0]]}'; "
             "a classifier needs at least two"
         )
     if len(present) < len(names):

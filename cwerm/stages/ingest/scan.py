@@ -11,8 +11,8 @@ import numpy as np
 from cwerm.data.images import read
 from cwerm.data.source import Chunk, Sample, Source, runs
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
-from cwerm.stages.ingest.sources import WorkItem, naming
+from cwerm.stages.ingest.sources import WorkItem
+from cwerm.stages.outside import naming
 
 LARGEST_IMAGE = 2**31 - 1  # bytes, which a cell of a part can hold
 
@@ -26,6 +26,7 @@ class Scan:
     label_of: np.ndarray  # int32 [rows], which of them each row has
     rejects: list[tuple[str, str]]  # path, reason
     digests: np.ndarray  # bytes [rows, 16], of all that each row holds
+    pixels: np.ndarray  # bytes [rows, 16], of its image alone
     short_sides: np.ndarray  # of readable rows, pixels
     shapes: set[tuple[int, int]]  # (height, width) that occur; two are enough to know they differ
     sizes: np.ndarray  # int64 [rows], bytes of each image
@@ -40,13 +41,15 @@ class Scanner:
 
     def __call__(self, item: WorkItem) -> Scan:
         _, role, chunk = item
-        readable, label_of, digests, rejects, sides, sizes = [], [], [], [], [], []
+        readable, label_of, digests, pixels = [], [], [], []
+        rejects, sides, sizes = [], [], []
         labels: dict[str | int, int] = {}
         shapes: set[tuple[int, int]] = set()
         largest: list[int] = []
         for sample in self._samples(role, chunk):
             label_of.append(labels.setdefault(sample.label, len(labels)))
             digests.append(digest_of(sample))
+            pixels.append(digest_of_image(sample.image))
             sizes.append(image_bytes(sample))
             try:
                 if sample.problem:
@@ -77,6 +80,7 @@ class Scanner:
             np.array(label_of, dtype=np.int32),
             rejects,
             as_rows(digests),
+            as_rows(pixels),
             short_sides,
             shapes,
             np.array(sizes, dtype=np.int64),
@@ -90,11 +94,16 @@ class Scanner:
 
 def digest_of(sample: Sample) -> bytes:
     """16 bytes that tell this sample from any other."""
-    image, kind = sample.image, ""
+    named = repr((sample.path, sample.label)).encode()
+    return hashlib.sha256(named + digest_of_image(sample.image)).digest()[:16]
+
+
+def digest_of_image(image: bytes | np.ndarray) -> bytes:
+    """16 bytes that tell this image from any other, whatever its label and place."""
+    kind = b""
     if isinstance(image, np.ndarray):
-        kind, image = f"{image.dtype}{image.shape}", image.tobytes()
-    named = repr((sample.path, sample.label, kind)).encode()
-    return hashlib.sha256(named + image).digest()[:16]
+        kind, image = f"{image.dtype}{image.shape}".encode(), image.tobytes()
+    return hashlib.sha256(kind + image).digest()[:16]
 
 
 def as_rows(digests: list[bytes]) -> np.ndarray:
@@ -136,13 +145,12 @@ def check_same(samples: list[Sample], digests: np.ndarray) -> None:
     )
 
 
-def check_rejects(job: Job, rejects: list[tuple[str, str]], total: int) -> None:
-    """Raise `UserError` where more than ``data.max_rejects`` images are unreadable."""
-    limit = job.data.max_rejects
+def check_rejects(limit: float, rejects: int, total: int, first: tuple[str, str]) -> None:
+    """Raise `UserError` where more images are unreadable than ``data.max_rejects`` allows."""
     allowed = limit * total if limit < 1 else limit
-    if len(rejects) > allowed:
-        path, reason = rejects[0]
+    if rejects > allowed:
+        path, reason = first
         raise UserError(
-            f"data.max_rejects: {len(rejects)} of {total} images are unreadable, {limit} allowed "
-            f"(first: {path}: {reason}); mend or remove them, or raise the limit"
+            f"data.max_rejects: {rejects} of {total} images are unreadable, {limit} allowed "
+            f"(first: {path}: {reason}); repair or remove them, or raise the limit"
         )

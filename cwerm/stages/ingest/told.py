@@ -6,7 +6,7 @@ import numpy as np
 
 from cwerm.data.images import FULL_SCALES
 from cwerm.data.source import Source
-from cwerm.job.tree import Job
+from cwerm.stages.ingest.settings import IngestSettings
 from cwerm.stages.ingest.sources import WorkItem
 
 FEW = 8  # classes, which are told one by one
@@ -14,7 +14,7 @@ _TABLES = {"images": "train", "test_images": "test", "trusted_images": "trusted"
 
 
 def understood(
-    job: Job,
+    settings: IngestSettings,
     sources: dict[str, Source],
     items: list[WorkItem],
     names: list[str],
@@ -24,7 +24,7 @@ def understood(
     """Classes with counts, where each split is from, what was left out, and how many bits were read.
 
     Args:
-        job: the job.
+        settings: of ingest.
         sources: by their key in ``data``.
         items: what is read of them.
         names: of the classes.
@@ -32,7 +32,7 @@ def understood(
         largest: the largest value of each image of more than 8 bits.
     """
     lines = [_classes(names, np.bincount(labels, minlength=len(names)))]
-    lines.append("; ".join(_origins(job, sources, items)))
+    lines.append("; ".join(_origins(settings, sources, items)))
     for role, source in sources.items():
         of_role = "" if role == "source" else f"data.{role}: "
         lines += [f"{of_role}{remark}" for remark in source.remarks()]
@@ -49,7 +49,9 @@ def _classes(names: list[str], counts: np.ndarray) -> str:
     return f"{len(names):,} classes of {least} to {most} images"
 
 
-def _origins(job: Job, sources: dict[str, Source], items: list[WorkItem]) -> list[str]:
+def _origins(
+    settings: IngestSettings, sources: dict[str, Source], items: list[WorkItem]
+) -> list[str]:
     """Where each table is from, and which splits of the source are not used."""
     used = {table: (role, chunk.split) for table, role, chunk in items}
     texts = []
@@ -59,9 +61,9 @@ def _origins(job: Job, sources: dict[str, Source], items: list[WorkItem]) -> lis
             of_role = "" if role == "source" else f" of data.{role}"
             texts.append(f"{name}: {sources[role].origin(split)}{of_role}")
         elif table == "test_images":
-            texts.append(f"test: drawn, {100 * job.data.test_fraction:g} % of each class")
+            texts.append(f"test: drawn, {100 * settings.test_fraction:g} % of each class")
     for split in ("val", "test"):
-        chunks = sources["source"].chunks(split, job.data.rows_per_part)
+        chunks = sources["source"].chunks(split, settings.rows_per_part)
         if chunks and ("source", split) not in used.values():
             rows = sum(chunk.size for chunk in chunks)
             texts.append(f"not used: {sources['source'].origin(split)}, {rows:,} images")

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from cwerm.errors import blame
-from cwerm.job.tree import Job
 from cwerm.runtime import saved_state
-from cwerm.stages import common, extract, ingest, pixels, select
+from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import classifier_size, create_classifier, savable
+from cwerm.stages.reweight.settings import Learning, ReweightSettings
+from cwerm.stages.reweight.states import state_paths
 from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
 from cwerm.terminal import console
 
@@ -34,6 +35,22 @@ class Learned:
     history: Any
     files: dict[str, bytes] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)  # for the user, of all labels
+    learner: dict[str, Any] = field(default_factory=dict)  # what the files are those of
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, and from what."""
+
+    settings: ReweightSettings
+    inputs: dict[str, Artifact]
+    store: ArtifactStore
+    writer: Writer
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the training images."""
+        return self.inputs["ingest"].info["class_names"]
 
 
 @dataclass
@@ -49,32 +66,22 @@ class _Sets:
     description: dict[str, Any] = field(default_factory=dict)  # how images became its inputs
 
 
-def num_epochs(job: Job, coreset_size: int) -> int:
-    """Epochs as asked, or enough for the weight net, which moves once a step, to learn."""
-    if job.reweight.epochs is not None:
-        return job.reweight.epochs
-    from cwerm.algorithms.reweighting.settings import usual_epochs
-
-    return usual_epochs(coreset_size, job.reweight.batch_size)
-
-
-def fit_posterior(job: Job, store: ArtifactStore) -> Learned:
+def fit_posterior(task: Task) -> Learned:
     """How likely each label is right (`LabelPosterior`); the control ``untrained`` weighs all alike."""
     from safetensors.torch import save
 
     from cwerm.algorithms.labels.posterior import LabelPosterior
 
-    images = common.require(ingest, job, store)
-    sets = _read_sets(job, store, images, on_features=True)
-    posterior = LabelPosterior(len(images.info["class_names"]), job.seed)
-    with blame("reweight", images.info["class_names"]):
+    names, sets = task.class_names, _read_sets(task)
+    posterior = LabelPosterior(len(names), task.settings.seed)
+    with blame("reweight", names):
         posterior.fit(
             sets.inputs,
             sets.labels,
             trusted_features=sets.meta_inputs,
             trusted_labels=sets.meta_labels,
         )
-    if job.control == "untrained":
+    if task.settings.untrained:
         posterior.close()
     rows = np.arange(len(sets.ids))
     judged = posterior.judge(sets.inputs, sets.labels, reference_rows=rows)
@@ -82,18 +89,17 @@ def fit_posterior(job: Job, store: ArtifactStore) -> Learned:
         "open": posterior.open,
         "noise_rate": posterior.noise_rate,
         "noise_rate_interval": list(posterior.noise_rate_interval),
-        "warnings": list(posterior.warnings_for(images.info["class_names"])),
+        "warnings": list(posterior.warnings_for(names)),
     }
     history = {**found, "transitions": posterior.transitions.tolist()}
     files = {"label_posterior.safetensors": save(posterior.state())}
     losses = -np.log(np.maximum(judged.quality, np.finfo(np.float32).tiny))
-    return Learned(sets.ids, judged.weight, losses, history, files, found)
+    learner = {"method": "posterior"}
+    return Learned(sets.ids, judged.weight, losses, history, files, found, learner)
 
 
 def fit_weights(
-    job: Job,
-    store: ArtifactStore,
-    writer: Writer,
+    task: Task,
     options: Any,
     on_epoch: Callable[[int], object],
     device: Any = None,
@@ -108,9 +114,8 @@ def fit_weights(
 
     from cwerm.algorithms.reweighting.meta_training import UnusableStateError
 
-    images = common.require(ingest, job, store)
-    sets = _read_sets(job, store, images, on_features=job.reweight.input == "features")
-    storage, slots = writer.storage, state_paths(writer)
+    names, sets = task.class_names, _read_sets(task)
+    storage, slots = task.writer.storage, state_paths(task.writer)
     saved = time.monotonic()
 
     def after_epoch(epoch: int, state: Any) -> None:
@@ -122,16 +127,18 @@ def fit_weights(
             slots.reverse()
             saved = time.monotonic()
 
+    learning = task.settings.learning
+    assert learning, "the posterior is learned elsewhere"
     extra = {}
-    if agrees(job):
-        extra["extra"] = _agreement(job, store, sets)
+    if learning.neighbors is not None:
+        extra["extra"] = _agreement(task, sets, learning.neighbors)
     found = saved_state.find(storage, slots, note)
     begin_anew = [(None, None)]
     for used, state in itertools.chain(saved_state.load(storage, found, note), begin_anew):
         own = replace(sets, classifier=copy.deepcopy(sets.classifier))
-        method = _method(job, own, len(images.info["class_names"]), options, device)
+        method = _method(task.settings, learning, own, len(names), options, device)
         try:
-            with blame("reweight", images.info["class_names"]):
+            with blame("reweight", names):
                 weights = method.fit(
                     sets.inputs,
                     sets.labels,
@@ -152,67 +159,56 @@ def fit_weights(
             savable(method.classifier.state_dict()), metadata=description
         )
     }
-    if job.reweight_method == "metaweightnet":
+    if task.settings.method == "metaweightnet":
         files["weight_net.safetensors"] = save(savable(method.weight_net.state_dict()))
-    return Learned(sets.ids, weights, method.losses_, method.history_, files)
+    learner = {
+        "method": task.settings.method,
+        "input": learning.input,
+        "model": learning.model,
+        "hidden": learning.hidden,
+        "agrees": learning.neighbors is not None,
+    }
+    return Learned(sets.ids, weights, method.losses_, method.history_, files, {}, learner)
 
 
-def agrees(job: Job) -> bool:
-    """Whether the weight net sees the label agreement beside the loss."""
-    return job.reweight_method == "metaweightnet" and job.broadcast_method == "agreement"
-
-
-def state_paths(writer: Writer) -> list[str]:
-    """Where an unfinished run keeps its last two states, without suffixes."""
-    folder = f"artifacts/{writer.stage}/{writer.key}"
-    return [f"{folder}/{saved_state.NAME}", f"{folder}/{saved_state.NAME}-2"]
-
-
-def has_state(writer: Writer) -> bool:
-    """Whether an earlier attempt left a state that is whole; says so of those that are not."""
-    found = saved_state.find(writer.storage, state_paths(writer), console.note)
-    return any(True for _ in saved_state.intact(writer.storage, found, console.note))
-
-
-def forget_states(writer: Writer) -> None:
-    """Remove what an unfinished run would go on from."""
-    for path in state_paths(writer):
-        for suffix in (".pt", ".json"):
-            writer.storage.delete(path + suffix)
-
-
-def _method(job: Job, sets: _Sets, num_classes: int, options: Any, device: Any) -> Any:
+def _method(
+    settings: ReweightSettings,
+    learning: Learning,
+    sets: _Sets,
+    num_classes: int,
+    options: Any,
+    device: Any,
+) -> Any:
     from cwerm.algorithms.reweighting.metaweight import LearningToReweight, MetaWeightNet
 
-    section = job.reweight
-    settings: dict[str, Any] = {
-        "epochs": num_epochs(job, len(sets.ids)),
-        "batch_size": section.batch_size,
-        "meta_batch_size": section.meta_batch_size,
-        "lr": section.lr,
-        "momentum": section.momentum,
-        "weight_decay": section.weight_decay,
-        "average_last": section.average_last,
-        "seed": job.seed,
+    known: dict[str, Any] = {
+        "epochs": learning.num_epochs(len(sets.ids)),
+        "batch_size": learning.batch_size,
+        "meta_batch_size": learning.meta_batch_size,
+        "lr": learning.lr,
+        "momentum": learning.momentum,
+        "weight_decay": learning.weight_decay,
+        "average_last": learning.average_last,
+        "seed": settings.seed,
         "device": device,
-        "augment": _crop_and_flip if section.augment and section.input == "images" else None,
+        "augment": _crop_and_flip if learning.augment and settings.on_images else None,
         "options": options,
         "num_classes": num_classes,
     }
-    if job.reweight_method == "l2r":
-        return LearningToReweight(sets.classifier, **settings)
+    if settings.method == "l2r":
+        return LearningToReweight(sets.classifier, **known)
     return MetaWeightNet(
         sets.classifier,
-        **settings,
+        **known,
         # at a rate of 0 the weight net stays as it is drawn: the control
-        weight_lr=0.0 if job.control == "untrained" else section.weight_lr,
-        hidden=section.hidden,
-        meta_every=section.meta_every,
+        weight_lr=0.0 if settings.untrained else learning.weight_lr,
+        hidden=learning.hidden,
+        meta_every=learning.meta_every,
     )
 
 
-def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features: bool) -> _Sets:
-    selection = common.require(select, job, store)
+def _read_sets(task: Task) -> _Sets:
+    store, images, selection = task.store, task.inputs["ingest"], task.inputs["select"]
     coreset = store.read(selection, "coreset")
     ids, labels = common.column(coreset, "id"), common.column(coreset, "label").astype(np.int64)
     meta_table = selection.info["meta_images"]
@@ -220,8 +216,9 @@ def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features:
         meta = store.read(selection, "meta")
         meta_ids = common.column(meta, "id")
         meta_labels = common.column(meta, "label").astype(np.int64)
-    if on_features:
-        features = common.require(extract, job, store)
+    learning = task.settings.learning
+    if learning is None or learning.model is None:
+        features = task.inputs["extract"]
         inputs = _vectors(store, features, "features", ids)
         if "meta" not in selection.tables:
             return _Sets(ids, inputs, labels, None, None)
@@ -233,13 +230,13 @@ def _read_sets(job: Job, store: ArtifactStore, images: Artifact, *, on_features:
     from cwerm.algorithms.networks.timm_models import channels_last
     from cwerm.algorithms.training.batches import Normaliser
 
-    asked = pixels.square_size(job.reweight.image_size, images)
-    size = classifier_size("reweight", job.reweight.model, asked)
+    asked = pixels.square_size(learning.image_size, images)
+    size = classifier_size("reweight", learning.model, asked)
     train = pixels.take_pixels(store, images, "images", ids, size)
     trusted = pixels.take_pixels(store, images, meta_table, meta_ids, size)
     normalise = Normaliser.of(train)
-    classes = len(images.info["class_names"])
-    model = create_classifier("reweight.model", job.reweight.model, classes, size, job.seed)
+    classes, seed = len(task.class_names), task.settings.seed
+    model = create_classifier("reweight.model", learning.model, classes, size, seed)
     return _Sets(
         ids,
         normalise(torch.from_numpy(train)).numpy(),
@@ -257,17 +254,17 @@ def _vectors(store: ArtifactStore, features: Artifact, table: str, ids: np.ndarr
     return vectors.astype(np.float32)
 
 
-def _agreement(job: Job, store: ArtifactStore, sets: _Sets) -> np.ndarray:
+def _agreement(task: Task, sets: _Sets, neighbors: int) -> np.ndarray:
     """Label agreement of the coreset's samples with each other, float32 [m, 1]."""
     from cwerm.algorithms.neighbors import NeighborIndex
     from cwerm.algorithms.spreading.agreement import label_agreement, search_others
 
     vectors = sets.inputs
-    if job.reweight.input == "images":
-        features = common.require(extract, job, store)
-        vectors = np.stack(common.take_rows(store, features, "features", "feature", sets.ids))
+    if task.settings.on_images:
+        features = task.inputs["extract"]
+        vectors = np.stack(common.take_rows(task.store, features, "features", "feature", sets.ids))
     rows = np.arange(len(sets.ids))
-    _, found = search_others(NeighborIndex(vectors, rows), vectors, rows, job.neighbors)
+    _, found = search_others(NeighborIndex(vectors, rows), vectors, rows, neighbors)
     return label_agreement(sets.labels[found], sets.labels)[:, None]
 
 

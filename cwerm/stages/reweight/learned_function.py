@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cwerm.data.images import decode
-from cwerm.job.tree import Job
 from cwerm.runtime.session import cluster
 from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import create_classifier
-from cwerm.stages.reweight import fit as reweight_fit
 from cwerm.store.artifacts import Artifact, ArtifactStore
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ class LearnedFunction:
 
     def __init__(
         self,
-        job: Job,
         store: ArtifactStore,
         learned: Artifact,
         images: Artifact,
@@ -37,17 +34,18 @@ class LearnedFunction:
         device: str,
     ) -> None:
         cluster.check_device(device)
-        self.job, self.store, self.images, self.device = job, store, images, device
+        self.store, self.images, self.device = store, images, device
+        self.learner = learned.info["learner"]
         self.posterior = None
-        if job.reweight_method == "posterior":
+        if self.learner["method"] == "posterior":
             from cwerm.algorithms.labels.posterior import LabelPosterior
 
             self.posterior = LabelPosterior.from_state(self._tensors(learned, "label_posterior"))
             return
         from cwerm.algorithms.reweighting.weight_net import WeightNet
 
-        inputs = 2 if reweight_fit.agrees(job) else 1
-        self.weight_net = WeightNet(inputs, job.reweight.hidden).to(self.device)
+        inputs = 2 if self.learner["agrees"] else 1
+        self.weight_net = WeightNet(inputs, self.learner["hidden"]).to(self.device)
         self.weight_net.load_state_dict(self._tensors(learned, "weight_net"))
         self.classifier = self._classifier(learned, dimensions).to(self.device).eval()
 
@@ -79,7 +77,7 @@ class LearnedFunction:
         from torch.nn import functional
 
         inputs = torch.from_numpy(vectors.astype(np.float32))
-        if self.job.reweight.input == "images":
+        if self.learner["input"] == "images":
             rows = self.store.read_part(self.images, "images", part, ["image"])
             squares = [pixels.to_square(decode(i), self.size) for i in common.images_of(rows)]
             inputs = torch.from_numpy(np.stack(squares).transpose(0, 3, 1, 2))
@@ -100,7 +98,7 @@ class LearnedFunction:
 
         names = self.images.info["class_names"]
         self.normalise = None
-        if self.job.reweight.input == "features":
+        if self.learner["input"] == "features":
             model = feature_head(torch.zeros(2, dimensions), len(names))
         else:
             from cwerm.algorithms.networks.timm_models import channels_last
@@ -109,8 +107,8 @@ class LearnedFunction:
             how = self._description(learned)
             self.size = how["image_size"]
             self.normalise = Normaliser(tuple(how["mean"]), tuple(how["std"]))
-            section = self.job.reweight
-            model = create_classifier("reweight.model", section.model, len(names), self.size, 0)
+            name = self.learner["model"]
+            model = create_classifier("reweight.model", name, len(names), self.size, 0)
             model = channels_last(model)
         model.load_state_dict(self._tensors(learned, "classifier"))
         return model

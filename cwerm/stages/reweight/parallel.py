@@ -12,28 +12,29 @@ from typing import Any
 import numpy as np
 
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
 from cwerm.runtime import capacity
 from cwerm.runtime.ranks import rank_device, run_on_ranks
 from cwerm.stages import common
-from cwerm.stages.reweight import fit as reweight_fit
-from cwerm.stages.reweight.fit import Learned
-from cwerm.store.artifacts import ArtifactStore, Writer
+from cwerm.stages.reweight.fit import Learned, Task, fit_weights
+from cwerm.stages.stage import Context
+from cwerm.store.artifacts import Writer
 
 ARRAYS = ("ids", "weights", "losses")
 
 
-def learn_in_parallel(job: Job, store: ArtifactStore, writer: Writer, board: Any) -> Learned:
+def learn_in_parallel(task: Task, context: Context, board: Any) -> Learned:
     """The result of rank 0, which is that of every rank."""
-    workers = capacity.num_workers(job)
-    smallest = min(job.reweight.batch_size, job.reweight.meta_batch_size)
+    workers, learning, writer = capacity.num_workers(context), task.settings.learning, task.writer
+    assert learning, "only what is learned step by step can be shared"
+    smallest = min(learning.batch_size, learning.meta_batch_size)
     if smallest < workers:
         raise UserError(
             f"reweight.batch_size: batches of {smallest} can't be shared by {workers} workers; use "
             f"at least {workers} for it and for reweight.meta_batch_size"
         )
-    config = {"job": job, "store": store, "writer": writer, "board": board}
-    run_on_ranks(_rank, config, job, store, stage="reweight", name=f"reweight-{writer.key}")
+    name = f"reweight-{writer.key}"
+    config = {"task": task, "board": board}
+    run_on_ranks(_rank, config, context, task.store, stage="reweight", name=name)
     result = _result_path(writer)
     learned = _load(writer.storage.read_bytes(result))
     writer.storage.delete(result)
@@ -63,11 +64,10 @@ def _rank(config: dict[str, Any]) -> None:
         if rank == 0:
             config["board"].note.remote(text)
 
-    job, writer = config["job"], config["writer"]
-    learned = reweight_fit.fit_weights(
-        job, config["store"], writer, options, on_epoch, rank_device(config), note
-    )
+    task = config["task"]
+    learned = fit_weights(task, options, on_epoch, rank_device(config), note)
     if rank == 0:
+        writer = task.writer
         writer.storage.write_bytes(_result_path(writer), _dump(learned))
     ray.train.report({})  # all ranks wait here for each other
 
@@ -89,7 +89,8 @@ def _dump(learned: Learned) -> bytes:
     arrays = {name: getattr(learned, name) for name in ARRAYS}
     # files as bytes among the arrays, under names that no array has
     files = {f"/{name}": np.frombuffer(data, np.uint8) for name, data in learned.files.items()}
-    return save(arrays | files, metadata={"history": json.dumps(learned.history)})
+    told = {"history": learned.history, "learner": learned.learner}
+    return save(arrays | files, metadata={"cwerm": json.dumps(told)})
 
 
 def _load(data: bytes) -> Learned:
@@ -97,5 +98,5 @@ def _load(data: bytes) -> Learned:
 
     found = load(data)
     files = {name[1:]: array.tobytes() for name, array in found.items() if name.startswith("/")}
-    history = json.loads(common.tensor_metadata(data)["history"])
-    return Learned(**{name: found[name] for name in ARRAYS}, history=history, files=files)
+    told = json.loads(common.tensor_metadata(data)["cwerm"])
+    return Learned(**{name: found[name] for name in ARRAYS}, **told, files=files)

@@ -9,17 +9,19 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cwerm.algorithms.training.batches import Normaliser, PixelBatches
 from cwerm.algorithms.training.evaluation import Evaluation
 from cwerm.algorithms.training.fit import DivergedError, Training
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
 from cwerm.runtime import checkpoints, saved_state
 from cwerm.runtime.ranks import rank_device
-from cwerm.stages import pixels
+from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import create_classifier, freeze_unused
+from cwerm.stages.train.settings import TrainSettings
 from cwerm.store.artifacts import Artifact, ArtifactStore
 
 EVALUATION_BATCH = 500
@@ -40,7 +42,7 @@ def train_worker(config: dict[str, Any]) -> None:
         where = f"epoch {len(worker.history)} on {ranks.world_size} worker(s)"
         config["board"].note.remote(f"goes on after {where}")
     events = _Events(config) if ranks.rank == 0 else None
-    for epoch in range(len(worker.history), worker.job.train.epochs):
+    for epoch in range(len(worker.history), worker.settings.epochs):
         metrics = worker.train_epoch(epoch)
         if events is not None:
             events.write(worker, epoch, metrics)
@@ -62,27 +64,30 @@ class Worker:
     def __init__(self, config: dict[str, Any], ranks: Ranks) -> None:
         import torch
 
-        self.job: Job = config["job"]
+        self.settings: TrainSettings = config["settings"]
         self.ranks = ranks
         store: ArtifactStore = config["store"]
         images: Artifact = config["images"]
         size, samples, device = config["size"], config["samples"], ranks.device
-        recipe = recipe_of(self.job)
-        train, labels = pixels.load_pixels(store, images, "images", size)
+        recipe = recipe_of(self.settings)
+        train = pixels.load_pixels(store, images, "images", size)
         self.batches = PixelBatches(
             torch.from_numpy(train[samples]).to(device),
-            torch.from_numpy(labels[samples]).to(device),
+            torch.from_numpy(config["labels"].astype(np.int64)).to(device),
             torch.from_numpy(config["weights"]).to(device),
             Normaliser.of(train[samples]),
             recipe,
             ranks,
             config["samples_per_epoch"],
         )
-        test, test_labels = pixels.load_pixels(store, images, "test_images", size)
-        self.test_images = torch.from_numpy(test[ranks.rank :: ranks.world_size]).to(device)
-        self.test_labels = torch.from_numpy(test_labels[ranks.rank :: ranks.world_size])
+        share = slice(ranks.rank, None, ranks.world_size)
+        test = pixels.load_pixels(store, images, "test_images", size)
+        self.test_images = torch.from_numpy(test[share]).to(device)
+        given = common.column(store.read(images, "test_labels", ["label"]), "label")
+        self.test_labels = torch.from_numpy(given[share].astype(np.int64))
         classes = len(images.info["class_names"])
-        model = create_classifier("train.model", self.job.train.model, classes, size, self.job.seed)
+        name, seed = self.settings.model, self.settings.seed
+        model = create_classifier("train.model", name, classes, size, seed)
         if ranks.world_size > 1:
             freeze_unused(model, size)
         self.training = Training(model, self.batches, recipe, ranks)
@@ -126,8 +131,8 @@ class Worker:
 
     def reports(self, epoch: int) -> bool:
         """Whether this epoch ends with an evaluation and a checkpoint."""
-        done, section = epoch + 1, self.job.train
-        return done % section.report_every == 0 or done == section.epochs
+        done, settings = epoch + 1, self.settings
+        return done % settings.report_every == 0 or done == settings.epochs
 
     def evaluate(self) -> dict[str, Any]:
         """Metrics on the test images, each rank doing its share."""
@@ -141,11 +146,10 @@ class Worker:
         return functools.reduce(Evaluation.merge, self.ranks.gather(part)).summary()
 
 
-def recipe_of(job: Job) -> Recipe:
-    """What the job says of how to train."""
-    names = [field.name for field in fields(Recipe) if field.name != "seed"]
-    said = job.train.model_dump(include=set(names))
-    return Recipe(**{**said, "wrong_share": said["wrong_share"] or 0.0, "seed": job.seed})
+def recipe_of(settings: TrainSettings) -> Recipe:
+    """How to train; what the loss does not look at has its default."""
+    names = {field.name for field in fields(Recipe)}
+    return Recipe(**settings.model_dump(include=names, exclude_none=True))
 
 
 class _Events:

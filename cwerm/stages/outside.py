@@ -1,0 +1,75 @@
+"""What lies outside of the store and is named by a job: found out once a run, where it starts.
+
+A worker, which may see other files under the same names, never looks for itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from cwerm.data.catalog import open_source
+from cwerm.data.source import Source
+from cwerm.errors import UserError
+from cwerm.job.tree import Job
+from cwerm.stages.backbone_weights import identity_of, weights_file
+
+ROLES = ("source", "test", "trusted")  # the keys of `data` that name a source
+
+
+class Outside:
+    """The sources and the backbone's weights of one job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        named = {role: getattr(job.data, role) for role in ROLES}
+        self.addresses: dict[str, str] = {role: spec for role, spec in named.items() if spec}
+        """Of the sources, by their key in ``data``."""
+        self.weights_address: str = job.features.weights
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The sources, opened, by their key in ``data``.
+
+        Raises:
+            UserError: as `open_source`, and naming the key.
+        """
+        data, opened = self._job.data, {}
+        columns = {"image_column": data.image_column, "label_column": data.label_column}
+        for role, address in self.addresses.items():
+            with naming(role):
+                opened[role] = open_source(address, root=data.root, s3=self._job.s3, **columns)
+        return opened
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells the content of each source from any other; reads all that local sources hold."""
+        found = {}
+        for role, source in self.sources.items():
+            with naming(role):
+                found[role] = source.fingerprint()
+        return found
+
+    @cached_property
+    def backbone_weights(self) -> str:
+        """What tells ``features.weights`` from any other: a name, or a hash of the file.
+
+        Raises:
+            UserError: as `weights_file` and `identity_of`.
+        """
+        features = self._job.features
+        with tempfile.TemporaryDirectory() as folder:
+            weights = weights_file(features.weights, Path(folder), self._job.s3)
+            return identity_of(features.backbone, weights)
+
+
+@contextmanager
+def naming(role: str) -> Iterator[None]:
+    """Name the key that the source comes from, in what goes wrong."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("data.source", f"data.{role}")) from None

@@ -1,0 +1,136 @@
+"""From a job to its stages and keys: what each method needs, and which keys follow which setting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cwerm.data.sample import SampleSource
+from cwerm.job.tree import Job
+from cwerm.pipeline import PIPELINE, plan
+
+MakeJob = Callable[..., Job]
+ROOT = Path(__file__).parents[2] / "cwerm"
+ALL = ("ingest", "extract", "select", "reweight", "broadcast", "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ALL),
+        ({"method": "erm"}, ("ingest", "train")),
+        ({"method": "c-random-erm"}, ("ingest", "select", "train")),
+        ({"method": "c-moderate-erm"}, ("ingest", "extract", "select", "train")),
+        ({"method": "w-erm"}, ALL),
+        (
+            {"method": "w-erm", "reweight__input": "images", "broadcast__method": "auto"},
+            ("ingest", "select", "reweight", "broadcast", "train"),
+        ),
+        ({"coreset__method": "random", "reweight__input": "images"}, ALL),
+    ],
+)
+def test_a_job_runs_what_it_needs(
+    make_job: MakeJob, changes: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    assert plan(make_job(**changes)).names == names
+
+
+# by the change of a job: the first stage whose key it changes; all that need it follow
+FIRST = {
+    "data__rows_per_part": "ingest",
+    "data__limit": "ingest",
+    "data__test_fraction": "ingest",
+    "data__noise": "label",
+    "features__image_size": "extract",
+    "features__dtype": "extract",
+    "features__weights": "extract",
+    "coreset__ratio": "select",
+    "coreset__scope": "select",
+    "coreset__meta_per_class": "select",
+    "seed": "select",
+    "reweight__lr": "reweight",
+    "reweight__epochs": "reweight",
+    "broadcast__neighbors": "broadcast",
+    "broadcast__balance": "broadcast",
+    "train__lr": "train",
+    "train__model": "train",
+    "control": "train",
+}
+VALUES = {
+    "data__rows_per_part": 50, "data__limit": 200, "data__test_fraction": 0.2, "data__noise": "flip",
+    "features__image_size": 64, "features__dtype": "float32", "features__weights": "random",
+    "coreset__ratio": 0.2, "coreset__scope": "global", "coreset__meta_per_class": 3, "seed": 1,
+    "reweight__lr": 0.5, "reweight__epochs": 5, "broadcast__neighbors": 2,
+    "broadcast__balance": "class", "train__lr": 0.5, "train__model": "small_cnn",
+    "control": "permuted",
+}  # fmt: skip
+NONE = {
+    "name": "other", "data__max_rejects": 3, "features__batch_size": 7,
+    "broadcast__max_index_bytes": 1000, "train__keep_checkpoints": 5, "resources__workers": 1,
+    "train__focal_gamma": 1.0, "reweight__model": "resnet56", "broadcast__power": 2.0,
+    "data__noise_rate": 0.1,
+}  # fmt: skip
+
+
+def keys(job: Job) -> dict[str, str]:
+    steps = plan(job)
+    return {stage.name: steps[stage.name].key for stage in PIPELINE}
+
+
+@pytest.mark.parametrize("change", FIRST)
+def test_a_setting_changes_the_keys_from_its_stage_on(make_job: MakeJob, change: str) -> None:
+    before, after = keys(make_job()), keys(make_job(**{change: VALUES[change]}))
+    changed = {name for name in before if before[name] != after[name]}
+    expected = {FIRST[change]}
+    for stage in PIPELINE:
+        if expected & set(stage.needs(make_job())):
+            expected.add(stage.name)
+    if change in ("seed", "coreset__meta_per_class"):
+        expected.add("train")  # draws from it, too
+    assert changed == expected
+
+
+@pytest.mark.parametrize("change", NONE)
+def test_how_a_run_is_done_changes_no_key(make_job: MakeJob, change: str) -> None:
+    before = keys(make_job())
+    assert keys(make_job(**{change: NONE[change]})) == before
+
+
+def test_the_source_is_asked_once(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    whole = SampleSource.fingerprint
+    monkeypatch.setattr(SampleSource, "fingerprint", lambda self: (asked.append(1), whole(self))[1])
+    steps = plan(make_job(data__source="sample"))
+    for stage in PIPELINE:
+        _ = steps[stage.name].key
+    assert len(asked) == 1
+
+
+def test_an_earlier_version_is_another_key(make_job: MakeJob) -> None:
+    node = plan(make_job())["select"]
+    newer = type(node.stage)(**{**vars(node.stage), "version": node.stage.version + 1})
+    assert newer.key(node.settings, ["x"]) != node.stage.key(node.settings, ["x"])
+
+
+@pytest.mark.parametrize(
+    ("call", "allowed"),
+    [
+        (r"\bartifact_key\(", {"store/artifacts.py", "stages/stage.py", "stages/extract/known.py"}),
+        (
+            r"\bstore\.find\(",
+            {"stages/plan.py", "stages/extract/known.py", "store/claims.py", "runs/inspection.py"},
+        ),
+    ],
+)
+def test_keys_are_made_and_artifacts_found_in_one_place(call: str, allowed: set[str]) -> None:
+    """Beside the plan: features known by their pixels, another's claim, and what a run folder names."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        if re.search(call, path.read_text(encoding="utf-8"))
+    }
+    assert found == allowed
