@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cwerm.job.tree import Job
 from cwerm.runs.folder import RunFolder, RunResult
+from cwerm.runs.naming import free_name
 from cwerm.runs.preflight import check, check_images
 from cwerm.runtime.board import watched_nodes
 from cwerm.runtime.capacity import sized_once
@@ -39,14 +40,22 @@ def plan(job: Job, last: str = "train") -> Plan:
     return Plan(PIPELINE, job, ArtifactStore(open_storage(job.storage, job.s3)), last)
 
 
-def run(job: Job) -> RunResult:
+def run(job: Job, *, overwrite: bool = False) -> RunResult:
     """Run every stage that the job needs and that is not in the store yet.
+
+    Where another run of this name has finished, this one gets a folder of its own, unless ``overwrite``.
 
     Raises:
         UserError: a mistake in the job, the data or the surroundings.
     """
     steps = plan(job)
     check(steps)
+    name, holds = (job.name, None) if overwrite else free_name(steps)
+    if holds:
+        console.note(
+            f"runs/{job.name} holds {holds}: this run goes to runs/{name} (or --overwrite)"
+        )
+    steps.job = job = job.model_copy(update={"name": name})
     folder = RunFolder(job, steps)
     results = {}
     with watched_nodes(), sized_once(job.name) as sizing:

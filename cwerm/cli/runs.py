@@ -16,13 +16,16 @@ def run(
     overrides: Overrides = None,
     storage: StorageOption = None,
     address: AddressOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a finished run of the same name.")
+    ] = False,
 ) -> None:
     """Run a job: every stage that is not in the storage yet."""
     loaded = load(job, overrides, storage, address)  # a mistake in it shows before torch is loaded
 
     from cwerm import pipeline
 
-    pipeline.run(loaded)
+    pipeline.run(loaded, overwrite=overwrite)
 
 
 @app.command()

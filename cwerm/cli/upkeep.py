@@ -56,6 +56,6 @@ def schema() -> None:
     """Print the JSON schema of job files, for editors."""
     import json
 
-    from cwerm.job.tree import Job
+    from cwerm.runs.preflight import job_schema
 
-    typer.echo(json.dumps(Job.model_json_schema(), indent=2))
+    typer.echo(json.dumps(job_schema(), indent=2))

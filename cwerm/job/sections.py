@@ -87,6 +87,8 @@ class Features(Section):
     """Images embedded at once by one worker."""
     dtype: Literal["float16", "float32"] = "float16"
     """Type of the stored features."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the backbone computes in; ``bfloat16`` is faster on GPUs."""
 
 
 def _was_auto(value: Any) -> Any:
@@ -232,6 +234,8 @@ class Train(Section):
     """Share of wrong labels, for ``small_loss``, which leaves out as many from the tenth epoch on."""
     report_every: Count = 1
     """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
+    deterministic: bool = False
+    """The same bits from each run, also on GPUs, where it is slower; on CPUs they are always the same."""
     keep_checkpoints: Count = 2
     """Checkpoints kept, at least 2: of a damaged one the one before counts."""
 
@@ -242,6 +246,9 @@ class Train(Section):
                 "loss is small_loss, which needs wrong_share, the share of wrong labels"
             )
         return self
+
+
+ENDPOINT = r"^https?://[^@\s]+$"
 
 
 def is_endpoint(value: str) -> str:
@@ -266,7 +273,10 @@ class S3(Section):
     Credentials come from there alone: a job holds none.
     """
 
-    endpoint: Annotated[Text, AfterValidator(is_endpoint)] | None = None
+    endpoint: (
+        Annotated[Text, AfterValidator(is_endpoint), Field(json_schema_extra={"pattern": ENDPOINT})]
+        | None
+    ) = None
     """Address of a server other than AWS, such as ``https://s3.example.com``."""
     region: Text | None = None
     """The bucket's region."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cwerm.algorithms import selection
 from cwerm.errors import UserError, blame, did_you_mean
 from cwerm.job.tree import Job
 from cwerm.stages.plan import Plan
@@ -43,12 +44,25 @@ def check(plan: Plan) -> None:
         _check_backbone(job)
 
 
+def job_schema() -> dict[str, Any]:
+    """The JSON schema of job files, with the names of the coreset methods, each of which is a file."""
+    tree = Job.model_json_schema()
+    methods = ["auto", *selection.method_names()]
+    tree["$defs"]["Coreset"]["properties"]["method"]["enum"] = methods
+    return tree
+
+
 def check_methods(job: Job) -> None:
     """Refuse methods that do not fit together.
 
     Raises:
         UserError: naming the key to change.
     """
+    if job.control != "none" and (job.method == "erm" or job.trains_on_coreset):
+        raise UserError(
+            f"control: '{job.control}' changes weights, and method {job.method} has none; leave it out, "
+            "or use method cw-erm or w-erm"
+        )
     if job.method == "erm":
         return
     learned, needed = job.reweight_method, job.broadcast_method

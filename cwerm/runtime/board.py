@@ -117,6 +117,8 @@ def _repeated(function: Callable[[], None], seconds: float) -> Iterator[None]:
             ended = stop.wait(seconds)
             try:
                 function()
+            except ray.exceptions.GetTimeoutError:
+                continue  # a busy node; the next look will tell
             except ray.exceptions.RayError:
                 return  # this only informs; what goes wrong is reported elsewhere
 

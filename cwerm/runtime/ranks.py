@@ -111,7 +111,7 @@ def run_on_ranks(
             _free_reserved(board)
             if isinstance(error, ControllerError) and not _died(error):
                 raise
-            told = find_user_error(error, f"{stage}.batch_size")
+            told = find_user_error(error, f"{stage}.batch_size", store.storage.root)
             if told:
                 raise told from None
             if _crashes(attempts) >= MOST_CRASHES:

@@ -41,15 +41,20 @@ def lower(key: str) -> str:
     return f"lower {key}" if key == WORKERS_KEY else f"lower {key}, or {WORKERS_KEY}"
 
 
-def find_user_error(error: BaseException | Any, key: str = WORKERS_KEY) -> UserError | None:
-    """The `UserError` among the causes of an error of Ray, whatever is wrapped around it, if any."""
+def find_user_error(
+    error: BaseException | Any, key: str = WORKERS_KEY, place: str = "a disk"
+) -> UserError | None:
+    """The `UserError` among the causes of an error of Ray, whatever is wrapped around it, if any.
+
+    ``place`` is named where a disk is full and the error does not say which.
+    """
     for current in causes(error):
         if _wraps(current):
             continue
         if isinstance(current, UserError):
             return UserError(str(current))
         if is_full(current):
-            return UserError(FULL.format(getattr(current, "filename", None) or "a disk"))
+            return UserError(FULL.format(getattr(current, "filename", None) or place))
         reason = _no_memory(current)
         if reason is not None:
             return UserError(_NO_MEMORY.format(key, reason, lower(key)))
@@ -59,7 +64,7 @@ def find_user_error(error: BaseException | Any, key: str = WORKERS_KEY) -> UserE
             return UserError(told[-1])
     for text in texts:
         if told := re.findall(_TOLD_FULL, text, re.MULTILINE):
-            return UserError(FULL.format(told[-1] or "a disk"))
+            return UserError(FULL.format(told[-1] or place))
         if told := re.findall(_TOLD_NO_MEMORY, text, re.MULTILINE):
             return UserError(_NO_MEMORY.format(key, _first_sentence(told[-1]), lower(key)))
         if _NO_CPU_MEMORY in text:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
+LINE_SECONDS = 60.0
 out = Console(highlight=False)
 
 T = TypeVar("T")
@@ -52,7 +61,7 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 @contextmanager
-def progress(total: int, label: str) -> Iterator[_Advance]:
+def progress(total: int, label: str) -> Iterator[Callable[..., None]]:
     """A progress bar; the value is called with the number of units done."""
     columns = (
         TextColumn("{task.description:<18}"),
@@ -61,13 +70,30 @@ def progress(total: int, label: str) -> Iterator[_Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}"),
     )
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
-        yield _Advance(bars, bars.add_task(label, total=total, remark=""))
+    if not out.is_terminal:
+        yield _Lines(total, label)
+        return
+    with Progress(*columns, console=out, transient=True) as bars:
+        yield _Bar(bars, bars.add_task(label, total=total, remark=""))
 
 
-class _Advance:
-    def __init__(self, bars: Progress, task: object) -> None:
+class _Bar:
+    def __init__(self, bars: Progress, task: TaskID) -> None:
         self._bars, self._task = bars, task
 
     def __call__(self, units: float, remark: str = "") -> None:
-        self._bars.update(self._task, advance=units, remark=remark)  # type: ignore[arg-type]
+        self._bars.update(self._task, advance=units, remark=remark)
+
+
+class _Lines:
+    """Where there is no terminal: a line for work that takes long, at most one a minute."""
+
+    def __init__(self, total: int, label: str) -> None:
+        self._total, self._label = total, label
+        self._done, self._told = 0.0, time.monotonic()
+
+    def __call__(self, units: float, remark: str = "") -> None:
+        self._done += units
+        if units and time.monotonic() - self._told >= LINE_SECONDS:
+            self._told = time.monotonic()
+            note(f"{self._label}: {self._done:g} of {self._total}{f'  {remark}' if remark else ''}")

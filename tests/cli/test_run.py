@@ -154,8 +154,12 @@ def test_erm_and_a_failed_run_of_the_same_name(finished: Finished, tmp_path: Pat
     answer = process("run", finished.job, "--storage", store, "method=erm")
     answer.succeeded()
     assert words_of_stage_lines(answer.out) == ["ingest", "train"]
-    folder = store / "runs" / "small"
+    assert {
+        p: p.read_bytes() for p in (store / "runs" / "small").iterdir() if p.is_file()
+    } == before
+    folder = store / "runs" / "small-erm-seed0"
     assert json.loads((folder / "summary.json").read_text())["method"] == "erm"
+    assert "runs/small holds cw-erm, seed 0: this run goes to runs/small-erm-seed0" in answer.out
     for command in (["export", folder, "--to", tmp_path / "w.csv"], ["inspect", folder]):
         process(*command).refused(str(folder), "no weights.parquet", "cw-erm")
     assert not (tmp_path / "w.csv").exists()

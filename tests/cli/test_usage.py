@@ -192,6 +192,8 @@ def test_schema(cwerm: Cwerm) -> None:
         {},
         {"data": {"source": "sample"}, "trian": {}},
         {"data": {"source": "sample"}, "coreset": {"ratio": 2}},
+        {"data": {"source": "sample"}, "coreset": {"method": "nonsense"}},
+        {"data": {"source": "sample"}, "s3": {"endpoint": "foo"}},
         {"data": {"source": "sample"}, "resources": {"workers": "many"}},
     ]
     assert not any(validator.is_valid(tree) for tree in wrong)

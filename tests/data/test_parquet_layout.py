@@ -154,7 +154,7 @@ def test_other_single_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     fails(tmp_path / "a.png", "is one image; give the folder that holds the class folders")
     (tmp_path / "a.csv").write_text("path,label\n")
-    fails(tmp_path / "a.csv", "is no Parquet file; give a folder of class folders, a Parquet file")
+    fails(tmp_path / "a.csv", "is a table, and lists of paths are not read; give the folder")
     (tmp_path / "empty").touch()
     fails(tmp_path / "empty", "is no Parquet file")
 

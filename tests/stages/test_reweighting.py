@@ -145,6 +145,8 @@ def test_a_classifier_of_images_is_evaluated_on_every_image(vary: Vary) -> None:
         ({"reweight__method": "posterior", "broadcast__method": "agreement"}, "broadcast.method"),
         ({"method": "w-erm", "reweight__method": "posterior"}, "use metaweightnet or l2r"),
         ({"reweight__method": "uniform", "control": "untrained"}, "control: 'untrained'"),
+        ({"method": "erm", "control": "permuted"}, "control: 'permuted' changes weights"),
+        ({"method": "c-random-erm", "control": "constant"}, "method c-random-erm has none"),
         (
             {"reweight__method": "l2r", "coreset__meta": "none"},
             "give data.trusted, or coreset.meta",

@@ -82,7 +82,7 @@ def test_the_accuracy_is_that_of_the_saved_model(trained: Chain, tmp_path: Path)
 def test_the_events_are_readable(trained: Chain) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = Path(trained.job.storage, "runs/small/events", trained.made["train"].key)
+    folder = Path(trained.job.storage, "runs/small/events/small")
     events = EventAccumulator(str(folder), size_guidance={"histograms": 0, "scalars": 0})
     events.Reload()
     history = json.loads(trained.store.read_file(trained.made["train"], "history.json"))
@@ -95,6 +95,7 @@ def test_the_events_are_readable(trained: Chain) -> None:
     weights = np.delete(common.column(trained.table("broadcast", "weights"), "weight"), meta)
     value = histogram.histogram_value
     assert value.num == len(weights)
+    assert sum(count > 0 for count in value.bucket) > 5, "weights near 1 fill more than one bucket"
     np.testing.assert_allclose(
         [value.min, value.max, value.sum], [weights.min(), weights.max(), weights.sum()], rtol=1e-4
     )

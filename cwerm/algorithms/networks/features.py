@@ -6,7 +6,6 @@ processes stay small: torch and timm are imported when a backbone is loaded.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -210,20 +209,22 @@ def _offset(extent: int, size: int) -> int:
 
 
 def embed(
-    backbone: Backbone, images: UInt8[np.ndarray, "b size size 3"], device: Any = "cpu"
+    backbone: Backbone,
+    images: UInt8[np.ndarray, "b size size 3"],
+    device: Any = "cpu",
+    precision: str = "float32",
 ) -> Float32[np.ndarray, "b d"]:
     """Pooled features of preprocessed images; moves the backbone to `device` (torch's) for good.
 
-    On CUDA devices in bfloat16, or float16 where that is missing; on all others in float32.
+    `precision` is what the backbone computes in: `float32` or `bfloat16`.
     """
     import torch
 
     module = backbone.module.to(device)
-    precision: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    if torch.device(device).type == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        precision = torch.autocast("cuda", dtype)
-    with torch.inference_mode(), precision:
+    autocast = torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
+    )
+    with torch.inference_mode(), autocast:
         mean = torch.tensor(backbone.spec.mean, device=device)[:, None, None]
         std = torch.tensor(backbone.spec.std, device=device)[:, None, None]
         pixels = torch.as_tensor(images).to(device).permute(0, 3, 1, 2)

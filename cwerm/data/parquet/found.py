@@ -13,6 +13,7 @@ from cwerm.errors import UserError, shown
 from cwerm.store.schema import open_plain
 from cwerm.store.storage import filesystem
 
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".xlsx")
 PARQUET_BYTES = (b"PAR1", b"PARE")  # the second begins files with an encrypted footer
 _ARCHIVE_BYTES = (
     *(b"PK\x03\x04", b"PK\x05\x06", b"7z\xbc\xaf", b"Rar!", b"\x1f\x8b", b"BZh", b"\xfd7zXZ"),
@@ -59,6 +60,11 @@ def _single(listing: Listing) -> File:
         raise UserError(f"{where} is an archive; unpack it and give the folder")
     if suffix(file.path) in IMAGES:
         raise UserError(f"{where} is one image; give the folder that holds the class folders")
+    if suffix(file.path) in TABLES:
+        raise UserError(
+            f"{where} is a table, and lists of paths are not read; give the folder with the class folders, "
+            "or a Parquet file with the images in a column"
+        )
     raise UserError(
         f"{where} is no Parquet file; give a folder of class folders, a Parquet file or a folder of "
         "Parquet files"

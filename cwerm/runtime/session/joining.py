@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ PATIENCE_SECONDS = 5.0  # then it is told what one waits for
 TOKEN_REMEDY = (
     "wants its token: set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 )
+_joined: set[str] = set()  # addresses under which this process has reached its cluster
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def join(run: Run) -> bool:
             private_session.no_stderr(),
         ):
             ray.init(address=found, logging_level="ERROR", log_to_driver=False)
+        _joined.add(address.value)
     except Exception as error:
         raise _not_joined(Address(address.setting, found), error) from error
     try:
@@ -99,6 +102,37 @@ def join(run: Run) -> bool:
         ray.shutdown()
         raise
     return True
+
+
+def check_joined(run: Run) -> None:
+    """Refuse an address that is not that of the session which this process has.
+
+    Raises:
+        UserError: naming both.
+    """
+    import ray
+
+    context = ray.get_runtime_context()
+    address = cluster_address(run)
+    if address is None or address.value in ("auto", *_joined):
+        return
+    if context.worker.mode == ray.WORKER_MODE:
+        return  # it may reach the head by another name than the driver
+    joined = context.gcs_address
+    if _resolved(address.value) not in (None, _resolved(joined)):
+        raise UserError(
+            f"{address.setting}: '{address.value}', but Ray runs in this process already, at {joined}; "
+            "call ray.shutdown() first, or leave the address out"
+        )
+
+
+def _resolved(address: str) -> tuple[str, str] | None:
+    """The IP address and the port; None for what is no HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        return socket.gethostbyname(host), port
+    except OSError:
+        return None
 
 
 @contextmanager

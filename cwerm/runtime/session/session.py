@@ -50,6 +50,7 @@ def ensure_ray(run: Run, *, dashboard: bool = False) -> None:
     import ray
 
     if ray.is_initialized():
+        joining.check_joined(run)
         return
     if not joining.join(run):
         private_session.start(dashboard=dashboard, num_cpus=max(2, os.cpu_count() or 2))

@@ -191,10 +191,10 @@ class _Embedder:
 
     def _embed(self, samples: int, rows: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """Features of the images at these rows; those of all others are zero."""
-        size = self.batch_size
+        size, precision = self.batch_size, self.work.settings.precision
         found = np.concatenate(
             [
-                backbones.embed(self.backbone, pixels[start : start + size], self.device)
+                backbones.embed(self.backbone, pixels[start : start + size], self.device, precision)
                 for start in range(0, len(pixels), size)
             ]
         )

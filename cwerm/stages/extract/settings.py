@@ -15,6 +15,7 @@ class ExtractSettings(Settings):
     """What tells the backbone's weights from others."""
     image_size: int | None
     dtype: str
+    precision: str
 
     @classmethod
     def of(cls, job: Job, outside: Outside) -> ExtractSettings:
@@ -25,4 +26,5 @@ class ExtractSettings(Settings):
             weights=outside.backbone_weights,
             image_size=features.image_size,
             dtype=features.dtype,
+            precision=features.precision,
         )

@@ -42,7 +42,7 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
     writer, images = context.writer, inputs["ingest"]
     check_batch(settings, images, context)
     kept = context.limits["train.keep_checkpoints"]
-    events = f"runs/{context.name}/events/{writer.key}"
+    events = f"runs/{context.name}/events/{context.name}"  # as TensorBoard calls the run
     folder = checkpoints_folder(context, writer.key)
     with progress_board(settings.epochs, "train") as board, user_errors("train.batch_size"):
         run_on_ranks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -34,7 +35,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(config["threads"])
-    torch.backends.cudnn.benchmark = True
+    set_determinism(config["settings"].deterministic)
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_size(), context.get_world_rank(), rank_device(config))
     worker = Worker(config, ranks)
@@ -56,6 +57,21 @@ def train_worker(config: dict[str, Any]) -> None:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
         remark = f"loss {metrics['train_loss']:.3f}  test {metrics['test_accuracy']:.3f}"
         config["board"].post.remote(epoch + 1, remark)
+
+
+def set_determinism(wanted: bool) -> None:
+    """On a GPU: the same bits each time where wanted, else the fastest kernels, tried out anew each time.
+
+    On CPUs results are the same bits either way.
+    """
+    import torch
+
+    torch.backends.cudnn.benchmark = not wanted
+    if wanted:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = (
+            ":4096:8"  # without which cuBLAS is not deterministic
+        )
+        torch.use_deterministic_algorithms(True)
 
 
 class Worker:
@@ -169,9 +185,9 @@ class _Events:
         for name, value in scalars.items():
             self._writer.add_scalar(name.replace("_", "/", 1), value, epoch)
         if epoch == 0:
-            self._writer.add_histogram(
-                "weights", worker.batches.weights, epoch, max_bins=HISTOGRAM_BINS
-            )
+            # NumPy's bins follow the spread; TensorBoard's own put all weights near 1 into one
+            weights = worker.batches.weights
+            self._writer.add_histogram("weights", weights, epoch, "auto", max_bins=HISTOGRAM_BINS)
         self._writer.flush()
         for file in Path(self._folder.name).iterdir():
             self._storage.upload(file, f"{self._target}/{file.name}")

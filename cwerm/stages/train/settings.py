@@ -29,6 +29,7 @@ class TrainSettings(Settings):
     gce_q: float | None = None
     wrong_share: float | None = None
     report_every: int
+    deterministic: bool
     control: str
     held_out: HoldOut
     seed: int

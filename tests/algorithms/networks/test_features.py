@@ -133,6 +133,14 @@ def test_features_do_not_depend_on_the_companions(lite0: Backbone) -> None:
     np.testing.assert_array_equal(together, embed(lite0, images))  # no state, no dropout
 
 
+def test_precision_is_as_asked_on_any_device(lite0: Backbone) -> None:
+    images = random_batch(4, 64)
+    exact, coarse = embed(lite0, images), embed(lite0, images, precision="bfloat16")
+    assert coarse.dtype == np.float32
+    difference = np.abs(coarse - exact).max() / np.abs(exact).max()
+    assert 1e-4 < difference < 0.05, "8 bits of mantissa"
+
+
 def test_backbone_is_frozen(lite0: Backbone) -> None:
     assert not any(module.training for module in lite0.module.modules())
     assert not any(parameter.requires_grad for parameter in lite0.module.parameters())
