@@ -53,7 +53,7 @@ def run_on_ranks(
 
     It is called with ``config``, the ``device`` and the number of ``threads`` that a rank may use. After
     the loss of a worker all start again, from the last checkpoint of the run ``name`` if they look for it;
-    ``elastic`` ones, whose result does not depend on their number, with as few as the job allows. Losses
+    ``elastic`` ones, whose batches do not depend on their number, with as few as the job allows. Losses
     of nodes may repeat; what goes wrong three times on living nodes is an error.
 
     Raises:
