@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from commands import Answer, Finished, process, start, write_job
 from PIL import Image
 
 from cwerm import load_weights
+from cwerm.store.objects import LocalStorage
 
 Cwerm = Callable[..., Answer]
 STAGES = ["ingest", "extract", "select", "reweight", "broadcast", "train"]
@@ -78,11 +80,22 @@ def test_the_run_folder(finished: Finished) -> None:
     assert np.mean(weights.column("weight").to_numpy()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_second_run_reuses_everything(cwerm: Cwerm, finished: Finished) -> None:
+def test_a_second_run_reuses_everything(
+    cwerm: Cwerm, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads manifests, what the summary tells of, and nothing twice."""
     artifacts = sorted(finished.store.glob("artifacts/*/*/*"))
     before = json.loads((finished.folder / "summary.json").read_text())
+    reads = Counter[str]()
+    whole = LocalStorage.read_bytes
+    monkeypatch.setattr(
+        LocalStorage, "read_bytes", lambda self, path: (reads.update([path]), whole(self, path))[1]
+    )
     answer = cwerm("run", finished.job)
     answer.succeeded()
+    assert set(reads.values()) == {1}
+    tables = {Path(path).name.partition("-")[0] for path in reads if path.endswith(".parquet")}
+    assert tables == {"labels", "rejects", "weights"}
     assert answer.out.count("  reused") >= len(STAGES)
     assert sorted(finished.store.glob("artifacts/*/*/*")) == artifacts
     after = json.loads((finished.folder / "summary.json").read_text())
