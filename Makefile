@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORAGE ?= cwerm-store
 
-.PHONY: run test test-stages test-rest test-all fmt lint clean
+.PHONY: run test test-stages test-maths test-rest test-all fmt lint clean
 
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,17 +19,21 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Two processes share the quick tests: those that run stages, and all else. Both take about as long.
+# Three processes share the quick tests: those that run stages, those that compute, and those that mostly wait.
 STAGES_TESTS := tests/stages $(wildcard tests/cli/test_r*.py)
+MATHS_TESTS := tests/algorithms tests/test_api.py tests/test_label_noise_study.py
 
 test: lint
-	$(MAKE) --jobs 2 --output-sync=target test-stages test-rest
+	$(MAKE) --jobs 3 --output-sync=target test-stages test-maths test-rest
 
 test-stages:
 	$(BIN)/pytest -m "not slow" $(STAGES_TESTS)
 
+test-maths:
+	$(BIN)/pytest -m "not slow" $(MATHS_TESTS)
+
 test-rest:
-	$(BIN)/pytest -m "not slow" $(addprefix --ignore ,$(STAGES_TESTS))
+	$(BIN)/pytest -m "not slow" $(addprefix --ignore ,$(STAGES_TESTS) $(MATHS_TESTS))
 
 test-all: lint
 	$(BIN)/pytest

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 PRELUDE = """
 import sys, warnings
@@ -70,6 +71,7 @@ def test_broadcast_weights_gives_each_sample_the_weight_of_its_nearest() -> None
     )
 
 
+@pytest.mark.slow
 def test_meta_weight_net_weighs_wrong_labels_down() -> None:
     check(
         """

@@ -50,7 +50,7 @@ class Chain:
     @property
     def labels(self) -> np.ndarray:
         """Those in use of all training images, int32 [n]."""
-        return common.labels_of(self.store, self.made["label"])
+        return common.labels_of(self.store, self.run("label"))
 
     def training_set(self) -> tuple[np.ndarray, np.ndarray]:
         """Ids and weights of what is trained on."""

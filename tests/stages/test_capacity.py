@@ -118,7 +118,7 @@ def test_a_run_is_sized_once(
     monkeypatch.setattr(capacity, "living_nodes", lambda: there)
     monkeypatch.setattr(capacity, "torch_device", lambda nodes: "cuda")
     job, said = make_job(resources__workers=4), list[str]()
-    with console.told_to(said.append), capacity.sized_once() as sizing:
+    with console.told_to(said.append), capacity.sized_once(job.name) as sizing:
         first = capacity.size(job)
         for left in ([node(4, 2), node(4, 1)], [node(4)], [HEAD]):
             there[:] = left

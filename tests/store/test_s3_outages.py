@@ -48,6 +48,7 @@ def _assert_one_line(error: UserError, server: Server) -> None:
     assert "no answer" in str(error)
 
 
+@pytest.mark.slow
 def test_writes_and_reads_go_on_after_the_server_was_killed(mortal_server: Server) -> None:  # noqa: F811
     storage = open_storage(f"s3://{BUCKET}/store")
     written = {}

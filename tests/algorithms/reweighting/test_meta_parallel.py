@@ -69,7 +69,11 @@ def _rank(rank: int, folder: str, method: str, micro_batches: int) -> None:
 
 @pytest.mark.parametrize(
     ("method", "micro_batches"),
-    [("weight net", 1), ("weight net", 2), pytest.param("l2r", 1, marks=pytest.mark.slow)],
+    [
+        pytest.param("weight net", 1, marks=pytest.mark.slow),
+        ("weight net", 2),
+        pytest.param("l2r", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_equal_one(tmp_path: Path, method: str, micro_batches: int) -> None:
     torch.set_num_threads(1)
