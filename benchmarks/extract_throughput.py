@@ -24,8 +24,10 @@ import numpy as np
 from _report import print_ratio, print_table, surroundings
 
 from cwerm.job.tree import load_job
+from cwerm.pipeline import plan
 from cwerm.runtime.session import session
 from cwerm.stages import common
+from cwerm.stages.backbone_weights import weights_file
 from cwerm.stages.extract import embedding
 from cwerm.stages.plan import Plan
 from cwerm.store.artifacts import Artifact, ArtifactStore

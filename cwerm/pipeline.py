@@ -55,13 +55,13 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
         console.note(
             f"runs/{job.name} holds {holds}: this run goes to runs/{name} (or --overwrite)"
         )
-    steps.job = job = job.model_copy(update={"name": name})
-    folder = RunFolder(job, steps)
+    steps.rename(name)
+    folder = RunFolder(steps)
     results = {}
-    with watched_nodes(), sized_once(job.name) as sizing:
-        for name in steps.names:
-            results[name] = _told(name, steps.execute(name))
-            if name == "ingest":
+    with watched_nodes(), sized_once(name) as sizing:
+        for stage in steps.names:
+            results[stage] = _told(stage, steps.execute(stage))
+            if stage == "ingest":
                 check_images(steps)
     return folder.finish(results, sizing.size)
 

@@ -15,7 +15,7 @@ from cwerm.data.public.mnist import Mnist
 from cwerm.data.sample import SampleSource
 from cwerm.data.source import Source
 from cwerm.errors import UserError, did_you_mean
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.storage import local_path
 
 ARRAY_SOURCES: dict[str, type[ArraySource]] = {

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from cwerm.errors import UserError, shown
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.storage import filesystem, local_path
 
 SYSTEM_FOLDERS = {

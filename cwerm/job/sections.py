@@ -1,38 +1,12 @@
-"""The sections of a job: every key with its type, default and meaning."""
+"""The sections of a job that say what is computed: every key with its type, default and meaning."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
-from cwerm.job.addresses import normal
-
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Text = Annotated[str, Field(min_length=1)]
-Address = Annotated[str, Field(min_length=1), AfterValidator(normal)]
-
-
-class Section(BaseModel):
-    """Strict: unknown keys and values of another type are errors."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
+from cwerm.job.values import Address, Count, Rate, Section, Seed, Text
 
 
 class Data(Section):
@@ -244,67 +218,5 @@ class Train(Section):
         if self.loss == "small_loss" and self.wrong_share is None:
             raise ValueError(
                 "loss is small_loss, which needs wrong_share, the share of wrong labels"
-            )
-        return self
-
-
-ENDPOINT = r"^https?://[^@\s]+$"
-
-
-def is_endpoint(value: str) -> str:
-    """The address of a server, as it is.
-
-    Raises:
-        ValueError: it is none, or holds credentials.
-    """
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or "@" in value or any(character.isspace() for character in value):
-        raise ValueError("should be http://HOST:PORT or https://HOST, without credentials")
-    return value
-
-
-class S3(Section):
-    """How to reach ``s3://`` addresses; the standard AWS variables and files say what is not given.
-
-    Credentials come from there alone: a job holds none.
-    """
-
-    endpoint: (
-        Annotated[Text, AfterValidator(is_endpoint), Field(json_schema_extra={"pattern": ENDPOINT})]
-        | None
-    ) = None
-    """Address of a server other than AWS, such as ``https://s3.example.com``."""
-    region: Text | None = None
-    """The bucket's region."""
-    profile: Text | None = None
-    """Profile in ``~/.aws``, on every node."""
-    addressing_style: Literal["auto", "path", "virtual"] = "auto"
-    """Bucket in the path (``endpoint/bucket``) or in the host name (``bucket.endpoint``)."""
-    requester_pays: bool = False
-    """Read buckets whose readers pay for it."""
-
-
-class Resources(Section):
-    """How much of the machine or cluster to use."""
-
-    workers: Count | Literal["auto"] = "auto"
-    """Parallel workers of every distributed stage: the GPUs there are, or else up to 8 CPUs."""
-    min_workers: Count | None = None
-    """Training begins, and goes on after a loss, with so few, and takes up more as they come; where not
-    given, it waits for all."""
-    wait_minutes: Annotated[float, Field(ge=0)] = 10.0
-    """How long a run waits for what the cluster has lost and it can't go on without, before it ends."""
-    address: Text | None = None
-    """Ray cluster to join; a local one is started where neither this nor RAY_ADDRESS is set."""
-
-    @model_validator(mode="after")
-    def _fewest_are_no_more_than_all(self) -> Resources:
-        if self.min_workers and self.workers != "auto" and self.min_workers > self.workers:
-            raise ValueError(
-                f"min_workers is {self.min_workers} and workers {self.workers}; ask for no more"
             )
         return self

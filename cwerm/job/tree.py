@@ -1,7 +1,8 @@
 """The job: one typed tree. Strict YAML in, resolved YAML out, JSON schema for editors.
 
 Every key has a default except ``data.source``. An unknown key or a wrong type is a `UserError` that
-names the key, so that a misspelt setting never runs silently. The keys of the sections are in `sections`.
+names the key, so that a misspelt setting never runs silently. The keys of the sections are in
+`sections` and `surroundings`.
 """
 
 from __future__ import annotations
@@ -16,19 +17,9 @@ from pydantic import Field, ValidationError
 from cwerm.errors import UserError
 from cwerm.job.explain import explain
 from cwerm.job.file import apply_override, read_tree, set_key
-from cwerm.job.sections import (
-    S3,
-    Address,
-    Broadcast,
-    Coreset,
-    Data,
-    Features,
-    Resources,
-    Reweight,
-    Section,
-    Seed,
-    Train,
-)
+from cwerm.job.sections import Broadcast, Coreset, Data, Features, Reweight, Train
+from cwerm.job.surroundings import S3, Resources
+from cwerm.job.values import Address, Section, Seed
 
 AUTO_BROADCAST = {
     "posterior": "function",

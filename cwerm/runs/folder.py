@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cwerm.errors import UserError
-from cwerm.job.tree import Job
 from cwerm.stages.plan import Plan, StageResult
 from cwerm.store.artifacts import Artifact, File
 from cwerm.store.storage import open_storage
@@ -34,9 +33,9 @@ class RunFolder:
     The summary comes last, so that a run folder with one is complete.
     """
 
-    def __init__(self, job: Job, plan: Plan) -> None:
-        self.job, self.plan, self.store = job, plan, plan.store
-        self.path = f"runs/{job.name}"
+    def __init__(self, plan: Plan) -> None:
+        self.job, self.plan, self.store = plan.job, plan, plan.store
+        self.path = f"runs/{self.job.name}"
         self.started = time.perf_counter()
 
     def finish(self, results: dict[str, StageResult], size: Size | None = None) -> RunResult:

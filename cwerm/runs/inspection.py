@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from cwerm.runs.summary import address, load_summary
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.storage import open_storage
 from cwerm.terminal import console
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TILE, GAP, LINE = 112, 8, 14  # pixels: side of an image, between images, height of a caption's line
 COLUMNS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from cwerm.job.sections import S3, Resources
+from cwerm.job.surroundings import S3, Resources
 
 
 class Run(Protocol):

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from cwerm.errors import UserError, blame
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.storage import fetch
 
 

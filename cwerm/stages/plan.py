@@ -51,6 +51,10 @@ class Plan:
         self._stages = {stage.name: stage for stage in pipeline}
         self._nodes: dict[str, Node] = {}
 
+    def rename(self, name: str) -> None:
+        """Give the run another name, on which no key depends."""
+        self.job = self.job.model_copy(update={"name": name})
+
     def __getitem__(self, name: str) -> Node:
         """The node of a stage; what lies outside is looked at the first time."""
         if name not in self._nodes:

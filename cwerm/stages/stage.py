@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cwerm.job.sections import S3, Resources
+from cwerm.job.surroundings import S3, Resources
 from cwerm.job.tree import Job
 from cwerm.stages.outside import Outside
 from cwerm.store.artifacts import Artifact, ArtifactStore, Writer, artifact_key

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from cwerm.errors import UserError, did_you_mean
 from cwerm.job.explain import explain
 from cwerm.job.file import read_tree
-from cwerm.job.sections import Count, Section
+from cwerm.job.values import Count, Section
 
 KINDS = ("grid", "choice", "uniform", "log_uniform", "integer")
 # What each epoch of training gives; a finished trial can be judged by more, see `Metric`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,19 @@ def test_the_same_job_finds_its_own_folder_again(finished: Finished, store: Path
     assert name_for(finished, store, "train.lr=0.4")[0] == "small-2", "a damaged one is made anew"
 
 
-def test_overwrite_is_offered(cwerm: object, finished: Finished) -> None:
-    assert callable(cwerm)
-    answer: Answer = cwerm("run", "--help")
-    assert "--overwrite" in answer.out
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_writes_where_it_may(
+    cwerm: Callable[..., Answer], finished: Finished, store: Path, overwrite: bool
+) -> None:
+    """The store has all that the job asks for, and under its name the summary of another training."""
+    summary = store / "runs" / "small" / "summary.json"
+    other = json.loads(summary.read_text())
+    key = other["artifacts"]["model"].split("/")[-3]
+    other["artifacts"]["model"] = other["artifacts"]["model"].replace(key, "0" * len(key))
+    summary.write_text(json.dumps(other))
+    options = ["--overwrite"] if overwrite else []
+    answer = cwerm("run", finished.job, "--storage", store, *options)
+    answer.succeeded()
+    assert ("this run goes to runs/small-2" in answer.out) != overwrite
+    assert (json.loads(summary.read_text()) == other) != overwrite
+    assert (store / "runs" / "small-2" / "summary.json").exists() != overwrite

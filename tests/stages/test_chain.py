@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import load
 
 import cwerm
-from cwerm.stages import common, pixels
+from cwerm.stages import common
 from cwerm.stages.reweight.settings import Learning
 from cwerm.store.artifacts import Writer
 from stages.conftest import Chain, Fork, run_stages
@@ -275,14 +275,6 @@ def test_the_weights_do_not_depend_on_the_number_of_workers(
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_pixels_are_those_of_pillow(chain: Chain) -> None:
-    found = pixels.load_pixels(chain.store, chain.made["ingest"], "test_images", 28)
-    rows = chain.table("ingest", "test_images").to_pylist()
-    for index, row in enumerate(rows):
-        expected = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"))
-        assert np.array_equal(found[index].transpose(1, 2, 0), expected)
-
-
 @pytest.mark.parametrize(
     ("asked", "size", "epochs"),
     [(None, 100, 1500), (None, 501, 250), (None, 10**6, 10), (7, 100, 7)],
@@ -290,12 +282,3 @@ def test_pixels_are_those_of_pillow(chain: Chain) -> None:
 def test_small_coresets_get_enough_steps(chain: Chain, asked: Any, size: int, epochs: int) -> None:
     learning = Learning.of(chain.job).model_copy(update={"epochs": asked})
     assert learning.num_epochs(size) == epochs
-
-
-def test_taken_rows_do_not_keep_their_parts_in_memory(chain: Chain) -> None:
-    ids = np.array([3, 120, 121, 399])
-    rows = common.take_rows(chain.store, chain.made["extract"], "features", "feature", ids)
-    features = common.column(chain.table("extract", "features"), "feature")
-    assert np.array_equal(np.stack(rows), features[ids])
-    held = sum(row.nbytes if row.base is None else row.base.nbytes for row in rows)
-    assert held <= 2 * len(ids) * features[0].nbytes

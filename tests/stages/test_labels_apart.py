@@ -17,7 +17,8 @@ from cwerm.data.images import decode
 from cwerm.pipeline import plan
 from cwerm.stages import common
 from cwerm.stages.extract import embedding
-from cwerm.stages.extract.known import find_known, remember
+from cwerm.stages.extract.known import _remembered, find_known, remember
+from cwerm.store.verified import VERIFIED
 from cwerm.terminal import console
 from stages.conftest import LITE0, Chain, Fork, run_stages
 
@@ -113,6 +114,18 @@ def test_what_is_remembered_is_a_hint(fork: Fork, spoil: Any) -> None:
     (path,) = Path(mine.job.storage, "known-features").iterdir()
     spoil(path)
     assert find_known(mine.store, settings, images).counts("features", 0) == (50, 0)
+
+
+def test_damaged_digests_of_an_earlier_run_know_nothing(fork: Fork) -> None:
+    mine = embedded_before(fork)
+    images, settings = mine.made["ingest"], mine.plan["extract"].settings
+    (file,) = images.tables["digests"]
+    path = Path(mine.job.storage, images.folder, file.path)
+    kept = find_known(mine.store, settings, images)
+    path.write_bytes(path.read_bytes()[::-1])
+    VERIFIED.clear()
+    assert [*_remembered(mine.store, settings)] == []
+    assert kept.counts("features", 0) == (50, 50)
 
 
 def test_other_weights_know_nothing_of_each_other(fork: Fork) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from cwerm.algorithms.networks.features import RESAMPLING, InputSpec, preprocess
+from cwerm.stages import common, pixels
 from cwerm.stages.pixels import to_square
+from stages.conftest import Chain
 
 GENERATOR = np.random.default_rng(0)
 SPEC = InputSpec(56, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), "bicubic", 0.875, "center")
@@ -62,3 +65,20 @@ def test_a_line_of_pixels_takes_little_memory(size: tuple[int, int], mode: str) 
     spec = InputSpec(224, SPEC.mean, SPEC.std, "bicubic", 0.9, mode)
     assert (preprocess(image, spec) == [200, 10, 10]).all(axis=2).any()
     assert (to_square(image, 224) == [200, 10, 10]).all()
+
+
+def test_pixels_are_those_of_pillow(chain: Chain) -> None:
+    found = pixels.load_pixels(chain.store, chain.made["ingest"], "test_images", 28)
+    rows = chain.table("ingest", "test_images").to_pylist()
+    for index, row in enumerate(rows):
+        expected = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"))
+        assert np.array_equal(found[index].transpose(1, 2, 0), expected)
+
+
+def test_taken_rows_do_not_keep_their_parts_in_memory(chain: Chain) -> None:
+    ids = np.array([3, 120, 121, 399])
+    rows = common.take_rows(chain.store, chain.made["extract"], "features", "feature", ids)
+    features = common.column(chain.table("extract", "features"), "feature")
+    assert np.array_equal(np.stack(rows), features[ids])
+    held = sum(row.nbytes if row.base is None else row.base.nbytes for row in rows)
+    assert held <= 2 * len(ids) * features[0].nbytes

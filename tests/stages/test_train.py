@@ -22,6 +22,7 @@ import cwerm.algorithms.networks.models
 from cwerm.algorithms.training import erm
 from cwerm.errors import UserError
 from cwerm.stages import common, pixels
+from cwerm.stages.train.loop import set_determinism
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.store.artifacts import Artifact
 from stages.conftest import Chain, Fork, run_stages
@@ -222,6 +223,24 @@ def test_a_finished_training_whose_artifact_was_deleted_is_published_again(
     found = load(mine.store.read_file(again, "model.safetensors"))
     expected = trained_tensors(trained)
     assert all(np.array_equal(found[name], value) for name, value in expected.items())
+
+
+def test_determinism_is_as_asked(fork: Fork) -> None:
+    before = torch.backends.cudnn.benchmark
+    ones = np.ones(400, dtype=np.float32)
+    changes = {"train__model": "small_cnn", "train__epochs": 1, "train__deterministic": True}
+    worker = _worker(fork("train", **changes), ones)
+    try:
+        for wanted in (False, True):
+            set_determinism(wanted)
+            assert torch.backends.cudnn.benchmark != wanted
+            assert torch.are_deterministic_algorithms_enabled() == wanted
+        metrics = worker.train_epoch(0)  # nothing of a step is without a deterministic way
+        assert worker.settings.deterministic
+        assert math.isfinite(metrics["train_loss"])
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = before
 
 
 def test_a_batch_too_small_for_the_workers(fork: Fork) -> None:

@@ -17,7 +17,7 @@ from object_store import ACCESS_KEY, BUCKET, HOST, SECRET_KEY, s3_prefix  # noqa
 
 from cwerm.data.catalog import open_source
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.job.tree import Job, parse_job
 from cwerm.store.s3 import client as s3_client
 from cwerm.store.storage import fetch, filesystem, open_storage

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cwerm.data.catalog import open_source
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.stages.ingest.scan import Scanner
 from cwerm.store.artifacts import ArtifactStore, Writer
 from cwerm.store.s3 import client as s3_client

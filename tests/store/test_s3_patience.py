@@ -20,7 +20,7 @@ from s3_servers import Asked, Said, relay, silent_server, tls_server
 
 from cwerm.data.catalog import open_source
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.s3 import client as s3_client
 from cwerm.store.storage import S3Storage, open_storage
 from cwerm.terminal import console

@@ -14,7 +14,7 @@ from s3_servers import Asked, Relay, Said, relay
 
 from cwerm.data.catalog import open_source
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.storage import S3Storage, filesystem, open_storage
 
 Answer = Callable[[Asked], Said | None]

@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from cwerm.data.catalog import open_source
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.job.tree import Job, parse_job
 from cwerm.store.storage import S3Storage, fetch, filesystem, open_storage
 

@@ -14,7 +14,7 @@ from s3_servers import Asked, Relay, Said, relay, silent_server
 
 from cwerm.data.catalog import open_source
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.job.tree import parse_job
 from cwerm.store.s3 import client as s3_client
 from cwerm.store.storage import S3Storage, fetch, filesystem, local_path, open_storage

@@ -22,9 +22,9 @@ from cwerm.runtime.attempts import end_lost_workers, ledger
 from cwerm.runtime.parallel import is_loss, worker_pool
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages.backbone_weights import weights_file
-from cwerm.stages.extract.embedding import BATCH_KEY, POOL_SHARE, SOURCES, Copier, Work, pipeline
+from cwerm.stages.extract.embedding import BATCH_KEY, POOL_SHARE, Copier, Work, pipeline
 from cwerm.stages.extract.known import find_known, remember
-from cwerm.stages.extract.settings import ExtractSettings
+from cwerm.stages.extract.settings import SOURCES, ExtractSettings
 from cwerm.stages.stage import Context, Inputs, Stage, always
 from cwerm.store.artifacts import Artifact, File
 from cwerm.terminal import console

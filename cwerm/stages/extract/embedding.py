@@ -15,20 +15,19 @@ import pyarrow as pa
 from cwerm.algorithms.networks import features as backbones
 from cwerm.data.images import decode
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.runtime import capacity
 from cwerm.runtime.attempts import attempt, enrol
 from cwerm.runtime.session import cluster
 from cwerm.stages import common
 from cwerm.stages.backbone_weights import identity_of, weights_file
 from cwerm.stages.extract.known import Known
-from cwerm.stages.extract.settings import ExtractSettings
+from cwerm.stages.extract.settings import SOURCES, ExtractSettings
 from cwerm.stages.stage import Context
 from cwerm.store import schema
 from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer
 
 BATCH_KEY = "features.batch_size"
-SOURCES = {"features": "images", "trusted_features": "trusted_images"}
 DECODE_CPUS = 0.5  # leaves room for two such tasks beside the actors on two CPUs
 POOL_SHARE = 0.5  # of the CPUs, held by the embedding actors
 NO_PROGRESS_SECONDS = 6 * 3600  # the training of another run may hold the CPUs for long

@@ -1,7 +1,8 @@
 """Features that an earlier run made of the same images, whatever their labels, order and places.
 
 The last artifacts made with the same backbone are remembered by a small object in the store. It is a hint:
-where it, or what it names, is gone or damaged, images are embedded again.
+where it, or what it names, is gone or damaged, images are embedded again. Only a part that turns out to be
+damaged as it is copied is an error, as for every stage that reads one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from cwerm.stages import common
-from cwerm.stages.extract.settings import ExtractSettings
+from cwerm.stages.extract.settings import SOURCES, ExtractSettings
+from cwerm.stages.ingest import DIGESTS
 from cwerm.store.artifacts import Artifact, ArtifactStore, CorruptArtifactError, artifact_key
 from cwerm.store.storage import parse_mapping
 
 KEPT = 4  # artifacts remembered
 MOST_IMAGES = 20_000_000  # whose digests are compared in the driver, at some 50 bytes each
-DIGESTS = {"features": "digests", "trusted_features": "trusted_digests"}
 
 
 @dataclass(frozen=True)
@@ -52,26 +53,19 @@ class Known:
 
 def find_known(store: ArtifactStore, settings: ExtractSettings, images: Artifact) -> Known:
     """What is known of the images."""
-    wanted = {
-        name: common.column(store.read(images, table, ["digest"]), "digest")
-        for name, table in DIGESTS.items()
-        if table in images.tables
-    }
+    wanted = _digests(store, images)
     sources, digests, total = [], [], 0
-    for artifact, earlier in _remembered(store, settings):
-        for name, table in DIGESTS.items():
-            if name not in artifact.tables or not artifact.rows(name):
+    for artifact, of_its_images in _remembered(store, settings):
+        for name, found in of_its_images.items():
+            parts = artifact.tables.get(name, ())
+            if len(found) != sum(part.rows for part in parts) or total + len(found) > MOST_IMAGES:
                 continue
-            found = common.column(store.read(earlier, table, ["digest"]), "digest")
-            if len(found) != artifact.rows(name) or total + len(found) > MOST_IMAGES:
-                continue
-            ends = total + np.cumsum([part.rows for part in artifact.tables[name]])
+            ends = total + np.cumsum([part.rows for part in parts])
             sources.append((artifact, name, ends))
-            digests.append(_numbers(found))
+            digests.append(found)
             total += len(found)
-    places = _places(digests, {name: _numbers(found) for name, found in wanted.items()})
-    parts = {"features": "images", "trusted_features": "trusted_images"}
-    rows = {name: common.by_part(found, images, parts[name]) for name, found in places.items()}
+    places = _places(digests, wanted)
+    rows = {name: common.by_part(found, images, SOURCES[name]) for name, found in places.items()}
     return Known(sources, rows)
 
 
@@ -103,20 +97,27 @@ def _entries(store: ArtifactStore, settings: ExtractSettings) -> list[dict[str, 
 
 def _remembered(
     store: ArtifactStore, settings: ExtractSettings
-) -> Iterator[tuple[Artifact, Artifact]]:
+) -> Iterator[tuple[Artifact, dict[str, np.ndarray]]]:
+    """Earlier features, and by their tables the digests of the images that they are of."""
     for entry in _entries(store, settings):
         try:
             made = store.find("extract", entry["extract"])
             images = store.find("ingest", entry["ingest"])
+            digests = _digests(store, images) if images else {}
         except CorruptArtifactError:
             continue
-        if made and images:
-            yield made, images
+        if made:
+            yield made, digests
 
 
-def _numbers(digests: np.ndarray) -> np.ndarray:
-    """Digests as two whole numbers each, uint64 [n, 2]."""
-    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+def _digests(store: ArtifactStore, images: Artifact) -> dict[str, np.ndarray]:
+    """By table of the features, the digests of their images as two whole numbers each, uint64 [n, 2]."""
+    found = {}
+    for name, source in SOURCES.items():
+        if images.tables.get(source):
+            column = store.read(images, DIGESTS[source], ["digest"]).column("digest")
+            found[name] = np.frombuffer(b"".join(column.to_pylist()), np.uint64).reshape(-1, 2)
+    return found
 
 
 def _places(known: list[np.ndarray], wanted: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

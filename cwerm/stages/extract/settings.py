@@ -6,6 +6,9 @@ from cwerm.job.tree import Job
 from cwerm.stages.outside import Outside
 from cwerm.stages.stage import Settings
 
+# by table of the features, the images that they are of
+SOURCES = {"features": "images", "trusted_features": "trusted_images"}
+
 
 class ExtractSettings(Settings):
     """The backbone, and how its features are stored."""

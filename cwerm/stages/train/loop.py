@@ -68,9 +68,7 @@ def set_determinism(wanted: bool) -> None:
 
     torch.backends.cudnn.benchmark = not wanted
     if wanted:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = (
-            ":4096:8"  # without which cuBLAS is not deterministic
-        )
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # which cuBLAS needs for it
         torch.use_deterministic_algorithms(True)
 
 
@@ -185,9 +183,8 @@ class _Events:
         for name, value in scalars.items():
             self._writer.add_scalar(name.replace("_", "/", 1), value, epoch)
         if epoch == 0:
-            # NumPy's bins follow the spread; TensorBoard's own put all weights near 1 into one
-            weights = worker.batches.weights
-            self._writer.add_histogram("weights", weights, epoch, "auto", max_bins=HISTOGRAM_BINS)
+            # bins of one width: TensorBoard's own put all weights near 1 into one
+            self._writer.add_histogram("weights", worker.batches.weights, epoch, HISTOGRAM_BINS)
         self._writer.flush()
         for file in Path(self._folder.name).iterdir():
             self._storage.upload(file, f"{self._target}/{file.name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cwerm.job.addresses import normal
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.objects import Entry, Storage, Upload
 from cwerm.store.s3 import client as clients
 from cwerm.store.s3.errors import explained, skew_seconds

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.s3.outage import BUSY, code_of, outage
 from cwerm.store.s3.settings import check_certificates, check_surroundings, endpoint_name, unusable
 from cwerm.terminal import console

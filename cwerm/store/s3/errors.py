@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.s3 import settings as s3_settings
 from cwerm.store.s3.client import hurry, s3_client
 from cwerm.store.s3.outage import REASONS, causes

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from cwerm.errors import UserError
-from cwerm.job.sections import S3
+from cwerm.job.surroundings import S3
 from cwerm.store.objects import Entry
 from cwerm.store.s3.bucket import S3Storage
 

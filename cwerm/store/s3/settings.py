@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cwerm.errors import UserError
-from cwerm.job.sections import S3, is_endpoint
+from cwerm.job.surroundings import S3, is_endpoint
 
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
