@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -72,6 +73,8 @@ def dashboard(answers: dict[str, Any]) -> Iterator[str]:
 def without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
+    # which keeps the proxies that were set when the process first opened an address
+    monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 def test_the_address_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
