@@ -143,7 +143,7 @@ def _check_backbone(job: Job) -> None:
 
     from cwerm.algorithms.networks.features import load_backbone
     from cwerm.algorithms.networks.timm_backbones import check_backbone_name
-    from cwerm.algorithms.networks.timm_models import source_of
+    from cwerm.algorithms.networks.timm_models import is_known, source_of
     from cwerm.stages.backbone_weights import weights_file
 
     features = job.features
@@ -151,8 +151,8 @@ def _check_backbone(job: Job) -> None:
         with blame("features.backbone"):
             check_backbone_name(features.backbone)
     else:
-        names = [*timm.list_models(), *timm.list_models(pretrained=True)]
-        if features.backbone not in names:
+        if not is_known(features.backbone):
+            names = [*timm.list_models(), *timm.list_models(pretrained=True)]
             hint = did_you_mean(features.backbone, names) or "; see timm.list_models()"
             raise UserError(f"features.backbone: unknown model '{features.backbone}'{hint}")
         with blame("features.image_size"):

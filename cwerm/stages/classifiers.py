@@ -25,16 +25,15 @@ def check_classifier_name(key: str, name: str) -> None:
     import timm
 
     import cwerm.algorithms.networks.models  # noqa: F401  registers the models for small images
-    from cwerm.algorithms.networks.timm_models import source_of
+    from cwerm.algorithms.networks.timm_models import is_known, source_of
 
     if source_of(name):
         raise UserError(
             f"{key}: '{name}' names weights, and training starts from random ones; give timm's name of the "
             "model"
         )
-    names = timm.list_models()
-    if name not in names and name not in timm.list_models(pretrained=True):
-        hint = did_you_mean(name, names) or "; see timm.list_models() for the names"
+    if not is_known(name):
+        hint = did_you_mean(name, timm.list_models()) or "; see timm.list_models() for the names"
         raise UserError(f"{key}: unknown model '{name}'{hint}")
 
 

@@ -84,7 +84,7 @@ def load_backbone(
         remarks.append(_load_file(module, name, file))
     config = _resolved_config(module, about)
     if image_size is not None:
-        size = fitting_backbone_size(name, image_size)
+        size = fitting_backbone_size(module, name, image_size)
         if size != image_size:
             remarks.append(
                 f"takes images of {size} pixels, as {name} would leave out a border of {image_size}"

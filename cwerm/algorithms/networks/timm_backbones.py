@@ -9,7 +9,13 @@ import torch
 
 import cwerm.algorithms.networks.models  # noqa: F401 - registers the project's models with timm
 from cwerm.algorithms.networks.names import unknown_name
-from cwerm.algorithms.networks.timm_models import fitting_size, pretrained_source, source_of
+from cwerm.algorithms.networks.timm_models import (
+    fitting_size,
+    is_known,
+    patch_side,
+    pretrained_source,
+    source_of,
+)
 
 __all__ = [
     "check_backbone_name",
@@ -28,12 +34,10 @@ def check_backbone_name(name: str, weights: str | None = None) -> None:
                 f"{name} comes with its own weights; leave the weights at 'pretrained'"
             )
         return
-    pretrained_names = timm.list_models(pretrained=True)
-    names = {*timm.list_models(), *pretrained_names}
-    if name not in names:
+    if not is_known(name):
+        names = {*timm.list_models(), *timm.list_models(pretrained=True)}
         raise unknown_name("backbone", name, names)
-    missing = name not in pretrained_names and not timm.is_model_pretrained(name)
-    if weights == "pretrained" and missing:
+    if weights == "pretrained" and not timm.is_model_pretrained(name):
         raise ValueError(
             f"timm has no pretrained weights for {name}; give a checkpoint file as weights"
         )
@@ -57,9 +61,10 @@ def create_backbone(name: str, pretrained: bool) -> Any:
     return module
 
 
-def fitting_backbone_size(name: str, image_size: int) -> int:
+def fitting_backbone_size(module: Any, name: str, image_size: int) -> int:
     """The asked side in pixels, or the next one at which no border of an image is left out."""
-    if source_of(name):
+    fixed = module.pretrained_cfg.get("fixed_input_size")
+    if source_of(name) or (patch_side(module) == 1 and not fixed):
         return image_size
 
     def build(side: int | None) -> Any:

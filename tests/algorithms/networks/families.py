@@ -1,5 +1,15 @@
 """A small model of each of timm's families: going through them all should take a minute."""
 
+from __future__ import annotations
+
+from copy import deepcopy
+from importlib import import_module
+from typing import Any
+
+import pytest
+from timm.models._efficientnet_builder import decode_arch_def
+from torch import nn
+
 SMALL = {
     "beit": "beit_base_patch16_224",
     "byoanet": "halonet26t",
@@ -101,40 +111,76 @@ SMALL = {
     "xcit": "xcit_nano_12_p16_224",
 }
 
-# Their smallest models are large, or slow to make: tried with the slow tests.
-HEAVY = {
-    "beit",
-    "byoanet",
-    "cait",
-    "convmixer",
-    "csatv2",
-    "davit",
-    "deepseek_vit",
-    "focalnet",
-    "gcvit",
-    "gemma4_vit",
-    "hiera",
-    "hieradet_sam2",
-    "inception_resnet_v2",
-    "inception_v3",
-    "inception_v4",
-    "metaformer",
-    "mobilenetv5",
-    "naflexvit",
-    "nasnet",
-    "nextvit",
-    "pnasnet",
-    "qwen3_vit",
-    "res2net",
-    "resnetv2",
-    "selecsls",
-    "sequencer",
-    "swin_transformer_v2",
-    "tnt",
-    "tresnet",
-    "twins",
-    "vgg",
-    "vision_transformer_sam",
-    "vitamin",
-    "volo",
+# Families whose smallest model is large, or slow to make: what their constructor is given instead, so
+# that they are narrow and shallow, as timm's own models for tests are. The slow tests leave them as they are.
+NARROW: dict[str, dict[str, Any]] = {
+    "beit": {"embed_dim": 64, "depth": 2, "num_heads": 2},
+    "cait": {"embed_dim": 64, "depth": 2, "num_heads": 2},
+    "convmixer": {"dim": 64, "depth": 2},
+    "csatv2": {
+        "dims": (16, 24, 32, 64),
+        "depths": (1, 1, 2, 2),
+        "transformer_depths": (0, 0, 1, 1),
+    },
+    "davit": {"embed_dims": (16, 32, 64, 128), "num_heads": (1, 2, 4, 8)},
+    "deepseek_vit": {"embed_dim": 64, "depth": 2, "num_heads": 2},
+    "focalnet": {"embed_dim": 32, "depths": (1, 1, 1, 1)},
+    "gcvit": {"depths": (1, 1, 1, 1)},
+    "gemma4_vit": {
+        "embed_dim": 64,
+        "depth": 2,
+        "num_heads": 2,
+        "head_dim": 32,
+        "intermediate_size": 128,
+    },
+    "hiera": {"embed_dim": 16, "stages": (1, 1, 2, 1)},
+    "hieradet_sam2": {"embed_dim": 16, "stages": (1, 1, 2, 1), "global_att_blocks": (3,)},
+    "metaformer": {"dims": (32, 32, 64, 64), "depths": (1, 1, 1, 1)},
+    "mobilenetv5": {
+        "block_args": decode_arch_def(
+            [
+                ["er_r1_k3_s2_e4_c16"],
+                ["uir_r1_a3_k5_s2_e6_c32"],
+                ["uir_r1_a5_k5_s2_e6_c64", "mqa_r1_k3_h2_v2_s1_d32_c64", "uir_r1_a0_k0_s1_e2_c64"],
+                ["uir_r1_a5_k5_s2_e6_c64", "mqa_r1_k3_h2_s1_d32_c64", "uir_r1_a0_k0_s1_e2_c64"],
+            ]
+        ),
+        "num_features": 128,
+    },
+    "naflexvit": {"embed_dim": 64, "depth": 2, "num_heads": 2},
+    "nasnet": {"stem_size": 24, "channel_multiplier": 2, "num_features": 384},
+    "nest": {"embed_dims": (24, 48, 96), "num_heads": (1, 2, 4), "depths": (1, 1, 2)},
+    "nextvit": {"depths": (1, 1, 5, 1)},
+    "qwen3_vit": {"embed_dim": 64, "depth": 2, "num_heads": 2},
+    "rdnet": {"num_blocks_list": [1] * 7},
+    "res2net": {"layers": (1, 1, 1, 1)},
+    "resnetv2": {"layers": (1, 1, 1, 1)},
+    "sequencer": {"layers": (1, 1, 1, 1)},
+    "swin_transformer": {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)},
+    "swin_transformer_v2": {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)},
+    "swin_transformer_v2_cr": {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)},
+    "tiny_vit": {"embed_dims": (16, 32, 64, 64), "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 2)},
+    "tnt": {"embed_dim": 96, "depth": 2},
+    "tresnet": {"layers": (1, 1, 1, 1)},
+    "twins": {"embed_dims": (32, 32, 64, 64), "depths": (1, 1, 1, 1)},
+    "vgg": {"mlp_ratio": 0.1},
+    "vision_transformer_sam": {
+        "embed_dim": 64,
+        "depth": 2,
+        "num_heads": 2,
+        "global_attn_indexes": (1,),
+    },
+    "vitamin": {"depth": 1},
+    "volo": {"layers": (1, 1, 2, 1), "embed_dims": (48, 96, 96, 96), "num_heads": (2, 4, 4, 4)},
 }
+
+
+def make_narrow(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the end of the test, models of this family are made with the sizes of `NARROW`."""
+    module = import_module(f"timm.models.{family}")
+    build = module.build_model_with_cfg
+
+    def build_narrow(kind: type, name: str, pretrained: bool, **sizes: Any) -> nn.Module:
+        return build(kind, name, pretrained, **{**sizes, **deepcopy(NARROW[family])})
+
+    monkeypatch.setattr(module, "build_model_with_cfg", build_narrow)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from families import HEAVY, SMALL
+from families import NARROW, SMALL, make_narrow
 from safetensors.torch import save
 from torch import nn
 
@@ -94,10 +94,10 @@ def restore(name: str, model: nn.Module, size: int) -> None:
     assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(f, marks=[pytest.mark.slow] * (f in HEAVY)) for f in FAMILIES]
-)
-def test_small_images(family: str) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_small_images(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if family in NARROW:
+        make_narrow(family, monkeypatch)
     name = SMALL.get(family) or timm.list_models(module=family)[0]
     check_features(name, SIZE)
     try:
