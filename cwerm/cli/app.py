@@ -34,8 +34,9 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The run's folder:
 def load(job: Path, overrides: list[str] | None, storage: str | None, address: str | None) -> Job:
     """The job of a file, with the command line's settings in place of its own."""
     from cwerm.job.tree import load_job
+    from cwerm.terminal import console
 
-    return load_job(job, overrides or [], settings(storage, address))
+    return load_job(job, overrides or [], settings(storage, address), note=console.note)
 
 
 def settings(storage: str | None, address: str | None) -> dict[str, str]:

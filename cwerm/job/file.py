@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cwerm.errors import UserError, did_you_mean
+from cwerm.methods.choices import keys_of_others
 
 EXAMPLE = "see jobs/quickstart.yaml for an example"
 
@@ -64,8 +65,8 @@ def read_tree(path: str | Path) -> dict[str, Any]:
     return tree
 
 
-def apply_override(tree: dict[str, Any], override: str, sections: Sequence[str]) -> None:
-    """Set the key of ``section.key=value``, the value in YAML.
+def apply_override(tree: dict[str, Any], override: str, sections: Sequence[str]) -> list[str]:
+    """Set the key of ``section.key=value``, the value in YAML; what `set_key` left out.
 
     Raises:
         UserError: it is not written so, names a whole section, or its value is no YAML.
@@ -74,27 +75,39 @@ def apply_override(tree: dict[str, Any], override: str, sections: Sequence[str])
     if not separator or not all(key.split(".")):
         raise UserError(f"'{override}': an override is written section.key=value")
     try:
-        set_key(tree, key, yaml.load(value, _Loader), sections)
+        return set_key(tree, key, yaml.load(value, _Loader), sections)
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{key}: '{value}' is not a YAML value; put it in quotes") from None
 
 
-def set_key(tree: dict[str, Any], key: str, value: Any, sections: Sequence[str]) -> None:
-    """Set ``section.key`` or a top-level key to ``value``."""
+def methods_first(keys: Iterable[str]) -> list[str]:
+    """In the order in which they are set: what is set for a method is not left out with the one before."""
+    return sorted(keys, key=lambda key: not key.partition("=")[0].endswith(".method"))
+
+
+def set_key(tree: dict[str, Any], key: str, value: Any, sections: Sequence[str]) -> list[str]:
+    """Set ``section.key`` or a top-level key to ``value``.
+
+    Another method leaves out the section's keys that belong to the one before, which are returned.
+    """
     section, dot, last = key.rpartition(".")
     if key in sections:
         raise UserError(f"{key}: this is a section; set one of its keys, {key}.KEY=VALUE")
     if not dot:
         tree[key] = value
-        return
+        return []
     if section not in sections:
         hint = did_you_mean(section, sections) or f" (sections: {', '.join(sections)})"
         raise UserError(f"{key}: '{section}' is not a section of the job{hint}")
     below = tree.get(section) or {}
-    if isinstance(below, dict):  # if not, the check of the whole job will say so
-        tree[section] = {**below, last: value}
+    if not isinstance(below, dict):
+        return []  # the check of the whole job will say so
+    idle = keys_of_others(section, value, below) if last == "method" else []
+    kept = {name: given for name, given in below.items() if name not in idle}
+    tree[section] = {**kept, last: value}
+    return [f"{section}.{name}" for name in idle]
 
 
 def _problem(error: Exception) -> str:

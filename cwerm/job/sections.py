@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cwerm.job.values import Address, Count, Rate, Section, Seed, Text
+from cwerm.values import Address, Count, Rate, Section, Seed, Text
 
 
 class Data(Section):
@@ -82,8 +82,8 @@ class Coreset(Section):
     method: Text = "auto"
     """``moderate`` (paper, section 4.1), ``random``, ``herding``, ``k_center``, ``k_means``, ``clean_first``
     (``k_center`` among what its neighbours do not outvote), ``zcore``, ``least_confidence``, ``entropy``,
-    ``margin``, ``el2n``, ``grand`` or ``forgetting``. ``auto``: ``random`` for
-    ``reweight.method: posterior``, which looks at all kinds of samples, else ``moderate``."""
+    ``margin``, ``el2n``, ``grand``, ``forgetting``, or ``module:Class``, your own. ``auto``: ``random``
+    for ``reweight.method: posterior``, which looks at all kinds of samples, else ``moderate``."""
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     """Size of the coreset as a share of the training images; where not given, 0.01, and for
     ``reweight.method: posterior`` all images up to 20,000."""
@@ -94,85 +94,6 @@ class Coreset(Section):
     a class-balanced part of the training images and holds it out of the training."""
     meta_per_class: Count = 10
     """Size of that hold-out. Without effect with ``data.trusted``."""
-
-
-class Reweight(Section):
-    """How weights are learned on the coreset."""
-
-    method: Literal["auto", "metaweightnet", "l2r", "posterior", "uniform"] = "auto"
-    """``metaweightnet``: V of the loss; ``l2r``: learning to reweight, a weight a sample and no V;
-    ``posterior``: how likely each label is right, with or without samples known to be clean;
-    ``uniform``: 1 for each. ``auto``: ``posterior`` if ``broadcast.method`` is ``auto``, too, else
-    ``metaweightnet``, which needs a meta set (``data.trusted`` or ``coreset.meta: hold_out``)."""
-    preset: Literal["fixed", "paper"] = "fixed"
-    """Defaults of this section: ours, or what the paper's authors ran."""
-    input: Literal["features", "images"] = "features"
-    """Train an MLP head on the stored features, or ``model`` on the images."""
-    model: Text = "resnet32"
-    """timm classifier for ``input: images``."""
-    image_size: Count | None = None
-    """Side of the images for ``input: images``; as in ``train.image_size``."""
-    epochs: Count | None = None
-    """Passes over the coreset; where not given, as many as make 1,500 steps, at least 10."""
-    batch_size: Count = 100
-    """Coreset samples a step."""
-    meta_batch_size: Count = 100
-    """Meta samples a step."""
-    lr: Rate = 0.01
-    """Learning rate of the classifier."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of the classifier's SGD."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Weight decay of the classifier's SGD."""
-    weight_lr: Rate = 1e-3
-    """Learning rate of the weight net (Adam)."""
-    meta_every: Count = 1
-    """The weight net moves in every so many steps; above 1 is faster, and an approximation."""
-    augment: bool = False
-    """Random crops and flips for ``input: images``."""
-    hidden: Count = 100
-    """Hidden units of the weight net."""
-    average_last: Count = 5
-    """Final weights are the mean over the ends of this many last epochs."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_preset(cls, values: Any) -> Any:
-        """Keys that are not given take the preset's values."""
-        if isinstance(values, dict) and values.get("preset") == "paper":
-            return {**PAPER_REWEIGHT, **values}
-        return values
-
-
-# What the authors' code runs, but for its mistakes (docs/method.md): ResNet32 on the images, V at 1e-5.
-PAPER_REWEIGHT = {
-    "input": "images",
-    "model": "resnet32",
-    "epochs": 120,
-    "lr": 0.1,
-    "weight_decay": 5e-4,
-    "weight_lr": 1e-5,
-    "augment": True,
-    "average_last": 1,
-}
-
-
-class Broadcast(Section):
-    """How coreset weights reach every sample (paper, Eq. 3)."""
-
-    method: Literal["auto", "nearest", "vote", "function", "agreement"] = "auto"
-    """``nearest``: the weight of the nearest coreset sample, as in the paper; ``vote``: the share of the
-    neighbours' weight with the sample's own label; ``function``: what the reweighting learned, evaluated
-    on every sample; ``agreement``: the same with the neighbours' label agreement beside the loss.
-    ``auto``: what suits ``reweight.method``."""
-    neighbors: Count | None = None
-    """Coreset samples asked for; where not given, 10 for ``vote`` and ``agreement`` and else 1."""
-    power: Rate = 1.0
-    """Exponent of the vote."""
-    max_index_bytes: Count = 2**31
-    """Memory for the coreset's index in each worker; a larger index is searched in shards."""
-    balance: Literal["none", "class"] = "none"
-    """``class``: weights have mean 1 within each given class; ``none``: over the whole data set."""
 
 
 class Train(Section):

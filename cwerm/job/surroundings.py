@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cwerm.job.values import Count, Section, Text
+from cwerm.values import Count, Section, Text
 
 ENDPOINT = r"^https?://[^@\s]+$"
 

@@ -7,26 +7,26 @@ names the key, so that a misspelt setting never runs silently. The keys of the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from cwerm.errors import UserError
-from cwerm.job.explain import explain
-from cwerm.job.file import apply_override, read_tree, set_key
-from cwerm.job.sections import Broadcast, Coreset, Data, Features, Reweight, Train
+from cwerm.job.file import apply_override, methods_first, read_tree, set_key
+from cwerm.job.sections import Coreset, Data, Features, Train
 from cwerm.job.surroundings import S3, Resources
-from cwerm.job.values import Address, Section, Seed
+from cwerm.methods.choices import AnyReweighting, AnySpreading, resolve
+from cwerm.methods.identity import Identity
+from cwerm.methods.reweighting import Reweighting
+from cwerm.methods.reweighting.posterior import Posterior
+from cwerm.methods.spreading import Spreading
+from cwerm.methods.spreading.function import Function
+from cwerm.values import Address, Section, Seed
+from cwerm.values.explain import explain
 
-AUTO_BROADCAST = {
-    "posterior": "function",
-    "metaweightnet": "agreement",
-    "l2r": "vote",
-    "uniform": "nearest",
-}
 FIXED_CORESETS = {"w-erm": "all", "c-random-erm": "random", "c-moderate-erm": "moderate"}
 
 
@@ -48,47 +48,56 @@ class Job(Section):
     data: Data
     features: Features = Features()
     coreset: Coreset = Coreset()
-    reweight: Reweight = Reweight()
-    broadcast: Broadcast = Broadcast()
+    reweight: AnyReweighting = Posterior()
+    """How weights are learned on the coreset. ``method``: ``metaweightnet``, V of the loss; ``l2r``, learning
+    to reweight, a weight a sample and no V; ``posterior``, how likely each label is right, with or without
+    samples known to be clean; ``uniform``, 1 for each; or ``module:Class``, your own. ``auto``, the default:
+    ``posterior`` if ``broadcast.method`` is ``auto``, too, else ``metaweightnet``, which needs a meta set
+    (``data.trusted`` or ``coreset.meta: hold_out``). The other keys depend on it."""
+    broadcast: AnySpreading = Function()
+    """How coreset weights reach every sample (paper, Eq. 3). ``method``: ``nearest``, the weight of the
+    nearest coreset sample, as in the paper; ``vote``, the share of the neighbours' weight with the sample's
+    own label; ``function``, what the reweighting learned, evaluated on every sample; ``agreement``, the same
+    with the neighbours' label agreement beside the loss; or ``module:Class``, your own. ``auto``, the
+    default: what suits ``reweight.method``. The other keys depend on it."""
     train: Train = Train()
     resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_auto(cls, tree: Any) -> Any:
+        """The methods of reweighting and of spreading by their names."""
+        return resolve(tree) if isinstance(tree, dict) else tree
+
+    @property
+    def reweighting(self) -> Reweighting:
+        """How weights are learned, one of the user's own as an object of its class."""
+        return self.reweight.made()
+
+    @property
+    def spreading(self) -> Spreading:
+        """How weights reach every sample; where all have their own, there is nothing to choose."""
+        return Identity() if self.method == "w-erm" else self.broadcast.made()
 
     @property
     def coreset_method(self) -> str:
         """The coreset method that runs, with ``auto`` resolved; some training methods leave no choice."""
         chosen = self.coreset.method
         if chosen == "auto":
-            chosen = "random" if self.reweight_method == "posterior" else "moderate"
+            chosen = self.reweighting.coreset
         return FIXED_CORESETS.get(self.method, chosen)
 
     @property
+    def reference_size(self) -> int | None:
+        """Samples in the coreset where the job gives no ratio and its method has a size of its own."""
+        if self.trains_on_coreset or self.coreset.ratio:
+            return None
+        return self.reweighting.reference_size
+
+    @property
     def coreset_ratio(self) -> float | None:
-        """Share of the samples in the coreset; None for a reference set of the posterior's own size."""
-        posterior = self.reweight_method == "posterior" and not self.trains_on_coreset
-        return self.coreset.ratio or (None if posterior else 0.01)
-
-    @property
-    def reweight_method(self) -> str:
-        """How weights are learned, with ``auto`` resolved."""
-        if self.reweight.method != "auto":
-            return self.reweight.method
-        auto = self.broadcast.method == "auto" and self.method != "w-erm"
-        return "posterior" if auto else "metaweightnet"
-
-    @property
-    def broadcast_method(self) -> str:
-        """How weights reach every sample, with ``auto`` resolved; ``identity`` where all have theirs."""
-        if self.method == "w-erm":
-            return "identity"
-        if self.broadcast.method != "auto":
-            return self.broadcast.method
-        return AUTO_BROADCAST[self.reweight_method]
-
-    @property
-    def neighbors(self) -> int:
-        """Coreset samples that the broadcast asks for."""
-        default = 10 if self.broadcast_method in ("vote", "agreement") else 1
-        return self.broadcast.neighbors or default
+        """Share of the samples in the coreset; None for a set of its own size."""
+        return self.coreset.ratio or (None if self.reference_size else 0.01)
 
     @property
     def has_meta(self) -> bool:
@@ -121,21 +130,27 @@ def _section(key: str, value: Any) -> Any:
 SECTIONS = tuple(
     name
     for name, field in Job.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    if isinstance(field.default, Section) or field.annotation is Data
 )
 
 
 def load_job(
-    path: str | Path, overrides: Sequence[str] = (), options: Mapping[str, str] | None = None
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+    note: Callable[[str], object] = lambda _: None,
 ) -> Job:
     """Read a job file and apply ``section.key=value`` overrides, then ``options`` (key to text).
+
+    Overrides of a method come first, and leave out the file's keys of another; ``note`` is told which.
 
     Raises:
         UserError: the file is missing or no YAML mapping, or a key or value is wrong.
     """
     tree = read_tree(path)
-    for override in overrides:
-        apply_override(tree, override, SECTIONS)
+    for override in methods_first(overrides):
+        for idle in apply_override(tree, override, SECTIONS):
+            note(f"{override} leaves out {idle}, a key of another method")
     for key, value in (options or {}).items():
         set_key(tree, key, value, SECTIONS)
     return parse_job(tree)

@@ -37,7 +37,7 @@ def check(plan: Plan) -> None:
     plan.store.storage.check_writable()
     session.check_address(job)
     check_classifier(job, "train")
-    if "reweight" in plan.names and job.reweight.input == "images":
+    if "reweight" in plan.names and job.reweighting.reads == "images":
         check_classifier(job, "reweight")
     _ = outside.fingerprints  # reads all that local sources hold
     if "extract" in plan.names and not plan.is_made("extract"):
@@ -45,10 +45,18 @@ def check(plan: Plan) -> None:
 
 
 def job_schema() -> dict[str, Any]:
-    """The JSON schema of job files, with the names of the coreset methods, each of which is a file."""
+    """The JSON schema of job files, with the names of the methods, each of which is a file."""
     tree = Job.model_json_schema()
     methods = ["auto", *selection.method_names()]
     tree["$defs"]["Coreset"]["properties"]["method"]["enum"] = methods
+    for section in ("reweight", "broadcast"):
+        # any: where no method is named, the keys alone do not say which
+        branches = tree["properties"][section].pop("oneOf")
+        tree["properties"][section]["anyOf"] = branches
+        for branch in branches:
+            method = tree["$defs"][branch["$ref"].rpartition("/")[2]]["properties"]["method"]
+            if name := method.pop("const", None):
+                method |= {"enum": [name, "auto"], "default": "auto"}
     return tree
 
 
@@ -65,26 +73,26 @@ def check_methods(job: Job) -> None:
         )
     if job.method == "erm":
         return
-    learned, needed = job.reweight_method, job.broadcast_method
-    function = {"function": ("metaweightnet", "posterior"), "agreement": ("metaweightnet",)}
-    if learned not in function.get(needed, (learned,)):
+    learned, needed, reweighting = job.reweight.method, job.broadcast.method, job.reweighting
+    spreading = job.spreading
+    judges = reweighting.takes_agreement if spreading.asks_agreement else reweighting.judges
+    if spreading.asks_learned and not judges:
         raise UserError(
             f"broadcast.method: '{needed}' evaluates what reweighting learned on every sample, and "
-            f"reweight.method '{learned}' learns no such function; use {function[needed][0]}, or "
+            f"reweight.method '{learned}' learns no such function; use metaweightnet, or "
             "broadcast.method nearest or vote"
         )
-    uses_meta = learned in ("metaweightnet", "l2r") and not job.trains_on_coreset
-    if uses_meta and not job.has_meta:
+    if reweighting.needs_clean and not job.trains_on_coreset and not job.has_meta:
         raise UserError(
             f"reweight.method: '{learned}' learns from samples whose labels are right, and the job names "
             "none; give data.trusted, or coreset.meta=hold_out, which believes "
             f"{job.coreset.meta_per_class} samples a class"
         )
-    if job.method == "w-erm" and learned not in ("metaweightnet", "l2r"):
+    if job.method == "w-erm" and not reweighting.shares_steps:
         raise UserError(
             f"reweight.method: '{learned}' for method w-erm; use metaweightnet or l2r there"
         )
-    if job.control == "untrained" and learned not in ("metaweightnet", "posterior"):
+    if job.control == "untrained" and not reweighting.can_stay_untrained:
         raise UserError(
             f"control: 'untrained' needs something to train, which reweight.method '{learned}' has "
             "not; use metaweightnet or posterior"

@@ -16,6 +16,11 @@ _NO_MEMORY = "{}: memory ran out ({}); {}"
 _TOLD = rf"^{UserError.__module__}\.{UserError.__name__}: (.+)$"
 _TOLD_NO_MEMORY = r"^(?:[\w.]*OutOfMemoryError|MemoryError|[\w.]*_ArrayMemoryError)(?:: (.*))?$"
 _TOLD_FULL = r"^OSError: \[Errno (?:28|122)\][^:\n]*(?:: '(.+)')?$"
+_TOLD_NO_MODULE = r"^ModuleNotFoundError: No module named '([\w.]+)'$"
+_NO_MODULE = (
+    "a worker has no module '{}': install it on all hosts; one of your own is found where the command "
+    "starts in its folder, which `cwerm submit --working-dir` takes along"
+)
 _NO_CPU_MEMORY = "DefaultCPUAllocator: "
 
 
@@ -67,6 +72,8 @@ def find_user_error(
             return UserError(FULL.format(told[-1] or place))
         if told := re.findall(_TOLD_NO_MEMORY, text, re.MULTILINE):
             return UserError(_NO_MEMORY.format(key, _first_sentence(told[-1]), lower(key)))
+        if told := re.findall(_TOLD_NO_MODULE, text, re.MULTILINE):
+            return UserError(_NO_MODULE.format(told[-1]))
         if _NO_CPU_MEMORY in text:
             reason = text.partition(_NO_CPU_MEMORY)[2]
             return UserError(_NO_MEMORY.format(key, _first_sentence(reason), lower(key)))

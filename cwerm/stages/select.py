@@ -18,7 +18,6 @@ from cwerm.stages.outside import Outside
 from cwerm.stages.stage import Context, Inputs, Settings, Stage
 from cwerm.store.artifacts import Artifact, ArtifactStore
 
-REFERENCE_SIZE = 20_000  # samples from which the posterior learns, where no ratio is given
 MEDIAN_COUNT_BYTES = 2**30  # of one pass's counts, all classes
 GROUPS_A_WORKER = 4  # of parts: counts come back once a group, as those of many classes are large
 
@@ -60,6 +59,8 @@ class SelectSettings(Settings):
     """How the coreset is chosen, and from what."""
 
     method: str
+    method_version: int | None
+    """Of a method of the user's own."""
     scope: Literal["class", "global"] | None
     ratio: float | None
     """Of the training images; without one, up to `size` samples."""
@@ -77,9 +78,10 @@ class SelectSettings(Settings):
         ratio = None if whole else job.coreset_ratio
         return cls(
             method=job.coreset_method,
+            method_version=_own_version(job.coreset_method),
             scope=None if whole else job.coreset.scope,
             ratio=ratio,
-            size=None if whole or ratio else REFERENCE_SIZE,
+            size=None if whole else job.reference_size,
             seed=job.seed,
             held_out=HoldOut.of(job),
             trusted=bool(job.data.trusted),
@@ -94,6 +96,13 @@ class SelectSettings(Settings):
         if self.ratio is not None:
             return coresets.coreset_size(num_samples, self.ratio)
         return num_candidates if self.size is None else min(num_candidates, self.size)
+
+
+def _own_version(method: str) -> int | None:
+    if ":" not in method:
+        return None
+    with blame("coreset.method"):
+        return getattr(selection.load_method(method), "version", 1)
 
 
 def _needs(job: Job) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cwerm.errors import UserError
-from cwerm.job.addresses import local
 from cwerm.job.surroundings import S3
 from cwerm.store.objects import Entry, LocalStorage, Storage, parse_mapping
 from cwerm.store.s3.bucket import S3Storage
 from cwerm.store.s3.client import hurry
+from cwerm.values.addresses import local
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

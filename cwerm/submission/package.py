@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cwerm.errors import UserError, did_you_mean
-from cwerm.job.addresses import local
 from cwerm.job.tree import Job, parse_job
 from cwerm.submission.shipped_files import files_of, look, write
 from cwerm.sweeps.file import Sweep
 from cwerm.terminal import console
+from cwerm.values.addresses import local
 
 JOB_FILE, SWEEP_FILE = "cwerm-job.yaml", "cwerm-sweep.yaml"
 LARGEST = 500 * 2**20  # Ray's own limit

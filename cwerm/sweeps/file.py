@@ -10,9 +10,9 @@ import yaml
 from pydantic import Field, ValidationError
 
 from cwerm.errors import UserError, did_you_mean
-from cwerm.job.explain import explain
 from cwerm.job.file import read_tree
-from cwerm.job.values import Count, Section
+from cwerm.values import Count, Section
+from cwerm.values.explain import explain
 
 KINDS = ("grid", "choice", "uniform", "log_uniform", "integer")
 # What each epoch of training gives; a finished trial can be judged by more, see `Metric`.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cwerm.errors import UserError
-from cwerm.job.file import apply_override, read_tree, set_key
+from cwerm.job.file import apply_override, methods_first, read_tree, set_key
 from cwerm.job.tree import SECTIONS, Job, parse_job
 from cwerm.sweeps.file import Point, Sweep, check_keys, flat, is_range, load_sweep
 
@@ -61,8 +61,8 @@ def trial_job(base: Mapping[str, Any], point: Point) -> Job:
         UserError: a key or value that no job has.
     """
     tree = copy.deepcopy(dict(base))
-    for key, value in point.items():
-        set_key(tree, key, value, SECTIONS)
+    for key in methods_first(point):
+        set_key(tree, key, point[key], SECTIONS)
     return parse_job(tree)
 
 
@@ -77,7 +77,7 @@ def base_tree(
     tree = read_tree(path)
     for key, value in dict(flat(sweep.job)).items():
         set_key(tree, key, value, SECTIONS)
-    for override in overrides:
+    for override in methods_first(overrides):
         key = override.partition("=")[0]
         if key in sweep.keys:
             raise UserError(f"{key}: the sweep varies this key; set it in the sweep's file")

@@ -10,6 +10,7 @@ import yaml
 
 from cwerm.errors import UserError
 from cwerm.job.tree import SECTIONS, Job, load_job, parse_job
+from cwerm.methods.choices import REWEIGHTING, SPREADING
 
 SOURCE = {"source": "sample"}
 
@@ -75,10 +76,8 @@ def test_overrides_in_order_then_options(tmp_path: Path) -> None:
 def test_an_alias_and_a_merge_are_no_duplicates(tmp_path: Path) -> None:
     text = "data: &d {source: sample, limit: 5}\n"
     assert load_job(write(tmp_path, text)).data.limit == 5
-    job = write(
-        tmp_path, "features: &f\n  image_size: 32\nreweight:\n  <<: *f\ndata: {source: é}\n"
-    )
-    assert load_job(job).reweight.image_size == 32
+    job = write(tmp_path, "features: &f\n  image_size: 32\ntrain:\n  <<: *f\ndata: {source: é}\n")
+    assert load_job(job).train.image_size == 32
 
 
 def test_the_resolved_job_reads_back_the_same(tmp_path: Path) -> None:
@@ -95,13 +94,22 @@ def test_every_key_is_described() -> None:
 
 
 def fields() -> list[tuple[str, str]]:
-    return [(s, name) for s in SECTIONS for name in Job.model_fields[s].annotation.model_fields]
+    plain = [s for s in SECTIONS if s not in ("reweight", "broadcast")]
+    found = [(s, name) for s in plain for name in Job.model_fields[s].annotation.model_fields]
+    return found + [
+        (section, f"{method}.{name}")
+        for section, methods in (("reweight", REWEIGHTING), ("broadcast", SPREADING))
+        for method, kind in methods.items()
+        for name in kind.model_fields
+        if name != "method"
+    ]
 
 
 @pytest.mark.parametrize(("section", "name"), fields())
 def test_every_key_refuses_a_mapping_in_a_persons_words(section: str, name: str) -> None:
     tree: dict[str, Any] = {"data": dict(SOURCE)}
-    tree.setdefault(section, {})[name] = {"a": 1}
+    method, _, name = name.rpartition(".")
+    tree.setdefault(section, {"method": method} if method else {})[name] = {"a": 1}
     message = refusal(tree)
     assert message.startswith(f'{section}.{name}: got {{"a": 1}}, should be ')
     for jargon in ("Input", "valid", "instance", "dictionary", "None", "string", "integer"):
@@ -134,6 +142,14 @@ def test_every_key_refuses_a_mapping_in_a_persons_words(section: str, name: str)
         ({"features": {"dtype": "float61"}}, "did you mean 'float16'"),
         ({"features": {"image_size": 0}}, "should be a whole number of at least 1 or null"),
         ({"features": {"backbone": "x" * 500}, "reweight": "y" * 500}, "reweight: got 'yyy"),
+        ({"reweight": {"method": "postrior"}}, "reweight.method: unknown value 'postrior'; did you mean"),
+        ({"broadcast": {"method": 3}}, "broadcast.method: unknown value '3'; choose one of"),
+        ({"reweight": {"hidden": 9}}, "reweight.hidden: a key of method metaweightnet; here it is posterior"),
+        ({"reweight": {"preset": "paper"}}, "reweight.preset: a key of method l2r and metaweightnet; here"),
+        ({"broadcast": {"power": 2.0}}, "broadcast.power: a key of method vote; here it is function"),
+        ({"reweight": {"method": "vote"}}, "reweight.method: unknown value 'vote'"),
+        ({"reweight": {"method": "l2r", "lr": 0}}, "reweight.lr: got 0, should be a number above 0"),
+        ({"train": {"weight_lr": 1}}, "train.weight_lr: unknown key; did you mean 'reweight.weight_lr'?"),
     ],
 )  # fmt: skip
 def test_words(tree: dict[str, Any], message: str) -> None:
@@ -144,7 +160,8 @@ def test_words(tree: dict[str, Any], message: str) -> None:
 
 
 def test_the_papers_preset_gives_way_to_what_is_asked() -> None:
-    paper = parse_job({"data": SOURCE, "reweight": {"preset": "paper", "epochs": 3}}).reweight
+    asked = {"method": "metaweightnet", "preset": "paper", "epochs": 3}
+    paper: Any = parse_job({"data": SOURCE, "reweight": asked}).reweight
     assert (paper.input, paper.model, paper.weight_lr, paper.lr) == (
         "images",
         "resnet32",
@@ -169,14 +186,14 @@ def test_the_papers_preset_gives_way_to_what_is_asked() -> None:
             ("metaweightnet", "vote", 4, "moderate", 0.01),
         ),
         ({"reweight": {"method": "l2r"}}, ("l2r", "vote", 10, "moderate", 0.01)),
-        ({"method": "w-erm"}, ("metaweightnet", "identity", 1, "all", 0.01)),
+        ({"method": "w-erm"}, ("metaweightnet", "identity", 0, "all", 0.01)),
         ({"coreset": {"ratio": 0.2}}, ("posterior", "function", 1, "random", 0.2)),
         ({"method": "c-moderate-erm"}, ("posterior", "function", 1, "moderate", 0.01)),
     ],
 )
 def test_auto_is_resolved(changes: dict[str, Any], expected: tuple[Any, ...]) -> None:
     job = parse_job({"data": SOURCE, **changes})
-    found = (job.reweight_method, job.broadcast_method, job.neighbors)
+    found = (job.reweight.method, job.spreading.method, job.spreading.k)
     assert (*found, job.coreset_method, job.coreset_ratio) == expected
 
 

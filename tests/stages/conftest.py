@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from changes import change
 
 from cwerm import pipeline
 from cwerm.job.tree import Job, parse_job
@@ -120,12 +121,7 @@ def fork(chain: Chain, tmp_path: Path) -> Fork:
     def copy(stage: str, folder: Path | None = None, **changes: Any) -> Chain:
         folder = folder or tmp_path / f"store-{len(os.listdir(tmp_path))}"
         tree = {**chain.job.model_dump(), "storage": str(folder), "resources": {"workers": 1}}
-        for key, value in changes.items():
-            *sections, last = key.split("__")
-            section = tree
-            for name in sections:
-                section = section[name]
-            section[last] = value
+        change(tree, changes)
         earlier = STAGES[: STAGES.index(stage)]
         earlier = (*earlier, "label") if earlier else ()
         for name in earlier:
@@ -159,12 +155,7 @@ def vary(noisy: Chain) -> Vary:
 
     def run(last: str | None, **changes: Any) -> Chain:
         tree = noisy.job.model_dump()
-        for key, value in changes.items():
-            *sections, name = key.split("__")
-            section = tree
-            for part in sections:
-                section = section[part]
-            section[name] = value
+        change(tree, changes)
         job = parse_job(tree)
         return run_stages(job, last) if last else Chain(pipeline.plan(job))
 

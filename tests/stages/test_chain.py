@@ -18,7 +18,6 @@ from safetensors.numpy import load
 
 import cwerm
 from cwerm.stages import common
-from cwerm.stages.reweight.settings import Learning
 from cwerm.store.artifacts import Writer
 from stages.conftest import Chain, Fork, run_stages
 
@@ -280,5 +279,5 @@ def test_the_weights_do_not_depend_on_the_number_of_workers(
     [(None, 100, 1500), (None, 501, 250), (None, 10**6, 10), (7, 100, 7)],
 )
 def test_small_coresets_get_enough_steps(chain: Chain, asked: Any, size: int, epochs: int) -> None:
-    learning = Learning.of(chain.job).model_copy(update={"epochs": asked})
-    assert learning.num_epochs(size) == epochs
+    method = chain.job.reweight.model_copy(update={"epochs": asked})
+    assert method.num_epochs(size) == epochs

@@ -21,7 +21,9 @@ from cwerm.job.tree import parse_job
 from cwerm.runtime import checkpoints, saved_state
 from cwerm.stages.common import table
 from cwerm.stages.outside import Outside
-from cwerm.stages.reweight import fit as reweight_fit
+from cwerm.stages.reweight import states
+from cwerm.stages.reweight.learning import learn
+from cwerm.stages.reweight.samples import Task
 from cwerm.stages.reweight.states import state_paths
 from cwerm.stages.train.loop import Worker
 from cwerm.stages.train.settings import TrainSettings
@@ -110,14 +112,14 @@ class StoppedError(Exception):
     pass
 
 
-def _task(mine: Chain, writer: Writer) -> reweight_fit.Task:
+def _task(mine: Chain, writer: Writer) -> Task:
     inputs = dict(mine.plan.inputs("reweight"))
-    return reweight_fit.Task(mine.plan["reweight"].settings, inputs, mine.store, writer)
+    return Task(mine.plan["reweight"].settings, inputs, mine.store, writer)
 
 
 def _begin(mine: Chain, epochs: int, monkeypatch: pytest.MonkeyPatch) -> Writer:
     """A reweighting that is cut off after some epochs, each of which was saved."""
-    monkeypatch.setattr(reweight_fit, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(states, "SAVE_SECONDS", -1.0)
     key = mine.plan["reweight"].key
     writer = Writer(mine.store, "reweight", key, {})
 
@@ -126,16 +128,14 @@ def _begin(mine: Chain, epochs: int, monkeypatch: pytest.MonkeyPatch) -> Writer:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        reweight_fit.fit_weights(_task(mine, writer), StepOptions(), on_epoch, "cpu")
+        learn(_task(mine, writer), StepOptions(), on_epoch, "cpu")
     return writer
 
 
 def _go_on(mine: Chain, writer: Writer) -> tuple[np.ndarray, list[int], list[str]]:
     """Weights of the whole reweighting, the epochs it went through, and what it told."""
     epochs, told = list[int](), list[str]()
-    learned = reweight_fit.fit_weights(
-        _task(mine, writer), StepOptions(), epochs.append, "cpu", told.append
-    )
+    learned = learn(_task(mine, writer), StepOptions(), epochs.append, "cpu", told.append)
     return learned.weights, epochs, told
 
 
@@ -152,7 +152,7 @@ def test_a_reweighting_goes_on_from_the_last_good_state(
         key=lambda path: json.loads(mine.store.storage.read_bytes(f"{path}.json"))["epochs"],
     )
     damage(mine.store.storage, newest, kind, mark)
-    monkeypatch.setattr(reweight_fit, "SAVE_SECONDS", 1e9)
+    monkeypatch.setattr(states, "SAVE_SECONDS", 1e9)
     weights, epochs, told = _go_on(mine, writer)
     assert epochs == [3, 4, 5, 6], "the state before the damaged one"
     assert len(told) == 1

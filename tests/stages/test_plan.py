@@ -71,7 +71,7 @@ VALUES = {
 NONE = {
     "name": "other", "data__max_rejects": 3, "features__batch_size": 7,
     "broadcast__max_index_bytes": 1000, "train__keep_checkpoints": 5, "resources__workers": 1,
-    "train__focal_gamma": 1.0, "reweight__model": "resnet56", "broadcast__power": 2.0,
+    "train__focal_gamma": 1.0, "reweight__model": "resnet56",
     "data__noise_rate": 0.1,
 }  # fmt: skip
 

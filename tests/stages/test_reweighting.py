@@ -41,7 +41,7 @@ def test_posterior_is_that_of_the_arrays_and_finds_the_errors(
     """With nothing clean, with a hold-out that is, and learned on a part of the samples."""
     changes = {"coreset__ratio": None, **changes}
     mine = vary("broadcast", reweight__method="auto", broadcast__method="auto", **changes)
-    assert (mine.job.reweight_method, mine.job.broadcast_method) == ("posterior", "function")
+    assert (mine.job.reweight.method, mine.job.spreading.method) == ("posterior", "function")
     arrays = Arrays(mine)
     plain = LabelPosterior(10, mine.job.seed)
     trusted = {}
@@ -74,7 +74,7 @@ def test_posterior_is_that_of_the_arrays_and_finds_the_errors(
 @pytest.mark.slow
 def test_learning_to_reweight_is_that_of_the_arrays(vary: Vary) -> None:
     mine = vary("broadcast", reweight__method="l2r", broadcast__method="auto")
-    assert mine.job.broadcast_method == "vote"
+    assert mine.job.spreading.method == "vote"
     section = mine.job.reweight
     plain = LearningToReweight(
         epochs=6, batch_size=100, meta_batch_size=100, lr=section.lr, momentum=section.momentum,

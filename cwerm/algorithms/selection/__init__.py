@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Integer, Shaped
 
+from cwerm.algorithms.imported import imported
 from cwerm.algorithms.inputs import blocks
 from cwerm.algorithms.networks.names import unknown_name
 from cwerm.algorithms.reweighting.training_record import TrainingRecord
@@ -49,7 +50,12 @@ def method_names() -> list[str]:
 
 
 def load_method(name: str) -> Method:
-    """The method of that name; ValueError lists them all."""
+    """The method of that name, or of a path ``module:Class``; ValueError lists them all."""
+    if ":" in name:
+        kind = imported(name)
+        if not (hasattr(kind, "NEEDS") and hasattr(kind, "choose")):
+            raise ValueError(f"'{name}' has no NEEDS and choose, as a coreset method has")
+        return cast(Method, kind())
     if name not in method_names():
         raise unknown_name("coreset method", name, method_names())
     return cast(Method, cast(Any, importlib.import_module(f"{__name__}.{name}")))

@@ -10,7 +10,6 @@ import functools
 import json
 from typing import Any
 
-import numpy as np
 import psutil
 
 from cwerm.runtime import batch_memory, capacity
@@ -21,7 +20,8 @@ from cwerm.runtime.session import cluster, session
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages import common
 from cwerm.stages.classifiers import batch_bytes, told_size
-from cwerm.stages.reweight.fit import Learned, Task, fit_posterior, fit_weights
+from cwerm.stages.reweight.learning import Outcome, learn
+from cwerm.stages.reweight.samples import Task
 from cwerm.stages.reweight.settings import ReweightSettings, needs
 from cwerm.stages.reweight.states import forget_states, has_state
 from cwerm.stages.stage import Context, Inputs, Stage
@@ -35,22 +35,19 @@ MEMORY_MARGIN = 4  # the graph of the meta-gradient holds several passes over th
 def _run(settings: ReweightSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn the weights of the coreset (paper, section 4.2)."""
     store, writer = context.store, context.writer
-    coreset = store.read(inputs["select"], "coreset", ["id"])
-    if settings.method == "uniform":
-        ones = np.ones(len(coreset), dtype=np.float32)
-        learned = Learned(common.column(coreset, "id"), ones, np.zeros_like(ones), [])
+    task = Task(settings, dict(inputs), store, writer)
+    if settings.method.reads == "labels":
+        outcome = learn(task)  # takes no time
     else:
         session.ensure_ray(context)
         check_batch(settings, inputs["ingest"], context)
-        task = Task(settings, dict(inputs), store, writer)
-        learned = _learn(task, context, len(coreset))
-    for name, data in learned.files.items():
+        outcome = _learn(task, context, inputs["select"].rows("coreset"))
+    for name, data in outcome.files.items():
         writer.write_file(name, data)
-    writer.write_file("history.json", json.dumps(learned.history, indent=1).encode())
-    table = common.table("coreset_weights", learned.ids, learned.weights, learned.losses)
+    writer.write_file("history.json", json.dumps(outcome.history, indent=1).encode())
+    table = common.table("coreset_weights", outcome.ids, outcome.weights, outcome.losses)
     part = writer.write_part("coreset_weights", 0, table)
-    info = {**learned.found, "learner": learned.learner}
-    artifact = writer.commit({"coreset_weights": [part]}, info)
+    artifact = writer.commit({"coreset_weights": [part]}, outcome.info)
     forget_states(writer)
     return artifact
 
@@ -61,20 +58,19 @@ def check_batch(settings: ReweightSettings, images: Artifact, run: Run) -> None:
     Raises:
         UserError: naming the key to change.
     """
-    learning = settings.learning
-    if learning is None or learning.model is None:
+    method: Any = settings.method
+    if method.reads != "images":
         return
-    size = told_size("reweight", learning.model, learning.image_size, images)
-    need = batch_bytes("reweight", learning.model, len(images.info["class_names"]), size)
+    size = told_size("reweight", method.model, method.image_size, images)
+    need = batch_bytes("reweight", method.model, len(images.info["class_names"]), size)
     key = "reweight.batch_size"
-    batch_memory.check_memory(run, key, MEMORY_MARGIN * need, learning.batch_size)
+    batch_memory.check_memory(run, key, MEMORY_MARGIN * need, method.batch_size)
 
 
-def _learn(task: Task, context: Context, coreset_size: int) -> Learned:
+def _learn(task: Task, context: Context, coreset_size: int) -> Outcome:
     if has_state(task.writer):
         console.note("goes on from the state that an earlier attempt saved")
-    learning = task.settings.learning
-    epochs = learning.num_epochs(coreset_size) if learning else 1
+    epochs = task.settings.method.num_epochs(coreset_size)
     with progress_board(epochs, "reweight") as board, user_errors("reweight.batch_size"):
         if task.settings.on_ranks:
             from cwerm.stages.reweight.parallel import learn_in_parallel
@@ -83,14 +79,14 @@ def _learn(task: Task, context: Context, coreset_size: int) -> Learned:
         return _learn_in_actor(task, context, board)
 
 
-def _learn_in_actor(task: Task, context: Context, board: Any) -> Learned:
+def _learn_in_actor(task: Task, context: Context, board: Any) -> Outcome:
     size = capacity.size(context)
     request = size.single(MOST_CPUS)
     pool = Pool(context, "reweight", 1, request, key="reweight.batch_size", kind=_Reweighter)
     fit = functools.partial(_Fit, task, board, size.device)
     try:
-        ((_, learned),) = pool.map(fit, [None], "reweight", bar=False)
-        return learned
+        ((_, outcome),) = pool.map(fit, [None], "reweight", bar=False)
+        return outcome
     finally:
         pool.close()
 
@@ -106,7 +102,7 @@ class _Fit:
         cluster.check_device(device)
         self.task, self.board, self.device = task, board, device
 
-    def __call__(self, _: None) -> Learned:
+    def __call__(self, _: None) -> Outcome:
         import ray
         import torch
 
@@ -115,11 +111,9 @@ class _Fit:
         cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         # steps of the head on features are too small to share: threads would only wait for each other
         threads = min(cpus, psutil.cpu_count(logical=False) or cpus)
-        torch.set_num_threads(threads if self.task.settings.on_images else 1)
-        if self.task.settings.method == "posterior":
-            return fit_posterior(self.task)
+        torch.set_num_threads(threads if self.task.settings.method.reads == "images" else 1)
         post, note = self.board.post.remote, self.board.note.remote
-        return fit_weights(self.task, StepOptions(), post, self.device, note=note)
+        return learn(self.task, StepOptions(), post, self.device, note)
 
 
-reweight = Stage("reweight", 3, needs, ReweightSettings.of, _run)
+reweight = Stage("reweight", 4, needs, ReweightSettings.of, _run)

@@ -15,18 +15,19 @@ from cwerm.errors import UserError
 from cwerm.runtime import capacity
 from cwerm.runtime.ranks import rank_device, run_on_ranks
 from cwerm.stages import common
-from cwerm.stages.reweight.fit import Learned, Task, fit_weights
+from cwerm.stages.reweight.learning import Outcome, learn
+from cwerm.stages.reweight.samples import Task
 from cwerm.stages.stage import Context
 from cwerm.store.artifacts import Writer
 
 ARRAYS = ("ids", "weights", "losses")
 
 
-def learn_in_parallel(task: Task, context: Context, board: Any) -> Learned:
+def learn_in_parallel(task: Task, context: Context, board: Any) -> Outcome:
     """The result of rank 0, which is that of every rank."""
-    workers, learning, writer = capacity.num_workers(context), task.settings.learning, task.writer
-    assert learning, "only what is learned step by step can be shared"
-    smallest = min(learning.batch_size, learning.meta_batch_size)
+    workers, writer = capacity.num_workers(context), task.writer
+    method: Any = task.settings.method  # one that shares its steps
+    smallest = min(method.batch_size, method.meta_batch_size)
     if smallest < workers:
         raise UserError(
             f"reweight.batch_size: batches of {smallest} can't be shared by {workers} workers; use "
@@ -65,7 +66,7 @@ def _rank(config: dict[str, Any]) -> None:
             config["board"].note.remote(text)
 
     task = config["task"]
-    learned = fit_weights(task, options, on_epoch, rank_device(config), note)
+    learned = learn(task, options, on_epoch, rank_device(config), note)
     if rank == 0:
         writer = task.writer
         writer.storage.write_bytes(_result_path(writer), _dump(learned))
@@ -83,20 +84,20 @@ def _result_path(writer: Writer) -> str:
     return f"artifacts/{writer.stage}/{writer.key}/{writer.attempt}/result.safetensors"
 
 
-def _dump(learned: Learned) -> bytes:
+def _dump(learned: Outcome) -> bytes:
     from safetensors.numpy import save
 
     arrays = {name: getattr(learned, name) for name in ARRAYS}
     # files as bytes among the arrays, under names that no array has
     files = {f"/{name}": np.frombuffer(data, np.uint8) for name, data in learned.files.items()}
-    told = {"history": learned.history, "learner": learned.learner}
+    told = {"history": learned.history, "info": learned.info}
     return save(arrays | files, metadata={"cwerm": json.dumps(told)})
 
 
-def _load(data: bytes) -> Learned:
+def _load(data: bytes) -> Outcome:
     from safetensors.numpy import load
 
     found = load(data)
     files = {name[1:]: array.tobytes() for name, array in found.items() if name.startswith("/")}
     told = json.loads(common.tensor_metadata(data)["cwerm"])
-    return Learned(**{name: found[name] for name in ARRAYS}, **told, files=files)
+    return Outcome(**{name: found[name] for name in ARRAYS}, **told, files=files)

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from cwerm.runtime import saved_state
 from cwerm.store.artifacts import Writer
 from cwerm.terminal import console
+
+SAVE_SECONDS = 5.0  # between saved states, from which an interrupted run goes on
+
+
+class SavedStates:
+    """The last two states of one reweighting, saved in turns, so that the one before stays whole."""
+
+    def __init__(self, writer: Writer, note: Callable[[str], object], saves: bool = True) -> None:
+        self.storage, self.slots = writer.storage, state_paths(writer)
+        self.note, self.saves = note, saves
+        self.saved = time.monotonic()
+
+    def load(self) -> Iterator[tuple[str, Any]]:
+        """Names and states, the latest first; says which of them can't be read."""
+        found = saved_state.find(self.storage, self.slots, self.note)
+        for used, state in saved_state.load(self.storage, found, self.note):
+            yield f"{used.path}.pt", state
+
+    def save(self, state: Callable[[], Any], epoch: int) -> None:
+        """Keep the state, if it is time; on rank 0 alone."""
+        if self.saves and time.monotonic() - self.saved > SAVE_SECONDS:
+            saved_state.write(self.storage, self.slots[0], state(), epoch)
+            self.slots.reverse()
+            self.saved = time.monotonic()
 
 
 def state_paths(writer: Writer) -> list[str]:

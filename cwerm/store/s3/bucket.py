@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cwerm.job.addresses import normal
 from cwerm.job.surroundings import S3
 from cwerm.store.objects import Entry, Storage, Upload
 from cwerm.store.s3 import client as clients
 from cwerm.store.s3.errors import explained, skew_seconds
 from cwerm.store.s3.settings import described
+from cwerm.values.addresses import normal
 
 PART_BYTES = 16 * 2**20  # larger objects go up in parts of this size
 MISSING = ("NoSuchKey", "NotFound", "404")

@@ -9,6 +9,7 @@ from cwerm.errors import did_you_mean
 
 Schema = dict[str, Any]
 LONGEST_VALUE = 60
+CHOOSES = "method"  # the key on which the other keys of a section can depend
 
 
 def explain(error: Any, schema: Schema) -> str:
@@ -20,6 +21,10 @@ def explain(error: Any, schema: Schema) -> str:
         return f"{key}: keys are text; remove this one or mend its name"
     keys, expected = _field(error["loc"], schema)
     key = ".".join(keys)
+    if error["type"] == "union_tag_invalid":
+        given, names = error["ctx"]["tag"], sorted(_branches(expected, schema))
+        hint = did_you_mean(given, names) or f"; choose one of {', '.join(names)}"
+        return f"{key}.{CHOOSES}: unknown value '{given}'{hint}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}"
     if error["type"] == "missing":
@@ -41,12 +46,20 @@ def explain(error: Any, schema: Schema) -> str:
 def _unknown_key(parts: list[str], schema: Schema) -> str:
     """The key, with near names of its section, or else the sections that do have such a key."""
     *sections, last = parts
-    _, parent = _field(sections, schema)
+    keys, parent = _field(sections, schema)
+    parts = [*keys, last]
+    others = _methods_with(last, keys, schema)
+    if others:
+        chosen = parent["properties"][CHOOSES].get("const", "another")
+        return f"{'.'.join(parts)}: a key of {CHOOSES} {' and '.join(others)}; here it is {chosen}"
     hint = did_you_mean(last, parent["properties"])
     elsewhere = [
         f"{name}.{last}"
         for name, field in schema["properties"].items()
-        if last in _resolve(field, schema).get("properties", {})
+        if any(
+            last in branch.get("properties", {})
+            for branch in (_resolve(field, schema), *_branches(field, schema).values())
+        )
     ]
     if elsewhere:
         hint = f"; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
@@ -58,11 +71,33 @@ def _field(location: Any, schema: Schema) -> tuple[list[str], Schema]:
     """The keys in an error's location (what follows them names branches of a type), and their schema."""
     keys, field = [], schema
     for part in location:
+        branches = _branches(field, schema)
+        if part in branches:  # not a key, but which of the methods has it
+            field = branches[part]
+            continue
         if part not in field.get("properties", {}):
             break
         keys.append(part)
         field = _resolve(field["properties"][part], schema)
     return keys, field
+
+
+def _branches(field: Schema, schema: Schema) -> dict[str, Schema]:
+    """By method, the schemas of a section whose keys depend on its method."""
+    found = [_resolve(branch, schema) for branch in field.get("oneOf", [])]
+    return {
+        branch["properties"][CHOOSES].get("const", "module:Class"): branch
+        for branch in found
+        if CHOOSES in branch.get("properties", {})
+    }
+
+
+def _methods_with(key: str, section: list[str], schema: Schema) -> list[str]:
+    """The methods that have the key, of a section whose keys depend on its method."""
+    if len(section) != 1:
+        return []
+    branches = _branches(schema["properties"][section[0]], schema)
+    return [name for name, branch in branches.items() if key in branch["properties"]]
 
 
 def _resolve(field: Schema, schema: Schema) -> Schema:

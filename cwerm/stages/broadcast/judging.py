@@ -1,0 +1,152 @@
+"""The weights of one part of the samples: what a worker of the broadcast does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cwerm.algorithms.spreading.agreement import label_agreement, without_own
+from cwerm.data.images import decode
+from cwerm.methods.samples import Batch, Reference, Run
+from cwerm.runtime.session import cluster
+from cwerm.stages import common, pixels
+from cwerm.stages.broadcast.coreset_neighbors import Find
+from cwerm.stages.broadcast.settings import BroadcastSettings
+from cwerm.stages.classifiers import create_classifier
+from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer
+
+if TYPE_CHECKING:
+    from cwerm.algorithms.labels.judgement import Judgement
+    from cwerm.methods.reweighting import Learned
+
+IMAGES_AT_ONCE = 500
+
+Part = tuple[int, np.ndarray]  # its place in the tables, and the labels of its rows
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all parts have in common."""
+
+    settings: BroadcastSettings
+    store: ArtifactStore
+    inputs: dict[str, Artifact]
+    writer: Writer
+    ids: np.ndarray
+    """int64 [m], of the coreset, ascending."""
+    reference: Reference
+    device: str
+
+
+class Weigh:
+    """Judges the samples of one part, and writes their unscaled weights."""
+
+    def __init__(self, work: Work, make_find: Callable[[], Find] | None) -> None:
+        self.work, self.find = work, make_find() if make_find else None
+        self.images = work.inputs["ingest"]
+        self.starts = np.cumsum([0, *(part.rows for part in self.images.tables["images"])])
+        self.learned = restore(work) if work.settings.asked else None
+        self.normalise: Any = None
+        if work.settings.asked and work.settings.asked.reads == "images":
+            from cwerm.algorithms.training.batches import Normaliser
+
+            how = work.inputs["reweight"].info["pictures"]
+            self.normalise = Normaliser(tuple(how["mean"]), tuple(how["std"]))
+            self.size = int(how["image_size"])
+
+    def __call__(self, part: Part) -> tuple[File, np.ndarray]:
+        number, labels = part
+        work, spreading = self.work, self.work.settings.spreading
+        ids = np.arange(self.starts[number], self.starts[number + 1])
+        labels = labels.astype(np.int64)
+        vectors = self._features(number, len(ids))
+        positions, agreement = np.empty((len(ids), 0), np.int64), None
+        distances = np.empty((len(ids), 0), np.float32)
+        nearest = ids, np.zeros(len(ids), np.float32), labels
+        if self.find:
+            distances, near = self.find(number, vectors)
+            if spreading.leaves_one_out:
+                distances, near = without_own(distances, near, ids)
+            positions = np.searchsorted(work.ids, near)
+            neighbor_labels = work.reference.labels[positions]
+            nearest = near[:, 0], distances[:, 0], neighbor_labels[:, 0]
+            if spreading.asks_agreement:
+                agreement = label_agreement(neighbor_labels, labels)[:, None]
+        place = np.minimum(np.searchsorted(work.ids, ids), len(work.ids) - 1)
+        rows = np.where(work.ids[place] == ids, place, -1)
+        judged = []
+        for some, inputs in self._inputs(number, vectors):
+            near_agreement = None if agreement is None else agreement[some]
+            where = rows[some], positions[some], distances[some]
+            batch = Batch(inputs, labels[some], near_agreement, *where)
+            judged.append(spreading.spread(batch, work.reference, self.learned))
+        return _write(work.writer, number, ids, labels, nearest, judged)
+
+    def _features(self, part: int, rows: int) -> np.ndarray:
+        """Those of the part, as they are stored; empty where nothing asks for them."""
+        if "extract" not in self.work.inputs:
+            return np.empty((rows, 0), np.float32)
+        read = self.work.store.read_part(self.work.inputs["extract"], "features", part)
+        return common.column(read, "feature")
+
+    def _inputs(self, part: int, vectors: np.ndarray) -> Any:
+        """Slices of the part, and what the spreading is given of their samples."""
+        if self.normalise is None:
+            yield slice(None), vectors.astype(np.float32)
+            return
+        import torch
+
+        rows = self.work.store.read_part(self.images, "images", part, ["image"])
+        images = common.images_of(rows)
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            some = slice(start, start + IMAGES_AT_ONCE)
+            squares = [pixels.to_square(decode(image), self.size) for image in images[some]]
+            batch = torch.from_numpy(np.stack(squares).transpose(0, 3, 1, 2))
+            yield some, self.normalise(batch).numpy()
+
+
+def restore(work: Work) -> Learned:
+    """What the reweighting learned, from the files of its artifact."""
+    from safetensors.torch import load
+
+    cluster.check_device(work.device)
+    method: Any = work.settings.asked
+    learned, names = work.inputs["reweight"], work.inputs["ingest"].info["class_names"]
+    seed = work.settings.seed or 0
+    classifier = None
+    if method.reads == "images":
+        from cwerm.algorithms.networks.timm_models import channels_last
+
+        size = int(learned.info["pictures"]["image_size"])
+        model = create_classifier("reweight.model", method.model, len(names), size, seed)
+        classifier = channels_last(model)
+    state = {
+        name.removesuffix(".safetensors"): load(work.store.read_file(learned, name))
+        for name in learned.files
+        if name.endswith(".safetensors")
+    }
+    run = Run(names, seed=seed, device=work.device, classifier=classifier)
+    return method.restore(state, run)
+
+
+def _write(
+    writer: Writer,
+    part: int,
+    ids: np.ndarray,
+    labels: np.ndarray,
+    nearest: tuple[np.ndarray, np.ndarray, np.ndarray],
+    judged: list[Judgement],
+) -> tuple[File, np.ndarray]:
+    """One part of the weights as they are, and by class their sums and counts."""
+    weights = np.concatenate([some.weight for some in judged])
+    columns: list[Any] = [ids, labels, weights, *nearest]
+    for name in ("quality", "suggested", "suggestion_probability"):
+        values = [getattr(some, name) for some in judged]
+        columns.append(None if values[0] is None else np.concatenate(values))
+    file = writer.write_unpublished("weights", part, common.table("weights", *columns))
+    sums = [math.fsum(weights[labels == label].tolist()) for label in range(labels.max() + 1)]
+    return file, np.array([sums, np.bincount(labels)])
