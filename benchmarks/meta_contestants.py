@@ -86,30 +86,6 @@ class Ours(Contestant):
         )  # fmt: skip
 
 
-class NoGraphKept(Ours):
-    """One more forward, half the memory."""
-
-    options = StepOptions(keep_graph=False)
-
-
-class Central(Ours):
-    """Slopes by central differences."""
-
-    options = StepOptions(slopes="central")
-
-
-class Forward(Ours):
-    """Slopes by one-sided differences."""
-
-    options = StepOptions(slopes="forward")
-
-
-class LastLayer(Ours):
-    """Only the last layer moves in the virtual step."""
-
-    options = StepOptions(last_layer=True)
-
-
 class EveryFifth(Ours):
     """V moves in every fifth step."""
 
@@ -217,14 +193,10 @@ class Betty(Contestant):
 CONTESTANTS: dict[str, type[Contestant]] = {
     "plain SGD": Plain,
     "ours": Ours,
-    "ours, graph not kept": NoGraphKept,
     "double backward": DoubleBackward,
     "higher": Higher,
     "torchopt": TorchOpt,
     "~ betty-ml": Betty,
-    "~ ours, central": Central,
-    "~ ours, forward": Forward,
-    "~ ours, last layer": LastLayer,
     "~ ours, every 5th": EveryFifth,
     "l2r (ours)": LearningToReweight,
 }

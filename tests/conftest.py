@@ -11,8 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from changes import change
+from hypothesis import settings
 
 from cwerm.store.verified import VERIFIED
+
+# no test depends on how fast a machine is
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # Ray makes its workers nice, and on a busy machine tests would wait for them
 os.environ.setdefault("RAY_worker_niceness", "0")

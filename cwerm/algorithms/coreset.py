@@ -7,7 +7,6 @@ with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from cwerm.algorithms.inputs import (
     Given,
     Labels,
     as_features,
-    as_ids,
     as_labels,
     blocks,
     check_whole_number,
@@ -212,13 +210,8 @@ def select_coreset(
     return select(known, size, method, scope, seed, distances, vectors, outputs)
 
 
-def draw_balanced(
-    labels: Given,
-    size: int,
-    seed: int,
-    exclude: Sequence[int] | Integer[np.ndarray, "excluded"] = (),
-) -> Int[np.ndarray, "{size}"]:
-    """Ids of `size` samples, ascending: as many of each class, at random, none of `exclude`.
+def draw_balanced(labels: Given, size: int, seed: int) -> Int[np.ndarray, "{size}"]:
+    """Ids of `size` samples, ascending: as many of each class, at random.
 
     What is left over goes one each to the classes with the most samples. Raises ValueError naming
     the class that has too few.
@@ -227,11 +220,7 @@ def draw_balanced(
     check_whole_number("the number of samples to draw", size, 1)
     check_whole_number("the seed", seed, 0)
     codes, num_classes = known.codes, len(known.classes)
-    free = np.ones(len(codes), bool)
-    if len(exclude):
-        free[as_ids(np.unique(np.asarray(exclude)), len(codes), "ids to exclude")] = False
-    rows = np.flatnonzero(free)
-    members = [rows[places] for places in _members(codes[rows], num_classes)]
+    members = _members(codes, num_classes)
     available = np.array([len(places) for places in members])
     counts = np.full(num_classes, size // num_classes)
     counts[np.argsort(-available, kind="stable")[: size % num_classes]] += 1

@@ -90,19 +90,12 @@ class _TorchIndex:
 class NeighborIndex:
     """Vectors [m, d] with int64 ids, searched on a GPU where FAISS sees one.
 
-    Equal vectors are stored once, as they would fill the candidates. `num_threads` sets FAISS's
-    threads for the whole process. Vectors and queries may be of any type; what float64 tells apart is
-    kept. Raises ValueError for a row with NaN, infinity or values beyond 1e30.
+    Equal vectors are stored once, as they would fill the candidates. Vectors and queries may be of any
+    type; what float64 tells apart is kept. Raises ValueError for a row with NaN, infinity or values
+    beyond 1e30.
     """
 
-    def __init__(
-        self,
-        vectors: Given,
-        ids: Integer[np.ndarray, "m"],
-        num_threads: int | None = None,
-    ) -> None:
-        if num_threads is not None and faiss is not None:
-            faiss.omp_set_num_threads(num_threads)
+    def __init__(self, vectors: Given, ids: Integer[np.ndarray, "m"]) -> None:
         rows = _compared(vectors, "features")
         row_bytes = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
         _, first, group = np.unique(row_bytes, return_index=True, return_inverse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cwerm.data.catalog import KNOWN_NAMES, open_source
 from cwerm.data.images import decode
-from cwerm.data.labels import class_mapping, encode_labels
+from cwerm.data.labels import class_mapping
 from cwerm.data.source import Chunk, Sample, Source
 
 __all__ = [
@@ -14,6 +14,5 @@ __all__ = [
     "Source",
     "class_mapping",
     "decode",
-    "encode_labels",
     "open_source",
 ]

@@ -6,8 +6,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 Label = str | int
 
 
@@ -73,11 +71,3 @@ def class_mapping(
                 "drop such rows or correct the class names"
             )
     return [str(normal(name)) for name in class_names], {label: codes[label] for label in ordered}
-
-
-def encode_labels(
-    values: Sequence[Label], class_names: Sequence[str] | None = None
-) -> tuple[list[str], np.ndarray]:
-    """Class names and the int32 code of each value; see `class_mapping`."""
-    names, mapping = class_mapping(values, class_names)
-    return names, np.array([mapping[normal(value)] for value in values], dtype=np.int32)

@@ -52,7 +52,7 @@ def make_data(m: int, d: int, dtype=np.float32, offset: float = 0) -> tuple[np.n
 @pytest.mark.parametrize("offset", [0, 100])  # far from the origin FAISS alone is wrong
 def test_equals_brute_force(k: int, dtype: type, offset: float) -> None:
     vectors, ids, queries = make_data(3000, 16, dtype, offset)
-    assert_exact(NeighborIndex(vectors, ids, num_threads=1), vectors, ids, queries, k)
+    assert_exact(NeighborIndex(vectors, ids), vectors, ids, queries, k)
 
 
 @pytest.mark.parametrize("k", [1, 7])

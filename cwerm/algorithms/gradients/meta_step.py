@@ -122,9 +122,8 @@ def meta_step(
         meta_loss = meta_logits = None
         if meta_batch is not None:
             meta_batch = as_batch(meta_batch, model, "meta batch")
-            followed = optimizer if options.like_optimizer else None
             gradients, meta_loss, meta_logits = _meta_gradient(
-                forward, _Weigher(weight_net, extra, keep_buffers=True), meta_batch, lr, followed
+                forward, _Weigher(weight_net, extra, keep_buffers=True), meta_batch, lr
             )
             learned = [(p, g) for p, g in zip(weight_net.parameters(), gradients, strict=True)
                        if p.requires_grad]  # fmt: skip
@@ -154,10 +153,10 @@ def _meta_gradient(
     weigh: _Weigher,
     meta_batch: MetaBatch,
     lr: float,
-    optimizer: Optimizer | None,
+    optimizer: Optimizer | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """The gradient by the weight net's parameters, and the meta batch's loss and logits."""
-    moved = list(forward.moved.values())
+    moved = list(forward.trained.values())
     gradients = forward.gradient(weigh, moved)
     theta = virtual_step(moved, gradients, lr, optimizer)
     direction, meta_loss, meta_logits = forward.meta_direction(theta, meta_batch)
@@ -179,10 +178,10 @@ def _meta_gradient(
 
 
 class _Weigher:
-    """The weight net as a function of losses and the rows of the batch they belong to.
+    """The weight net as a function of the losses of a batch.
 
-    It is asked once for each row, so that what it draws, as in dropout, is drawn once: `weights` are
-    the answers with their graph. With `keep_buffers` the net's buffers stay as they are.
+    It is asked once, so that what it draws, as in dropout, is drawn once: `weights` is the answer with
+    its graph. With `keep_buffers` the net's buffers stay as they are.
     """
 
     def __init__(
@@ -194,19 +193,18 @@ class _Weigher:
         self.buffers = (
             {name: b.clone() for name, b in weight_net.named_buffers()} if keep_buffers else {}
         )
-        self.answers: list[Tensor] = []
+        self.answer: Tensor | None = None
 
     @property
     def weights(self) -> Float[Tensor, " batch"]:
-        """The weights of all rows asked for so far."""
-        weights = torch.cat(self.answers)
-        if not weights.requires_grad:
+        """The weights that it gave."""
+        assert self.answer is not None
+        if not self.answer.requires_grad:
             raise ValueError("the weight net's weights do not depend on its parameters")
-        return weights
+        return self.answer
 
-    def __call__(self, losses: Tensor, rows: slice) -> Tensor:
-        extra = None if self.extra is None else self.extra[rows]
-        inputs = net_inputs(losses, extra).to(floating_type(self.weight_net))
+    def __call__(self, losses: Tensor) -> Tensor:
+        inputs = net_inputs(losses, self.extra).to(floating_type(self.weight_net))
         answer = functional_call(self.weight_net, self.buffers, (inputs,))
-        self.answers.append(one_weight_a_loss(answer, losses))
-        return self.answers[-1].detach()
+        self.answer = one_weight_a_loss(answer, losses)
+        return self.answer.detach()

@@ -87,9 +87,8 @@ class SmallImageResNet(nn.Module):
     """A residual network for images of about 32 pixels; any size works, as the pool is global.
 
     `depths` are the blocks of each stage; the first stage has `width` channels, and each further
-    one twice as many at half the resolution. `final_norm` only concerns pre-activation networks:
-    whether BatchNorm and ReLU stand before the pool, as in the paper; some published code leaves
-    them out.
+    one twice as many at half the resolution.
+    In pre-activation networks BatchNorm and ReLU stand before the pool, as in the paper.
     """
 
     pretrained_cfg: dict[str, Any]
@@ -101,7 +100,6 @@ class SmallImageResNet(nn.Module):
         width: int,
         *,
         preactivation: bool,
-        final_norm: bool = True,
         num_classes: int = 10,
         in_chans: int = 3,
         global_pool: str = "avg",
@@ -121,7 +119,7 @@ class SmallImageResNet(nn.Module):
                 stages.append(block(channels, out_channels, 2 if stage and not position else 1))
                 channels = out_channels
         self.stages = stages
-        self.tail = _norm_relu(channels) if preactivation and final_norm else nn.Identity()
+        self.tail = _norm_relu(channels) if preactivation else nn.Identity()
         self.num_features = self.head_hidden_size = channels
         self.head = ClassifierHead(channels, num_classes, global_pool, drop_rate)
         for module in self.modules():
@@ -236,7 +234,7 @@ def resnet32(pretrained: bool = False, **kwargs: Any) -> SmallImageResNet:
 
 @register_model
 def preactresnet18(pretrained: bool = False, **kwargs: Any) -> SmallImageResNet:
-    """PreActResNet18: 11,172,170 parameters on 10 classes, 11,171,146 with `final_norm=False`."""
+    """PreActResNet18: 11,172,170 parameters on 10 classes."""
     return _build(
         "preactresnet18", pretrained, depths=(2, 2, 2, 2), width=64, preactivation=True, **kwargs
     )

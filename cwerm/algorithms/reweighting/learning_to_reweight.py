@@ -8,10 +8,8 @@ Algorithm 1). The inner products are those of `meta_step`, exact and without sec
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from cwerm.algorithms.gradients.classifier_pass import Batch, ClassifierPass, MetaBatch
@@ -35,22 +33,18 @@ def reweight_step(
     The weights have mean 1 over the batch (in the paper sum 1, with a summed loss: the same step),
     or are all 0 if no sample helps the meta batch. `optimizer` holds the parameters of `model`.
     """
-    # The meta pass comes first, so that keeping the graph of the batch costs no memory.
-    options = replace(options or StepOptions(), keep_graph=True)
+    options = options or StepOptions()
     with plain_torch():
         forward = ClassifierPass(model, as_batch(batch, model, "batch"), options)
         direction, meta_loss, meta_logits = forward.meta_direction(
-            list(forward.moved.values()), as_batch(meta_batch, model, "meta batch")
+            list(forward.trained.values()), as_batch(meta_batch, model, "meta batch")
         )
         positive = forward.slopes(direction).clamp(min=0)
         (mean,) = options.mean_over_ranks([positive.mean()], len(positive))
         weights = torch.where(mean > 0, positive / mean, positive)
 
-        def weigh(_: Tensor, rows: slice) -> Tensor:
-            return weights[rows]
-
         trained = list(forward.trained.values())
-        apply_gradients(optimizer, trained, forward.gradient(weigh, trained, last=True))
+        apply_gradients(optimizer, trained, forward.gradient(lambda _: weights, trained, last=True))
     return MetaStep(
         forward.losses, forward.logits, weights, meta_loss, meta_logits, forward.fallback
     )

@@ -114,12 +114,9 @@ def weighted_loss(
     return weights @ losses * (world_size / global_batch_size)
 
 
-def cosine_lr(step: int, total_steps: int, base_lr: float, warmup_steps: int = 0) -> float:
-    """The learning rate of `step` (from 0): a linear rise to `base_lr`, then half a cosine to 0."""
-    if step < warmup_steps:
-        return base_lr * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / (total_steps - warmup_steps)
-    return base_lr * 0.5 * (1 + math.cos(math.pi * progress))
+def cosine_lr(step: int, total_steps: int, base_lr: float) -> float:
+    """The learning rate of `step` (from 0): half a cosine from `base_lr` to 0."""
+    return base_lr * 0.5 * (1 + math.cos(math.pi * step / total_steps))
 
 
 def augmentation_draws(

@@ -72,7 +72,7 @@ def test_without_faiss_the_neighbours_are_the_same(k: int, monkeypatch: pytest.M
     vectors[100:110] = vectors[:10]
     expected = NeighborIndex(vectors, np.arange(300)).search(queries, k)
     monkeypatch.setattr(neighbors, "faiss", None)
-    found = NeighborIndex(vectors, np.arange(300), num_threads=1).search(queries, k)
+    found = NeighborIndex(vectors, np.arange(300)).search(queries, k)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

@@ -17,7 +17,6 @@ from cwerm.algorithms.networks import models
         ("resnet20", {}, 269_722),
         ("resnet32", {}, 464_154),
         ("preactresnet18", {}, 11_172_170),
-        ("preactresnet18", {"final_norm": False}, 11_171_146),
         ("resnet20", {"num_classes": 100, "in_chans": 1}, 269_722 + 90 * 65 - 2 * 9 * 16),
     ],
 )

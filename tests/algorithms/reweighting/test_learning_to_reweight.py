@@ -13,7 +13,6 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
 from cwerm.algorithms.reweighting.metaweight import LearningToReweight
 
@@ -58,16 +57,6 @@ def test_two_steps_equal_the_papers(name: str) -> None:
         torch.testing.assert_close(step.losses, losses.detach())
     for key, value in model.state_dict().items():
         torch.testing.assert_close(value, other.state_dict()[key], rtol=1e-8, atol=1e-10)
-
-
-def test_micro_batches_make_one_batch() -> None:
-    weights = []
-    for parts in (1, 3):
-        model = _network("mlp")
-        sgd = torch.optim.SGD(model.parameters(), 0.1)
-        options = StepOptions(micro_batches=parts)
-        weights.append(reweight_step(model, images(11, 0), images(7, 1), sgd, options).weights)
-    torch.testing.assert_close(weights[1], weights[0], rtol=1e-10, atol=1e-12)
 
 
 def test_all_weights_are_zero_where_no_sample_helps() -> None:

@@ -55,31 +55,24 @@ def _train(method: str, rows: tuple[slice, slice], options: StepOptions) -> list
     return [*model.parameters(), *weight_net.parameters(), step.weights]
 
 
-def _rank(rank: int, folder: str, method: str, micro_batches: int) -> None:
+def _rank(rank: int, folder: str, method: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     mean = _MeanOverRanks()
-    options = StepOptions(like_optimizer=True, micro_batches=micro_batches, all_reduce_mean=mean)
+    options = StepOptions(all_reduce_mean=mean)
     tensors = [t.detach() for t in _train(method, CUTS[rank], options)]
     torch.save((tensors, mean.sizes), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ("method", "micro_batches"),
-    [
-        pytest.param("weight net", 1, marks=pytest.mark.slow),
-        ("weight net", 2),
-        pytest.param("l2r", 1, marks=pytest.mark.slow),
-    ],
-)
-def test_two_processes_equal_one(tmp_path: Path, method: str, micro_batches: int) -> None:
+@pytest.mark.parametrize("method", ["weight net", pytest.param("l2r", marks=pytest.mark.slow)])
+def test_two_processes_equal_one(tmp_path: Path, method: str) -> None:
     torch.set_num_threads(1)
-    mp.spawn(_rank, (str(tmp_path), method, micro_batches), nprocs=2)
+    mp.spawn(_rank, (str(tmp_path), method), nprocs=2)
     (first, sizes), (second, _) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    expected = _train(method, WHOLE, StepOptions(like_optimizer=True))
+    expected = _train(method, WHOLE, StepOptions())
     for a, b, whole in zip(first[:-1], second[:-1], expected[:-1], strict=True):
         assert torch.equal(a, b)
         torch.testing.assert_close(a, whole.detach(), rtol=1e-6, atol=1e-6)

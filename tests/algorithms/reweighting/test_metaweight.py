@@ -250,7 +250,7 @@ def test_the_weight_net_moves_in_every_kth_step(digits: Data) -> None:
 
 def test_options_reach_the_step(digits: Data) -> None:
     plain = MetaWeightNet(epochs=2, device="cpu").fit(*digits)
-    parts = MetaWeightNet(epochs=2, device="cpu", options=StepOptions(micro_batches=3))
-    np.testing.assert_allclose(parts.fit(*digits), plain, rtol=1e-4)
-    like = MetaWeightNet(epochs=2, device="cpu", options=StepOptions(like_optimizer=True))
-    assert not np.allclose(like.fit(*digits), plain, rtol=1e-4)
+    coarse = MetaWeightNet(epochs=2, device="cpu", options=StepOptions(autocast=torch.bfloat16))
+    weights = coarse.fit(*digits)
+    assert not np.array_equal(weights, plain)
+    np.testing.assert_allclose(weights, plain, rtol=0.05)

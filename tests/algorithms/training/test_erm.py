@@ -82,16 +82,13 @@ def test_averaged_gradient_is_that_of_one_process(world_size: int) -> None:
     torch.testing.assert_close(total / world_size, expected)
 
 
-def test_cosine_lr_is_torchs_and_rises_linearly_before() -> None:
+def test_cosine_lr_is_torchs() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
     for step in range(50):
         assert cosine_lr(step, 50, 0.3) == pytest.approx(scheduler.get_last_lr()[0])
-        assert cosine_lr(step + 4, 54, 0.3, 4) == pytest.approx(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
-    rise = [cosine_lr(step, 54, 0.3, 4) for step in range(4)]
-    np.testing.assert_allclose(rise, [0.075, 0.15, 0.225, 0.3])
 
 
 def _crop_and_flip_slowly(
