@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cwerm.data.digests import THREADS, changed, digests
-from cwerm.data.listing import File, Listing
+from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.reading import gone
 from cwerm.data.source import Source
 from cwerm.errors import UserError, shown
@@ -74,9 +74,9 @@ def held_out_split(splits: Iterable[str]) -> dict[str, str]:
 class FileSource(Source):
     """A source whose content is a set of files, identified by their paths and what is in them."""
 
-    def __init__(self, listing: Listing, files: tuple[File, ...]) -> None:
+    def __init__(self, listing: Listing, files: tuple[FoundFile, ...]) -> None:
         self.uri, self.s3 = listing.uri, listing.s3
-        self._files: tuple[File, ...] | None = files
+        self._files: tuple[FoundFile, ...] | None = files
         self._seen: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -84,7 +84,7 @@ class FileSource(Source):
         return {**self.__dict__, "_files": None, "_seen": {}}
 
     @property
-    def files(self) -> tuple[File, ...]:
+    def files(self) -> tuple[FoundFile, ...]:
         """The files that make up the data, sorted by path."""
         assert self._files is not None, "a pickled copy of a source only reads"
         return self._files

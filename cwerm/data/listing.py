@@ -42,7 +42,7 @@ _Folders = tuple[tuple[int, int], ...]  # by device and number
 
 
 @dataclass(frozen=True)
-class File:
+class FoundFile:
     """A file by its path below the root; size in bytes, time of change in nanoseconds.
 
     ``problem`` is the reason why it is not to be opened, "" for ordinary files.
@@ -64,7 +64,7 @@ class Listing:
     """
 
     uri: str
-    files: tuple[File, ...]
+    files: tuple[FoundFile, ...]
     folders: tuple[str, ...]
     s3: S3 | None = None  # how it was reached
     left_out: tuple[tuple[str, int], ...] = ()
@@ -98,7 +98,7 @@ def list_files(uri: str, s3: S3 | None = None) -> Listing:
 
 def _single(uri: str, size: int, modified: int, s3: S3 | None = None) -> Listing:
     parent, _, name = uri.rpartition("/")
-    return Listing(parent, (File(name, size, modified),), (), s3)
+    return Listing(parent, (FoundFile(name, size, modified),), (), s3)
 
 
 def _missing(uri: str) -> UserError:
@@ -133,14 +133,14 @@ def _list_bucket(uri: str, s3: S3 | None) -> Listing:
             if is_folder:
                 folders.append(path)
             else:
-                files.append(File(path, entry.size, entry.mtime_ns))
+                files.append(FoundFile(path, entry.size, entry.mtime_ns))
     words = Counter(word for word, _ in left_out)
     return _sorted(uri, files, folders, words, s3=s3)
 
 
 def _sorted(
     uri: str,
-    files: list[File],
+    files: list[FoundFile],
     folders: list[str],
     left_out: Counter[str],
     repeated: int = 0,
@@ -161,7 +161,7 @@ def _list_local(uri: str) -> Listing:
         if kind := _KINDS.get(stat.S_IFMT(found.st_mode)):
             raise UserError(f"data.source: '{shown(uri)}' is {kind}; give a folder or a file")
         return _single(uri, found.st_size, found.st_mtime_ns)
-    files: list[File] = []
+    files: list[FoundFile] = []
     folders: list[str] = []
     left_out: Counter[str] = Counter()
     identities: list[int] = []
@@ -181,11 +181,11 @@ def _list_local(uri: str) -> Listing:
                     found = entry.stat()
                 except FileNotFoundError:
                     if entry.is_symlink():  # else it went away since
-                        files.append(File(path, 0, 0, _dangling(entry)))
+                        files.append(FoundFile(path, 0, 0, _dangling(entry)))
                     continue
                 except OSError as error:
                     if entry.is_symlink() and error.errno == errno.ELOOP:
-                        files.append(File(path, 0, 0, "a link in a circle"))
+                        files.append(FoundFile(path, 0, 0, "a link in a circle"))
                         continue
                     raise
                 identity = (found.st_dev, found.st_ino)
@@ -198,12 +198,12 @@ def _list_local(uri: str) -> Listing:
                         folders.append(path)
                         open_folders.append((path, (*above, identity)))
                 elif stat.S_ISREG(found.st_mode):
-                    files.append(File(path, found.st_size, found.st_mtime_ns))
+                    files.append(FoundFile(path, found.st_size, found.st_mtime_ns))
                     identities.append(hash(identity))
                     is_linked |= found.st_nlink > 1 or entry.is_symlink()
                 else:
                     kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-                    files.append(File(path, 0, 0, f"{kind}, not a file"))
+                    files.append(FoundFile(path, 0, 0, f"{kind}, not a file"))
     repeated = len(identities) - len(set(identities)) if is_linked else 0
     return _sorted(uri, files, folders, left_out, repeated)
 

@@ -78,7 +78,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class PointResults:
     """Trials of equal jobs but for the seed."""
 
     settings: dict[str, Any]
@@ -136,7 +136,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepResults:
     """All points of a sweep, in the order of its trials."""
 
     name: str
@@ -146,14 +146,16 @@ class Sweep:
     keys: tuple[str, ...]
     """Dotted keys that vary, without ``seed``."""
     baseline: dict[str, Any]
-    points: tuple[Point, ...]
+    points: tuple[PointResults, ...]
 
     @property
     def trials(self) -> list[Trial]:
         """The trials of all points."""
         return [trial for point in self.points for trial in point.trials]
 
-    def find(self, wanted: Mapping[str, Any], among: Sequence[Point] | None = None) -> Point | None:
+    def find(
+        self, wanted: Mapping[str, Any], among: Sequence[PointResults] | None = None
+    ) -> PointResults | None:
         """The point with these settings, as far as they matter to it; of several the most alike."""
         best, most = None, -1
         for point in self.points if among is None else among:
@@ -163,7 +165,7 @@ class Sweep:
                 best, most = point, sum(same.values())
         return best
 
-    def baseline_of(self, point: Point) -> Point | None:
+    def baseline_of(self, point: PointResults) -> PointResults | None:
         """The baseline that differs from a point in the baseline's keys alone.
 
         Keys that do not matter to one of the two may differ: plain training, run once, is the baseline of
@@ -172,13 +174,13 @@ class Sweep:
         shared = {k: v for k, v in point.settings.items() if point.relevant(k)} | self.baseline
         return self.find(shared, [p for p in self.points if p.is_baseline])
 
-    def difference(self, point: Point) -> Difference | None:
+    def difference(self, point: PointResults) -> Difference | None:
         """A point less its baseline; None for a baseline, and where no seed is common to the two."""
         baseline = None if point.is_baseline else self.baseline_of(point)
         return None if baseline is None else paired_difference(point.scores, baseline.scores)
 
     @property
-    def best(self) -> Point | None:
+    def best(self) -> PointResults | None:
         """The best point."""
         return best_point(self.points, self.mode)
 
@@ -203,7 +205,7 @@ def paired_difference(
     return Difference(mean, mean - half, mean + half, n)
 
 
-def best_point(points: Sequence[Point], mode: str) -> Point | None:
+def best_point(points: Sequence[PointResults], mode: str) -> PointResults | None:
     """The complete point of best mean over its seeds, ``mode`` max or min; the first of equals.
 
     A point with a failed or stopped trial is left out: its mean over the other seeds would be chosen.
@@ -214,7 +216,7 @@ def best_point(points: Sequence[Point], mode: str) -> Point | None:
     return points[ranked[0][1]] if ranked else None
 
 
-def read_sweep(description: Mapping[str, Any], results: pa.Table) -> Sweep:
+def read_sweep(description: Mapping[str, Any], results: pa.Table) -> SweepResults:
     """The sweep of a ``sweep.json`` and its ``results.parquet``; of equal trials, one that is done.
 
     Raises:
@@ -240,8 +242,8 @@ def read_sweep(description: Mapping[str, Any], results: pa.Table) -> Sweep:
         job = trials[0].job
         is_baseline = bool(baseline) and all(setting(job, k) == v for k, v in baseline.items())
         settings = {key: setting(job, key) for key in keys}
-        points.append(Point(settings, trials, is_baseline))
-    return Sweep(
+        points.append(PointResults(settings, trials, is_baseline))
+    return SweepResults(
         name=description["name"],
         report=description["report"],
         metric=metric,

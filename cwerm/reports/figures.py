@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from cwerm.reports.comparison import Point, Sweep
+from cwerm.reports.comparison import PointResults, SweepResults
 from cwerm.reports.figure_style import FAINT, INK, MARKERS, STYLE, grid, legend, scale, style
 from cwerm.reports.panels import Panel, panels, varying
 
@@ -23,7 +23,7 @@ STAGES = {  # of Fig. 3: colour and hatch
 
 
 @matplotlib.rc_context(STYLE)
-def accuracy_by_ratio(sweep: Sweep) -> Figure:
+def accuracy_by_ratio(sweep: SweepResults) -> Figure:
     """As the paper's Fig. 2: mean over the coreset ratio, a band of one standard deviation, each seed.
 
     What does not depend on the ratio, such as uniform weights (ERM), is a horizontal line.
@@ -59,7 +59,7 @@ def accuracy_by_ratio(sweep: Sweep) -> Figure:
 
 
 def _draw_curve(
-    axis: Any, name: str, curve: list[Point], factor: float, look: dict[str, Any]
+    axis: Any, name: str, curve: list[PointResults], factor: float, look: dict[str, Any]
 ) -> None:
     ratios = [point.settings["coreset.ratio"] for point in curve]
     means = factor * np.array([point.mean for point in curve], dtype=float)
@@ -74,7 +74,7 @@ def _draw_curve(
 def _draw_level(
     axis: Any,
     name: str,
-    point: Point,
+    point: PointResults,
     factor: float,
     look: dict[str, Any],
     *,
@@ -89,7 +89,7 @@ def _draw_level(
 
 
 @matplotlib.rc_context(STYLE)
-def seconds_by_ratio(sweep: Sweep) -> Figure:
+def seconds_by_ratio(sweep: SweepResults) -> Figure:
     """Mean seconds of selection, reweighting, broadcast and training by ratio, as the paper's Fig. 3.
 
     The paper's bars have no broadcast of their own.
@@ -132,7 +132,7 @@ def seconds_by_ratio(sweep: Sweep) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def accuracy_by_backbone(sweep: Sweep) -> Figure:
+def accuracy_by_backbone(sweep: SweepResults) -> Figure:
     """Mean and standard deviation of each method by feature backbone; lines need no features."""
     factor, label = scale(sweep.metric)
     places = [key for key in varying(sweep) if key.startswith(("data.", "train."))]
@@ -165,7 +165,7 @@ def accuracy_by_backbone(sweep: Sweep) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def accuracy_by_setting(sweep: Sweep) -> Figure:
+def accuracy_by_setting(sweep: SweepResults) -> Figure:
     """Small multiples: a panel for each data set or training, a row with error bar for each method."""
     factor, label = scale(sweep.metric)
     places = [key for key in varying(sweep) if key.startswith(("data.", "train."))]
@@ -194,7 +194,7 @@ def accuracy_by_setting(sweep: Sweep) -> Figure:
 
 
 def _draw_dots(
-    axis: Any, name: str, rows: np.ndarray, points: Sequence[Point], factor: float,
+    axis: Any, name: str, rows: np.ndarray, points: Sequence[PointResults], factor: float,
     look: dict[str, Any],
 ) -> None:  # fmt: skip
     means = factor * np.array([point.mean for point in points], dtype=float)
@@ -208,11 +208,11 @@ def _draw_dots(
         axis.plot(seeds, [row + 0.17] * point.n, ".", color=FAINT, ms=3.5, mew=0, zorder=2)
 
 
-def _data_keys(sweep: Sweep) -> list[str]:
+def _data_keys(sweep: SweepResults) -> list[str]:
     return [key for key in varying(sweep) if key.startswith("data.")]
 
 
-def _others(sweep: Sweep, keys: Sequence[str]) -> list[str]:
+def _others(sweep: SweepResults, keys: Sequence[str]) -> list[str]:
     """The keys that names are made of: what varies, but for ``keys``; the method in any case."""
     return [key for key in dict.fromkeys(["method", *varying(sweep)]) if key not in keys]
 

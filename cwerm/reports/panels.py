@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cwerm.reports.comparison import Point, Sweep, matters, setting
+from cwerm.reports.comparison import PointResults, SweepResults, matters, setting
 
 METHODS = {
     "erm": "ERM",
@@ -25,30 +25,30 @@ class Panel:
     """Points that are alike in some keys, which the title tells."""
 
     title: str
-    point: Point
+    point: PointResults
     """One for which all of those keys matter, if there is one."""
-    points: tuple[Point, ...]
+    points: tuple[PointResults, ...]
 
-    def rows(self, keys: Sequence[str]) -> dict[str, Point]:
+    def rows(self, keys: Sequence[str]) -> dict[str, PointResults]:
         """The points by their other settings; of several with one name the most like the panel's."""
-        found: dict[str, Point] = {}
+        found: dict[str, PointResults] = {}
         for point in sorted(self.points, key=self._unlike):
             found.setdefault(describe(point.job, keys), point)
         order = [describe(point.job, keys) for point in self.points]
         return {name: found[name] for name in dict.fromkeys(order)}
 
-    def series(self, keys: Sequence[str]) -> dict[str, list[Point]]:
+    def series(self, keys: Sequence[str]) -> dict[str, list[PointResults]]:
         """The points by their other settings, all of each."""
-        found: dict[str, list[Point]] = {}
+        found: dict[str, list[PointResults]] = {}
         for point in self.points:
             found.setdefault(describe(point.job, keys), []).append(point)
         return found
 
-    def _unlike(self, point: Point) -> int:
+    def _unlike(self, point: PointResults) -> int:
         return sum(point.settings[key] != self.point.settings[key] for key in point.settings)
 
 
-def panels(sweep: Sweep, keys: Iterable[str]) -> list[Panel]:
+def panels(sweep: SweepResults, keys: Iterable[str]) -> list[Panel]:
     """The sweep's points with a score, a panel for each setting of ``keys``.
 
     A point to which a key does not matter, such as plain training to a backbone of features, is in every
@@ -56,7 +56,7 @@ def panels(sweep: Sweep, keys: Iterable[str]) -> list[Panel]:
     """
     keys = [key for key in varying(sweep) if key in set(keys)]
     scored = [point for point in sweep.points if point.n]
-    first: list[Point] = []
+    first: list[PointResults] = []
     for point in sorted(scored, key=lambda point: -sum(map(point.relevant, keys))):
         if not any(_alike(point, other, keys) for other in first):
             first.append(point)
@@ -70,7 +70,7 @@ def panels(sweep: Sweep, keys: Iterable[str]) -> list[Panel]:
     ]
 
 
-def varying(sweep: Sweep) -> list[str]:
+def varying(sweep: SweepResults) -> list[str]:
     """The sweep's keys that have more than one value where they matter, in its order.
 
     Without those whose value a named choice settles, as a backbone does its file of weights.
@@ -83,13 +83,13 @@ def varying(sweep: Sweep) -> list[str]:
     ]
 
 
-def _values(points: Iterable[Point], *keys: str) -> list[Any]:
+def _values(points: Iterable[PointResults], *keys: str) -> list[Any]:
     """The settings of the points to which all of these keys matter."""
     relevant = [point for point in points if all(map(point.relevant, keys))]
     return [str([point.settings[key] for key in keys]) for point in relevant]
 
 
-def _settles(points: Iterable[Point], choice: str, key: str) -> bool:
+def _settles(points: Iterable[PointResults], choice: str, key: str) -> bool:
     """Whether a key is text that is the same wherever the choice is the same."""
     relevant = [point for point in points if point.relevant(choice) and point.relevant(key)]
     text = all(isinstance(point.settings[key], str) for point in relevant)
@@ -138,6 +138,6 @@ def _noise(job: Mapping[str, Any]) -> str:
     return ", ".join(words) or "clean"
 
 
-def _alike(point: Point, other: Point, keys: Iterable[str]) -> bool:
+def _alike(point: PointResults, other: PointResults, keys: Iterable[str]) -> bool:
     both = (key for key in keys if point.relevant(key) and other.relevant(key))
     return all(point.settings[key] == other.settings[key] for key in both)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cwerm.errors import UserError
 from cwerm.reports import figure_style, figures
-from cwerm.reports.comparison import Difference, Point, Sweep, read_sweep, setting
+from cwerm.reports.comparison import Difference, PointResults, SweepResults, read_sweep, setting
 from cwerm.reports.page import Table, markdown, page, print_table
 from cwerm.reports.panels import describe, panels, shown, varying
 from cwerm.reports.run_page import read_run
@@ -97,7 +97,7 @@ def _of_sweep(folder: str, storage: Storage) -> _Parts:
     return f"Sweep {sweep.name}", tables, _figures(sweep), files, notes
 
 
-def _read_sweep(folder: str, description: bytes, results: bytes) -> Sweep:
+def _read_sweep(folder: str, description: bytes, results: bytes) -> SweepResults:
     try:
         return read_sweep(parse_mapping(description), read_parquet(results, "results.parquet"))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -120,7 +120,7 @@ def _of_run(folder: str) -> _Parts:
     return f"Run {name}", tables, run.figures(), {}, []
 
 
-def _figures(sweep: Sweep) -> dict[str, tuple[str, Figure]]:
+def _figures(sweep: SweepResults) -> dict[str, tuple[str, Figure]]:
     """The figures of the sweep's kind, as far as its keys vary."""
 
     def varies(key: str) -> bool:
@@ -145,7 +145,7 @@ def _figures(sweep: Sweep) -> dict[str, tuple[str, Figure]]:
     return {"accuracy": (f"{spread}; dotted: the baseline.", figures.accuracy_by_setting(sweep))}
 
 
-def _pivots(sweep: Sweep) -> list[Table]:
+def _pivots(sweep: SweepResults) -> list[Table]:
     """Methods by settings: as the paper's Table 1 with minutes, a table for each data set; or robustness."""
     varied = varying(sweep)
     data = [key for key in varied if key.startswith("data.")]
@@ -164,10 +164,14 @@ def _pivots(sweep: Sweep) -> list[Table]:
 
 
 def _pivot(
-    sweep: Sweep, points: Sequence[Point], title: str, columns: list[str], keys: list[str]
+    sweep: SweepResults,
+    points: Sequence[PointResults],
+    title: str,
+    columns: list[str],
+    keys: list[str],
 ) -> Table:
     _, label = figure_style.scale(sweep.metric)
-    cells: dict[str, dict[str, Point]] = {}
+    cells: dict[str, dict[str, PointResults]] = {}
     for panel in panels(sweep, columns):
         inner = tuple(point for point in panel.points if point in points)
         if inner:
@@ -187,7 +191,7 @@ def _pivot(
     return Table(f"{title}: {label}", header, rows)
 
 
-def _points(sweep: Sweep) -> Table:
+def _points(sweep: SweepResults) -> Table:
     """A row for each point."""
     keys = varying(sweep) or [*sweep.keys] or ["method"]
     _, label = figure_style.scale(sweep.metric)
@@ -206,7 +210,7 @@ def _points(sweep: Sweep) -> Table:
     return Table(f"All points of {sweep.name}", header, rows, len(keys))
 
 
-def _unfinished(sweep: Sweep) -> Table:
+def _unfinished(sweep: SweepResults) -> Table:
     rows = [
         [trial.name, describe(trial.job, varying(sweep)), trial.status,
          " ".join((trial.error or NONE).split()), str(trial.seed)]
@@ -216,7 +220,7 @@ def _unfinished(sweep: Sweep) -> Table:
     return Table("Failed and stopped trials", header, rows, 4)
 
 
-def _best(sweep: Sweep) -> list[str]:
+def _best(sweep: SweepResults) -> list[str]:
     """A line on the best point, where all points are of one data set."""
     best = sweep.best
     if best is None or len(sweep.points) < 2:
@@ -232,7 +236,7 @@ def _best(sweep: Sweep) -> list[str]:
     return [f"Best mean of the points whose seeds are all done: {name}.{chosen}"]
 
 
-def _score(sweep: Sweep, point: Point | None) -> str:
+def _score(sweep: SweepResults, point: PointResults | None) -> str:
     if point is None or point.mean is None:
         return NONE
     number = _number(sweep)
@@ -240,7 +244,7 @@ def _score(sweep: Sweep, point: Point | None) -> str:
     return f"{number(point.mean)}{spread}"
 
 
-def _change(sweep: Sweep, difference: Difference | None) -> str:
+def _change(sweep: SweepResults, difference: Difference | None) -> str:
     if difference is None:
         return NONE
     number = _number(sweep, "+")
@@ -249,13 +253,13 @@ def _change(sweep: Sweep, difference: Difference | None) -> str:
     return f"{number(difference.mean)} [{number(difference.low)}, {number(difference.high)}]"
 
 
-def _number(sweep: Sweep, sign: str = "") -> Callable[[float], str]:
+def _number(sweep: SweepResults, sign: str = "") -> Callable[[float], str]:
     factor, _ = figure_style.scale(sweep.metric)
     digits = 2 if factor == 100 else 3
     return lambda value: f"{factor * value:{sign}.{digits}f}".replace("-", "−")  # noqa: RUF001
 
 
-def _csv(sweep: Sweep) -> str:
+def _csv(sweep: SweepResults) -> str:
     """Every point, keys as given in the jobs, figures unrounded."""
     columns = [*sweep.trials[0].values]
     text = io.StringIO()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -99,9 +98,3 @@ def by_part(values: np.ndarray, artifact: Artifact, table: str) -> list[np.ndarr
     """Values of all samples, cut into those of each part of a table."""
     ends = np.cumsum([part.rows for part in artifact.tables[table]])
     return np.split(values, ends[:-1])
-
-
-def tensor_metadata(data: bytes) -> dict[str, str]:
-    """What the header of a safetensors file says beside its tensors."""
-    length = int.from_bytes(data[:8], "little")  # of the JSON header, as safetensors defines it
-    return json.loads(data[8 : 8 + length])["__metadata__"]

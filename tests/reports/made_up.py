@@ -17,7 +17,7 @@ from PIL import Image
 
 from cwerm.job.file import set_key
 from cwerm.job.tree import parse_job
-from cwerm.reports.comparison import Sweep, read_sweep
+from cwerm.reports.comparison import SweepResults, read_sweep
 from cwerm.store.storage import Storage, open_storage
 from cwerm.sweeps.results import SCHEMA
 
@@ -153,7 +153,7 @@ KINDS: dict[str, tuple[Rows, list[str], list[str]]] = {
 }
 
 
-def sweep_of(kind: str) -> Sweep:
+def sweep_of(kind: str) -> SweepResults:
     rows, keys, _ = KINDS[kind]
     return read_sweep(a_description(keys, kind), pa.Table.from_pylist(rows, SCHEMA))
 

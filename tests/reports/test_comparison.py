@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cwerm.reports.comparison import (
-    Point,
-    Sweep,
+    PointResults,
+    SweepResults,
     Trial,
     best_point,
     matters,
@@ -27,16 +27,16 @@ from cwerm.sweeps.results import SCHEMA
 from reports.made_up import STAGES, a_description, a_job, a_row
 
 
-def a_sweep(rows: list[dict[str, Any]], *keys: str, **changes: Any) -> Sweep:
+def a_sweep(rows: list[dict[str, Any]], *keys: str, **changes: Any) -> SweepResults:
     return read_sweep(a_description(keys, **changes), pa.Table.from_pylist(rows, SCHEMA))
 
 
-def point_of(scores: Sequence[float | None]) -> Point:
+def point_of(scores: Sequence[float | None]) -> PointResults:
     trials = [
         Trial(str(i), i, "failed" if s is None else "done", None, s, {}, {"method": "cw-erm"})
         for i, s in enumerate(scores)
     ]
-    return Point({}, tuple(trials), False)
+    return PointResults({}, tuple(trials), False)
 
 
 accuracies = st.floats(0, 1)
@@ -91,7 +91,7 @@ points = st.lists(
 
 @given(points, st.sampled_from(["max", "min"]))
 def test_the_best_point_has_the_best_mean_of_the_complete_ones(
-    given_points: list[Point], mode: str
+    given_points: list[PointResults], mode: str
 ) -> None:
     means = [
         float(np.mean([trial.score for trial in point.trials]))  # type: ignore[misc]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from cwerm.data.files import FileSource
 from cwerm.data.folders.layout import is_split, understand
 from cwerm.data.labels import alike, normal, sort_labels
-from cwerm.data.listing import File, Listing
+from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, kind_of_name, suffix
 from cwerm.data.reading import patiently
 from cwerm.data.source import Chunk, Sample, runs
@@ -36,7 +36,7 @@ class ImageFolder(FileSource):
         self._folders = understand(
             self.uri, [file.path for file in possible], named, listing.folders
         )
-        self._splits: dict[str, list[File]] = defaultdict(list)
+        self._splits: dict[str, list[FoundFile]] = defaultdict(list)
         left_out = Counter(map(kind_of_name, side_files))
         for file in possible:
             parts = file.path.split("/")
@@ -169,7 +169,7 @@ class ImageFolder(FileSource):
         return self._remarks
 
 
-def _folders_of(files: Iterable[File]) -> set[str]:
+def _folders_of(files: Iterable[FoundFile]) -> set[str]:
     return {file.path.rpartition("/")[0] for file in files}
 
 

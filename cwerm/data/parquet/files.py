@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from cwerm.data.files import FileSource, held_out_split
-from cwerm.data.listing import File, Listing
+from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import is_side_file
 from cwerm.data.parquet.footers import Columns, Footer, open_file, readable
 from cwerm.data.parquet.images import Cell
@@ -42,7 +42,7 @@ class Parquet(FileSource):
         listing: Listing,
         image_column: str = "image",
         label_column: str = "label",
-        files: tuple[File, ...] = (),
+        files: tuple[FoundFile, ...] = (),
     ) -> None:
         """The Parquet files of the listing by name, or ``files`` of it.
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from cwerm.data.listing import File, Listing
+from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, suffix
 from cwerm.data.parquet.names import has_parquet_name, is_left_by_writers
 from cwerm.errors import UserError, shown
@@ -22,7 +22,7 @@ _ARCHIVE_BYTES = (
 _TAR_AT = 257  # where the word "ustar" stands
 
 
-def parquet_files(listing: Listing, uri: str, image_column: str) -> tuple[File, ...]:
+def parquet_files(listing: Listing, uri: str, image_column: str) -> tuple[FoundFile, ...]:
     """The Parquet files, by name or else by content; none where the source is a folder of images.
 
     Args:
@@ -47,7 +47,7 @@ def parquet_files(listing: Listing, uri: str, image_column: str) -> tuple[File, 
     return unknown if is_parquet else ()
 
 
-def _single(listing: Listing) -> File:
+def _single(listing: Listing) -> FoundFile:
     (file,) = listing.files
     beginning = first_bytes(listing, file, _TAR_AT + 5)
     if has_parquet_name(file.path) and not beginning.startswith(_ARCHIVE_BYTES):
@@ -71,7 +71,7 @@ def _single(listing: Listing) -> File:
     )
 
 
-def first_bytes(listing: Listing, file: File, count: int) -> bytes:
+def first_bytes(listing: Listing, file: FoundFile, count: int) -> bytes:
     """Up to ``count`` bytes of the file's beginning; b"" of one that can't be read."""
     system, root = filesystem(listing.uri, listing.s3)
     try:
@@ -81,10 +81,10 @@ def first_bytes(listing: Listing, file: File, count: int) -> bytes:
         return b""
 
 
-def _any_has_column(listing: Listing, files: tuple[File, ...], column: str) -> bool:
+def _any_has_column(listing: Listing, files: tuple[FoundFile, ...], column: str) -> bool:
     system, root = filesystem(listing.uri, listing.s3)
 
-    def has(file: File) -> bool:
+    def has(file: FoundFile) -> bool:
         try:
             with system.open_input_file(f"{root}/{file.path}") as handle:
                 return column in open_plain(handle, file.path)[0].schema_arrow.names

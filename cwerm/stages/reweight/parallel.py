@@ -14,13 +14,13 @@ import numpy as np
 from cwerm.errors import UserError
 from cwerm.runtime import capacity
 from cwerm.runtime.ranks import rank_device, run_on_ranks
-from cwerm.stages import common
 from cwerm.stages.reweight.learning import Outcome, learn
 from cwerm.stages.reweight.samples import Task
 from cwerm.stages.stage import Context
 from cwerm.store.artifacts import Writer
 
 ARRAYS = ("ids", "weights", "losses")
+TOLD = "history and info"
 
 
 def learn_in_parallel(task: Task, context: Context, board: Any) -> Outcome:
@@ -90,8 +90,8 @@ def _dump(learned: Outcome) -> bytes:
     arrays = {name: getattr(learned, name) for name in ARRAYS}
     # files as bytes among the arrays, under names that no array has
     files = {f"/{name}": np.frombuffer(data, np.uint8) for name, data in learned.files.items()}
-    told = {"history": learned.history, "info": learned.info}
-    return save(arrays | files, metadata={"cwerm": json.dumps(told)})
+    told = json.dumps({"history": learned.history, "info": learned.info}).encode()
+    return save(arrays | files | {TOLD: np.frombuffer(told, np.uint8)})
 
 
 def _load(data: bytes) -> Outcome:
@@ -99,5 +99,5 @@ def _load(data: bytes) -> Outcome:
 
     found = load(data)
     files = {name[1:]: array.tobytes() for name, array in found.items() if name.startswith("/")}
-    told = json.loads(common.tensor_metadata(data)["cwerm"])
+    told = json.loads(found[TOLD].tobytes())
     return Outcome(**{name: found[name] for name in ARRAYS}, **told, files=files)
