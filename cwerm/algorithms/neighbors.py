@@ -25,7 +25,7 @@ try:
 except ImportError:  # there are no wheels for every platform
     faiss = None  # type: ignore[assignment]
 
-__all__ = ["NeighborIndex", "merge_top_k"]
+__all__ = ["NeighborIndex", "made_for_gpus", "merge_top_k"]
 
 SPARE_CANDIDATES = 4
 MAX_CANDIDATES = 2048  # FAISS's limit on GPUs; beyond it all vectors are compared
@@ -52,6 +52,11 @@ def merge_top_k(
         np.take_along_axis(every_distance, order, axis=1),
         np.take_along_axis(every_id, order, axis=1),
     )
+
+
+def made_for_gpus() -> bool:
+    """Whether this FAISS searches on a GPU where it sees one."""
+    return hasattr(faiss, "StandardGpuResources")
 
 
 def _flat_index(dimensions: int) -> Any:

@@ -54,6 +54,9 @@ class Resources(Section):
 
     workers: Count | Literal["auto"] = "auto"
     """Parallel workers of every distributed stage: the GPUs there are, or else up to 8 CPUs."""
+    cpu_workers: Count | Literal["auto"] = "auto"
+    """Parallel workers of what needs no GPU, where there are GPUs: up to 8 of the CPUs. Where there are
+    none, it is ``workers``."""
     min_workers: Count | None = None
     """Training begins, and goes on after a loss, with so few, and takes up more as they come; where not
     given, it waits for all."""

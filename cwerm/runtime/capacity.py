@@ -100,6 +100,8 @@ class Size:
     """Of each worker that computes with torch: 1 or 0."""
     device: str
     """torch's name of what they compute on."""
+    cpu_workers: int
+    """Of what needs no GPU."""
 
     def request(self, workers: int, *, gpu: bool = True, share: float = 1.0) -> Request:
         """What each of ``workers`` reserves: a GPU where the run has any, and up to one CPU.
@@ -129,6 +131,7 @@ class Size:
             "device": "GPU" if self.gpus else "CPU",
             "gpus_per_worker": self.gpus,
             "cpus_per_worker": request.cpus,
+            "cpu_workers": self.cpu_workers,
             "nodes": sum(bool(node.cpus or node.gpus) for node in self.nodes),
         }
 
@@ -139,7 +142,8 @@ class Size:
         if self.gpus:
             each = f"a GPU and {each}"
         workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
-        return f"{workers} of {each} on {facts['nodes']} node{'s' if facts['nodes'] > 1 else ''}"
+        found = f"{workers} of {each} on {facts['nodes']} node{'s' if facts['nodes'] > 1 else ''}"
+        return f"{found}; {self.cpu_workers} for what needs no GPU" if self.gpus else found
 
 
 @dataclass
@@ -200,8 +204,11 @@ def measure(run: Run, nodes: Sequence[Node]) -> Size:
         workers = gpus or min(AUTO_CPU_WORKERS, int(cpus))
     else:
         workers = min(wanted, gpus) if gpus else wanted
-    device = torch_device(nodes) if gpus else "cpu"
-    return Size(workers, tuple(nodes), int(gpus > 0), device)
+    if not gpus:
+        return Size(workers, tuple(nodes), 0, "cpu", workers)
+    asked, most = run.resources.cpu_workers, min(AUTO_CPU_WORKERS, int(cpus))
+    on_cpus = most if asked == "auto" else asked
+    return Size(workers, tuple(nodes), 1, torch_device(nodes), on_cpus)
 
 
 def torch_device(nodes: Sequence[Node]) -> str:

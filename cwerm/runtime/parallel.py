@@ -235,12 +235,13 @@ class Pool:
 def worker_pool(
     run: Run, stage: str, parts: int, *, gpu: bool = False, key: str = WORKERS_KEY
 ) -> Iterator[Pool]:
-    """A pool of the run's number of workers, or of fewer where there are fewer parts.
+    """A pool of the run's workers, or of fewer where there are fewer parts.
 
-    ``key`` is the key of the job to lower where memory is short.
+    Without ``gpu`` it is one of CPUs, also where there are GPUs, and those stay free. ``key`` is the key
+    of the job to lower where memory is short.
     """
     size = capacity.size(run)
-    workers = max(1, min(size.workers, parts))
+    workers = max(1, min(size.workers if gpu else size.cpu_workers, parts))
     pool = Pool(run, stage, workers, size.request(workers, gpu=gpu), key=key)
     try:
         yield pool

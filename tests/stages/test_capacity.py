@@ -24,11 +24,11 @@ def node(cpus: float, gpus: int = 0, name: str = "n") -> Node:
 
 
 def on_gpus(*nodes: Node, workers: int = 2) -> Size:
-    return Size(workers, nodes, 1, "cpu")
+    return Size(workers, nodes, 1, "cpu", 8)
 
 
 def on_cpus(*nodes: Node, workers: int = 2) -> Size:
-    return Size(workers, nodes, 0, "cpu")
+    return Size(workers, nodes, 0, "cpu", workers)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,16 @@ def test_auto_takes_the_gpus_or_up_to_eight_cpus(
         "device": "GPU",
         "gpus_per_worker": 1,
         "cpus_per_worker": 1.0,
+        "cpu_workers": 4,
         "nodes": 1,
     }
-    assert str(found) == "1 worker of a GPU and 1 CPU on 1 node"
+    assert str(found) == "1 worker of a GPU and 1 CPU on 1 node; 4 for what needs no GPU"
+    assert found.request(found.cpu_workers, gpu=False) == Request(1.0)
+    one_gpu = capacity.measure(job, [node(16, 1)])
+    assert (one_gpu.workers, one_gpu.cpu_workers) == (1, 8)
+    asked = make_job(resources__cpu_workers=12)
+    assert capacity.measure(asked, [node(16, 1)]).cpu_workers == 12
+    assert capacity.measure(asked, [node(16)]).cpu_workers == 8, "workers counts without a GPU"
     with pytest.raises(UserError, match="the cluster has no worker with a CPU"):
         capacity.measure(job, [HEAD])
     with pytest.raises(UserError, match=r"resources\.workers: 4 workers take a GPU each and 3"):
@@ -124,7 +131,7 @@ def test_a_run_is_sized_once(
             there[:] = left
             assert capacity.size(job) is first
         assert sizing.size is first
-    assert said == ["small: 4 workers of a GPU and 1 CPU on 2 nodes"]
+    assert said == ["small: 4 workers of a GPU and 1 CPU on 2 nodes; 8 for what needs no GPU"]
     with pytest.raises(UserError):
         capacity.size(job)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cwerm.algorithms.neighbors import made_for_gpus
 from cwerm.errors import UserError
 from cwerm.methods.samples import Reference
 from cwerm.runtime import capacity
@@ -42,7 +43,8 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     names, spreading = images.info["class_names"], settings.spreading
     read = {name: inputs[name] for name in ("ingest", "extract", "reweight") if name in inputs}
     work = Work(settings, store, read, writer, ids, reference, capacity.size(context).device)
-    with worker_pool(context, "broadcast", len(parts), gpu=True) as pool:
+    gpu = settings.asked is not None or made_for_gpus()
+    with worker_pool(context, "broadcast", len(parts), gpu=gpu) as pool:
         find = None
         if spreading.k:
             asked = spreading.k + spreading.leaves_one_out
