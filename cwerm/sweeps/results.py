@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from cwerm.job.tree import Job, parse_job
+from cwerm.pipeline import PIPELINE
 from cwerm.reports.comparison import read_sweep, setting
 from cwerm.store.storage import Storage
 from cwerm.sweeps.earlier import Earlier
 from cwerm.sweeps.file import EPOCH_METRICS, Point, Sweep
 from cwerm.sweeps.trial import Records, Trials
 
-STAGES = ("ingest", "extract", "select", "reweight", "broadcast", "train")
+STAGES = tuple(stage.name for stage in PIPELINE if not stage.in_passing)
 SCHEMA = pa.schema(
     [
         ("trial", pa.string()),
