@@ -21,7 +21,7 @@ lint: $(VENV)/.installed
 
 # Three processes share the quick tests: those that run stages, those that compute, and those that mostly wait.
 STAGES_TESTS := tests/stages $(wildcard tests/cli/test_r*.py)
-MATHS_TESTS := tests/algorithms tests/test_api.py tests/test_label_noise_study.py
+MATHS_TESTS := tests/algorithms tests/runtime tests/test_api.py tests/test_label_noise_study.py
 
 test: lint
 	$(MAKE) --jobs 3 --output-sync=target test-stages test-maths test-rest

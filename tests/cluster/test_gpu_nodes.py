@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stages.conftest import Chain, chain, chain_tree, parted_data, run_stages
+from stages.conftest import Chain, chain, chain_tree, run_stages
 
 from cwerm.job.tree import parse_job
 from cwerm.stages import common

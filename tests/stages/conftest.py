@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from changes import change
 
@@ -82,16 +81,6 @@ def run_stages(job: Job, last: str) -> Chain:
     for name in chain.plan.names:
         chain.run(name)
     return chain
-
-
-@pytest.fixture(scope="session")
-def parted_data(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small data in row groups of 50, which are the least that a part can hold."""
-    folder = tmp_path_factory.mktemp("parted")
-    for split in ("train", "test"):
-        table = pq.read_table(small_data / f"{split}.parquet")
-        pq.write_table(table, folder / f"{split}.parquet", row_group_size=ROWS)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,7 @@ def plain_fit(job: Any, classifier: Any, inputs: list[np.ndarray]) -> Any:
     method = cwerm.MetaWeightNet(
         classifier,
         **section.model_dump(
-            exclude={"method", "preset", "input", "model", "image_size", "augment"}
+            exclude={"method", "preset", "input", "model", "image_size", "augment", "precision"}
         ),
         seed=job.seed,
         device="cpu",

@@ -15,12 +15,12 @@ import timm
 import torch
 import yaml
 from cli.commands import process, start
+from stages.conftest import LITE0, chain_tree
 
 from cwerm import pipeline
 from cwerm.job.tree import load_job, parse_job
 from cwerm.reports.comparison import read_sweep
 from cwerm.sweeps.sweep import sweep
-from stages.conftest import LITE0, chain_tree
 
 SPACE = [{"method": "erm"}, {"method": "cw-erm", "coreset": {"ratio": {"grid": [0.1, 0.2]}}}]
 
