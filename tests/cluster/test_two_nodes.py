@@ -17,7 +17,7 @@ from stages.conftest import Chain, chain, chain_tree, run_stages
 from cwerm.job.tree import parse_job
 from cwerm.stages import common
 
-__all__ = ["chain", "parted_data"]  # fixtures
+__all__ = ["chain"]  # a fixture
 ROOT = Path(__file__).parents[2]
 
 
