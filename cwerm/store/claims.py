@@ -1,4 +1,4 @@
-"""One producer for each artifact: who comes second waits for it, and takes over where it dies.
+"""One producer for each artifact: others that need it wait, and take over if it dies.
 
 A claim is a small object in the artifact's folder. Claims are numbered, the highest counts, and a number
 is written only if absent, so that one process gets it. Its owner writes it anew every few seconds; who

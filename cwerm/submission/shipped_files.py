@@ -223,6 +223,6 @@ def _write(found: Contents, path: str, package: zipfile.ZipFile) -> str:
 
 def _unreadable(path: str, error: OSError) -> UserError:
     return UserError(
-        f"--working-dir: '{shown(path)}' can't be read ({error.strerror}); mend its permissions, or "
+        f"--working-dir: '{shown(path)}' can't be read ({error.strerror}); correct its permissions, or "
         "move it away"
     )

@@ -18,7 +18,7 @@ def explain(error: Any, schema: Schema) -> str:
         return _unknown_key([str(part) for part in error["loc"]], schema)
     if error["type"] == "invalid_key":
         key = ".".join(str(part) for part in error["loc"] if part != "[key]")
-        return f"{key}: keys are text; remove this one or mend its name"
+        return f"{key}: keys are text; remove this one or correct its name"
     keys, expected = _field(error["loc"], schema)
     key = ".".join(keys)
     if error["type"] == "union_tag_invalid":

@@ -148,7 +148,7 @@ def broadcast_weights(
     tensors. With `method="nearest"` a sample gets the mean weight of its k nearest coreset samples,
     which for k = 1 is the paper's equation 3; a coreset sample is its own nearest. With
     `method="vote"` it gets the share of its neighbours' weight that carries its own label, to the power
-    `power`; a coreset sample is none of its own neighbours. Raises ValueError in one line for unknown
+    `power`; a coreset sample does not count as its own neighbour. Raises ValueError in one line for unknown
     methods, arrays that do not fit together, features that are no rows of finite numbers up to 1e30,
     ids that repeat or are no rows, weights that are negative, NaN or infinite (naming the row), and
     weights that cannot be scaled to mean 1.

@@ -64,7 +64,7 @@ class Scanner:
                 continue
             except OSError as error:
                 raise UserError(
-                    f"data.{role}: '{name_of(sample)}' can't be decoded here ({error.strerror}); mend that, "
+                    f"data.{role}: '{name_of(sample)}' can't be decoded here ({error.strerror}); fix that, "
                     "and run again"
                 ) from error
             readable.append(True)

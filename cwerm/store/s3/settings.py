@@ -34,7 +34,7 @@ def check_surroundings(settings: S3) -> None:
         try:
             is_endpoint(os.environ[name])
         except ValueError as error:
-            raise UserError(f"{name}: it {error}; mend this environment variable") from None
+            raise UserError(f"{name}: it {error}; correct this environment variable") from None
 
 
 def check_certificates(client: Any, session: Any, settings: S3) -> None:
@@ -68,12 +68,12 @@ def unusable(settings: S3, error: Exception) -> UserError:
             "~/.aws/credentials; correct it, or leave it out"
         )
     if isinstance(error, exceptions.ConfigParseError):
-        return UserError(f"{' '.join(str(error).split())}; mend this file")
+        return UserError(f"{' '.join(str(error).split())}; correct this file")
     if isinstance(error, exceptions.CredentialRetrievalError | exceptions.PartialCredentialsError):
         return UserError(f"s3: {credentials_problem(error, settings)}")
     if isinstance(error, ValueError) and not isinstance(error, exceptions.BotoCoreError):
         return UserError(
-            f"s3: the endpoint in {profile_words(settings)} is no http:// or https:// URL; mend it"
+            f"s3: the endpoint in {profile_words(settings)} is no http:// or https:// URL; correct it"
         )
     return UserError(
         f"s3: botocore refuses the settings ({' '.join(str(error).split())}); see the job's section "
@@ -167,8 +167,10 @@ def credentials_problem(error: Exception, settings: S3) -> str:
     if name == "CredentialRetrievalError":
         provider = getattr(error, "kwargs", {}).get("provider", "its provider")
         if provider == "custom-process":
-            return f"the credential_process of {words} failed; run that command by hand and mend it"
+            return (
+                f"the credential_process of {words} failed; run that command by hand and correct it"
+            )
         if "sso" in provider.lower():
             return f"{words} has no valid login; run `aws sso login --profile {profile(settings)}`"
-        return f"{words} gives no credentials ({provider} failed); mend it in ~/.aws/config"
-    return f"{words} gives no credentials ({name}); mend it in ~/.aws/config"
+        return f"{words} gives no credentials ({provider} failed); correct it in ~/.aws/config"
+    return f"{words} gives no credentials ({name}); correct it in ~/.aws/config"
