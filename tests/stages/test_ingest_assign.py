@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ def training_labels(sizes: list[int], unreadable: int = 0) -> np.ndarray:
     return np.random.default_rng(5).permutation(codes).astype(np.int32)
 
 
+def images(first: int, count: int) -> np.ndarray:
+    """Digests of the images of rows that follow each other, uint8 [count, 16]."""
+    every = np.random.default_rng(9).integers(256, size=(first + count, 16), dtype=np.uint8)
+    return every[first:]
+
+
 def assign(
     job: Job, train: np.ndarray, rows: int = 17, with_test: bool = True
 ) -> dict[str, list[tuple[int, int, int | None]]]:
@@ -42,7 +49,8 @@ def assign(
     starts = np.cumsum([0, *map(len, codes)])
     outside = Outside(job)
     of_images, noise = IngestSettings.of(job, outside), LabelSettings.of(job, outside)
-    for index, chunk in enumerate(assign_rows(of_images, names, tables, codes)):
+    seen = [images(start, len(part)) for start, part in zip(starts, codes, strict=False)]
+    for index, chunk in enumerate(assign_rows(of_images, names, tables, codes, seen)):
         assert chunk.index == index
         for table, ids in chunk.ids.items():
             for row in np.flatnonzero(ids >= 0):
@@ -170,12 +178,41 @@ def test_a_class_that_noise_leaves_without_a_label() -> None:
         assign(settings(noise="uniform", noise_rate=1.0), train)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_corrected_label_moves_hardly_any_other_image(seed: int) -> None:
+    """Of 2,000 images with a fifth drawn as test split, each class on its own."""
+    train = training_labels([500] * 4)
+    before = assign(settings(test_fraction=0.2), train, with_test=False)
+    corrected = train.copy()
+    wrong = np.random.default_rng(seed).integers(len(train))
+    corrected[wrong] = (train[wrong] + 1) % 4
+    after = assign(settings(test_fraction=0.2), corrected, with_test=False)
+    tests = [set(column(found["test_images"], 0)) for found in (before, after)]
+    assert len(tests[0]) == len(tests[1]) == 400
+    assert len(tests[0] ^ tests[1]) <= 4
+
+
+def test_the_drawn_test_split_is_a_fair_draw() -> None:
+    """Over 200 seeds each image is drawn about as often, and two seeds share what chance gives."""
+    train = training_labels([50, 50])
+    counts, drawn = np.zeros(100), []
+    for seed in range(200):
+        found = assign(settings(test_fraction=0.2, split_seed=seed), train, with_test=False)
+        rows = column(found["test_images"], 0)
+        counts[rows] += 1
+        drawn.append(set(rows))
+    assert 16 < counts.min() < counts.max() < 70  # 40 on average, deviation 5.7
+    shared = [len(a & b) for a, b in pairwise(drawn)]
+    assert abs(np.mean(shared) - 4) < 0.6
+
+
 def test_very_many_classes_take_no_pass_each() -> None:
     codes = np.tile(np.arange(60_000, dtype=np.int32), 3)
     names = [str(code) for code in range(60_000)]
     job = settings(test_fraction=0.4)
     started = time.process_time()
-    (rows,) = assign_rows(IngestSettings.of(job, Outside(job)), names, ["images"], [codes])
+    seen = [images(0, len(codes))]
+    (rows,) = assign_rows(IngestSettings.of(job, Outside(job)), names, ["images"], [codes], seen)
     assert time.process_time() - started < 4
     test = codes[rows.ids["test_images"] >= 0]
     assert np.array_equal(np.sort(test), np.arange(60_000)), "one of each class"

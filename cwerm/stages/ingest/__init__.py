@@ -105,7 +105,7 @@ def _ingest(
     )
 
 
-ingest = Stage("ingest", 2, always(), IngestSettings.of, _run)
+ingest = Stage("ingest", 3, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:
@@ -156,9 +156,9 @@ def assigned(
     scale = full_scale(np.concatenate([scan.largest for scan in scans]))
     lengths = [parts_of(c, scan.sizes) for (_, _, c), scan in zip(chunks, scans, strict=True)]
     table_of = [table for (table, _, _), parts in zip(chunks, lengths, strict=True) for _ in parts]
-    rows = assign_rows(settings, names, table_of, _in_parts(codes, lengths))
     digests = _in_parts([scan.digests for scan in scans], lengths)
     pixels = _in_parts([scan.pixels for scan in scans], lengths)
+    rows = assign_rows(settings, names, table_of, _in_parts(codes, lengths), pixels)
     for row, whole, image in zip(rows, digests, pixels, strict=True):
         row.digests, row.pixels, row.full_scale = whole, image, scale
     left = iter(rows)

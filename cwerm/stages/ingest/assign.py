@@ -38,9 +38,13 @@ class ChunkRows:
 
 
 def assign_rows(
-    settings: IngestSettings, names: list[str], tables: list[str], codes: list[np.ndarray]
+    settings: IngestSettings,
+    names: list[str],
+    tables: list[str],
+    codes: list[np.ndarray],
+    pixels: list[np.ndarray],
 ) -> list[ChunkRows]:
-    """Table, id and labels of all rows, from each chunk's table and the class codes of its rows.
+    """Table, id and labels of all rows, from each chunk's table, and its rows' class codes and digests.
 
     Ids are contiguous from 0 in each table, in the order of the source. What is drawn is drawn from
     the training rows of all chunks together, so that it does not depend on the chunks.
@@ -50,8 +54,11 @@ def assign_rows(
     """
     train_chunks = [i for i, table in enumerate(tables) if table == "images"]
     train = np.concatenate([codes[i] for i in train_chunks])
-    draw_test = "test_images" not in tables
-    table_of = _tables_of_training_rows(settings, names, train, draw_test)
+    drawn = None
+    if "test_images" not in tables:
+        images = np.concatenate([pixels[i] for i in train_chunks])
+        drawn = _drawn_test(settings, names, train, images)
+    table_of = _tables_of_training_rows(settings, names, train, drawn)
     ends = np.cumsum([len(codes[i]) for i in train_chunks])[:-1]
     tables_in = dict(zip(train_chunks, np.split(table_of, ends), strict=True))
 
@@ -70,12 +77,12 @@ def assign_rows(
 
 
 def _tables_of_training_rows(
-    settings: IngestSettings, names: list[str], labels: np.ndarray, draw_test: bool
+    settings: IngestSettings, names: list[str], labels: np.ndarray, drawn: np.ndarray | None
 ) -> np.ndarray:
     """``images``, ``test_images`` or, where a row is left out, nothing."""
     table_of = np.where(labels >= 0, "images", "").astype(object)  # text of any length
-    if draw_test:
-        table_of[_drawn_test(settings, names, labels)] = "test_images"
+    if drawn is not None:
+        table_of[drawn] = "test_images"
     rows = np.flatnonzero(table_of == "images")
     kept = rows
     if settings.limit is not None and settings.limit < len(kept):
@@ -88,11 +95,18 @@ def _tables_of_training_rows(
     return table_of
 
 
-def _drawn_test(settings: IngestSettings, names: list[str], labels: np.ndarray) -> np.ndarray:
-    """Positions of the test split: the same share of each class, at least one."""
-    random = np.random.default_rng([settings.split_seed, 1])
+def _drawn_test(
+    settings: IngestSettings, names: list[str], labels: np.ndarray, pixels: np.ndarray
+) -> np.ndarray:
+    """Positions of the test split: the same share of each class, at least one.
+
+    Drawn by what is seen in the images, so that a corrected label or a new image moves hardly any other,
+    and copies of an image stay together.
+    """
+    odd = np.random.default_rng([settings.split_seed, 1]).integers(2**64, dtype=np.uint64) | 1
+    lots = pixels[:, :8].copy().view(np.uint64)[:, 0] * odd  # modulo 2^64
     drawn = []
-    order = np.argsort(labels, kind="stable")
+    order = np.lexsort((lots, labels))
     order = order[np.count_nonzero(labels < 0) :]
     classes, first = np.unique(labels[order], return_index=True)
     for label, rows in zip(classes, np.split(order, first[1:]), strict=True):
@@ -102,5 +116,5 @@ def _drawn_test(settings: IngestSettings, names: list[str], labels: np.ndarray) 
                 f"data.test_fraction: class '{names[label]}' has {len(rows)} readable image(s), too few "
                 "to draw a test split from; add images, or give data.test"
             )
-        drawn.append(random.permutation(rows)[:count])
+        drawn.append(rows[:count])
     return np.concatenate(drawn)
