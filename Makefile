@@ -19,7 +19,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Three processes share the quick tests: those that run stages, those that compute, and those that mostly wait.
+# Three processes share the quick tests, and take about as long: those that run stages, those of the maths and of
+# the work on Ray itself, and all others.
 STAGES_TESTS := tests/stages $(wildcard tests/cli/test_r*.py)
 MATHS_TESTS := tests/algorithms tests/runtime tests/test_api.py tests/test_label_noise_study.py
 

@@ -149,8 +149,8 @@ def load_job(
     """
     tree = read_tree(path)
     for override in methods_first(overrides):
-        for idle in apply_override(tree, override, SECTIONS):
-            note(f"{override} leaves out {idle}, a key of another method")
+        if idle := apply_override(tree, override, SECTIONS):
+            note(f"{override} leaves out keys of the method before: {', '.join(idle)}")
     for key, value in (options or {}).items():
         set_key(tree, key, value, SECTIONS)
     return parse_job(tree)

@@ -17,8 +17,7 @@ from cwerm.methods.own import OwnReweighting, OwnSpreading
 from cwerm.methods.reweighting import Reweighting
 from cwerm.methods.spreading import Spreading
 from cwerm.values import Section
-
-OWN = "module:Class"
+from cwerm.values.explain import OWN
 
 
 def _by_name(package: ModuleType, base: type[Section]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from cwerm.errors import did_you_mean
 Schema = dict[str, Any]
 LONGEST_VALUE = 60
 CHOOSES = "method"  # the key on which the other keys of a section can depend
+OWN = "module:Class"  # what stands for all methods of users' own
 
 
 def explain(error: Any, schema: Schema) -> str:
@@ -86,7 +87,7 @@ def _branches(field: Schema, schema: Schema) -> dict[str, Schema]:
     """By method, the schemas of a section whose keys depend on its method."""
     found = [_resolve(branch, schema) for branch in field.get("oneOf", [])]
     return {
-        branch["properties"][CHOOSES].get("const", "module:Class"): branch
+        branch["properties"][CHOOSES].get("const", OWN): branch
         for branch in found
         if CHOOSES in branch.get("properties", {})
     }

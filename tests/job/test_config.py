@@ -197,6 +197,27 @@ def test_auto_is_resolved(changes: dict[str, Any], expected: tuple[Any, ...]) ->
     assert (*found, job.coreset_method, job.coreset_ratio) == expected
 
 
+def test_another_method_leaves_out_the_keys_of_the_one_before(tmp_path: Path) -> None:
+    """The resolved job of a run holds all keys of its method; what is set for the new one counts."""
+    whole = parse_job(
+        {"data": SOURCE, "reweight": {"method": "metaweightnet", "epochs": 4, "lr": 0.5}}
+    )
+    file, told = write(tmp_path, whole.to_yaml()), list[str]()
+    changed: Any = load_job(
+        file, ["reweight.epochs=7", "reweight.method=l2r"], note=told.append
+    ).reweight
+    assert (changed.method, changed.epochs, changed.lr) == ("l2r", 7, 0.5)
+    assert told == [
+        "reweight.method=l2r leaves out keys of the method before: reweight.hidden, reweight.meta_every, "
+        "reweight.weight_lr"
+    ]
+    told.clear()
+    assert load_job(file, ["reweight.method=metaweightnet"], note=told.append) == whole
+    assert told == []
+    with pytest.raises(UserError, match=r"^reweight\.epochs: a key of method"):
+        load_job(file, ["reweight.epochs=7", "reweight.method=posterior"])
+
+
 def test_a_meta_set_that_finds_itself_has_gone() -> None:
     found = refusal({"data": SOURCE, "coreset": {"meta": "auto"}})
     assert found.startswith("coreset.meta: 'auto' has gone")

@@ -7,7 +7,6 @@ import io
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,35 +20,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from object_store import s3_prefix, storage_uri  # noqa: F401
+from small_artifacts import flip, make, meta_table
 
-from cwerm.errors import UserError
 from cwerm.store.artifacts import Artifact, ArtifactStore, Writer, artifact_key
-from cwerm.store.schema import table_schema
 from cwerm.store.storage import open_storage
 
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def meta_table(start: int, rows: int = 3) -> pa.Table:
-    columns = [pa.array(range(start, start + rows), pa.int64()), pa.array([1] * rows, pa.int32())]
-    return pa.table(columns, schema=table_schema("meta"))
-
-
 @pytest.fixture
 def store(storage_uri: str) -> ArtifactStore:  # noqa: F811
     return ArtifactStore(open_storage(storage_uri))
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(open_storage(str(tmp_path)))
-
-
-def make(store: ArtifactStore, key: str = "key") -> Artifact:
-    writer = Writer(store, "select", key, {"seed": 0})
-    parts = [writer.write_part("meta", index, meta_table(3 * index)) for index in range(2)]
-    writer.write_file("notes.txt", b"words")
-    return writer.commit({"meta": parts}, {"extra": [1, 2]})
 
 
 def test_what_is_committed_is_found(store: ArtifactStore) -> None:
@@ -177,7 +158,7 @@ def test_a_part_made_for_something_else_is_not_taken_over(local: ArtifactStore) 
 
 
 def test_a_published_part_that_is_gone_or_cut_short_is_made_again(local: ArtifactStore) -> None:
-    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1]), _flip):
+    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1]), flip):
         writer = Writer(local, "select", "key", {})
         published = writer.write_part("meta", 0, meta_table(0))
         damage(Path(local.storage.root, "artifacts/select/key", published.path))
@@ -202,81 +183,6 @@ def test_a_table_of_another_schema_is_refused(local: ArtifactStore) -> None:
     writer = Writer(local, "select", "key", {})
     with pytest.raises(AssertionError, match="table meta"):
         writer.write_part("meta", 0, pa.table({"id": [1]}))
-
-
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-DAMAGES = {"flipped byte": _flip, "cut short": _cut, "deleted": Path.unlink}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("name", ["meta-00001.parquet", "notes.txt"])
-def test_damage_is_an_error_that_names_folder_and_remedy(
-    local: ArtifactStore, damage: Any, name: str
-) -> None:
-    made = make(local)
-    folder = Path(local.storage.root, made.folder)
-    (target,) = folder.rglob(name)
-    damage(target)
-    read, what = (local.read_file, name) if name == "notes.txt" else (local.read, "meta")
-    with pytest.raises(UserError) as caught:
-        read(made, what)
-    message = str(caught.value)
-    assert str(folder) in message
-    assert name in message
-    remedy = f"; run `cwerm repair {local.storage.root} --delete`, and the job again"
-    assert message.endswith(remedy)
-    assert "\n" not in message
-    if damage is not _flip:  # of which the size says nothing
-        with pytest.raises(UserError, match="corrupt artifact"):
-            local.find("select", "key")
-
-
-@pytest.mark.parametrize(
-    "manifest",
-    [
-        b"",
-        b"{",
-        b"\xff\xfe\x00",
-        b"null",
-        b"[]",
-        b"{}",
-        b'{"tables": [], "files": {}, "info": {}, "seconds": 1}',
-        b'{"tables": {"meta": 5}, "files": {}, "info": {}, "seconds": 1}',
-        b'{"tables": {"meta": [{"name": "x"}]}, "files": {}, "info": {}, "seconds": 1}',
-        b'{"tables": {"meta": [5]}, "files": {}, "info": {}, "seconds": 1}',
-    ],
-)
-def test_a_garbage_manifest_is_an_error(local: ArtifactStore, manifest: bytes) -> None:
-    folder = make(local).folder
-    local.storage.write_bytes(f"{folder}/manifest.json", manifest)
-    with pytest.raises(UserError, match=r"corrupt artifact .*select/key.*manifest.json can't be"):
-        local.find("select", "key")
-
-
-def test_damage_of_an_intermediate_result_is_an_error(local: ArtifactStore) -> None:
-    writer = Writer(local, "select", "key", {})
-    file = writer.write_unpublished("meta", 0, meta_table(0))
-    assert writer.read_unpublished(file).equals(meta_table(0))
-    for damage in DAMAGES.values():
-        damage(Path(local.storage.root, "artifacts/select/key", file.path))
-        with pytest.raises(UserError, match=r"corrupt artifact .*meta-00000\.parquet"):
-            writer.read_unpublished(file)
-
-
-def test_after_the_remedy_the_artifact_is_made_again(local: ArtifactStore) -> None:
-    made = make(local)
-    shutil.rmtree(Path(local.storage.root, made.folder))
-    assert local.find("select", "key") is None
-    assert local.read(make(local), "meta").equals(meta_table(0, 6))
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
