@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from cwerm.runtime import capacity
 from cwerm.runtime.capacity import Node
-from cwerm.runtime.parallel import MOST_DEATHS, too_many_deaths
+from cwerm.runtime.losses import Place, check_deaths
 
 
 class _Ledger:
@@ -17,8 +16,8 @@ class _Ledger:
 
     def __init__(self) -> None:
         self.workers: dict[str, tuple[Any, str]] = {}
-        self.open: dict[str, tuple[str, str]] = {}
-        self.deaths: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.open: dict[str, Place] = {}
+        self.deaths: dict[str, list[Place]] = defaultdict(list)
 
     def enrol(self, name: str, worker: Any, node: str) -> None:
         """Note an actor, which may have been on another node before."""
@@ -28,7 +27,7 @@ class _Ledger:
         """All actors and the ids of their nodes."""
         return [*self.workers.values()]
 
-    def begin(self, work: str, node: str, address: str) -> list[tuple[str, str]]:
+    def begin(self, work: str, node: str, address: str) -> list[Place]:
         """Note where the work is in hand; the nodes where it ended a worker before."""
         if work in self.open:  # Ray does again what a worker died of
             self.deaths[work].append(self.open[work])
@@ -92,10 +91,7 @@ def attempt(book: Any, work: str, key: str, whose: str | None = None) -> Iterato
     name = f"{work} {whose}"
     deaths = ray.get(book.begin.remote(name, *here))
     try:
-        if len(deaths) >= MOST_DEATHS:
-            living = {node.id for node in capacity.living_nodes()}
-            if sum(node in living for node, _ in deaths) >= MOST_DEATHS:
-                raise too_many_deaths(work, deaths[-1][1], key)
+        check_deaths(work, deaths, key)
         yield
     finally:
         ray.get(book.end.remote(name))

@@ -10,14 +10,13 @@ from typing import Any
 
 from cwerm.runtime import capacity, checkpoints, rendezvous, waiting
 from cwerm.runtime.asked import Run
-from cwerm.runtime.parallel import is_loss, too_many_deaths
+from cwerm.runtime.losses import MOST_DEATHS, is_loss, too_many_deaths
 from cwerm.runtime.session import cluster, session
 from cwerm.runtime.worker_errors import causes, find_user_error
 from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.storage import filesystem
 from cwerm.terminal import console
 
-MOST_CRASHES = 3  # of the ranks, on nodes that live
 NODE_SECONDS = 15.0  # after which a node that has gone is known to be
 _make_callback: Callable[[], Any] | None = None
 
@@ -114,7 +113,7 @@ def run_on_ranks(
             told = find_user_error(error, f"{stage}.batch_size", store.storage.root)
             if told:
                 raise told from None
-            if _crashes(attempts) >= MOST_CRASHES:
+            if _crashes(attempts) >= MOST_DEATHS:
                 raise _last_crash(stage, error) from None
             console.note(f"{stage} starts again from its last state: {_reason(error)}")
 
@@ -141,7 +140,7 @@ def _crashes(attempts: list[set[str]]) -> int:
     while True:
         living = {node.id for node in capacity.living_nodes()}
         crashes = sum(nodes <= living for nodes in attempts)
-        if crashes < MOST_CRASHES or len(living) == 1 or time.monotonic() > deadline:
+        if crashes < MOST_DEATHS or len(living) == 1 or time.monotonic() > deadline:
             return crashes
         time.sleep(waiting.LOOK_SECONDS)
 

@@ -182,22 +182,22 @@ def _distances(
     medians = np.empty((num_classes, dimensions))
     distances = np.empty(len(labels), dtype=np.float32)
     work = list(zip(parts, of_part, strict=True))
-    with worker_pool(context, "select", len(parts)) as pool:
-        groups = np.array_split(parts, min(len(parts), GROUPS_A_WORKER * pool.size))
-        grouped = [[work[part] for part in group] for group in groups]
-        for block in dimension_blocks(num_classes, dimensions, MEDIAN_COUNT_BYTES):
-            width = block.stop - block.start
-            state = MedianState.start(num_classes, width, dtype, counts)
-            while not state.done:
-                count = functools.partial(_Counter, store, features, others, block, state)
-                total: Any = 0
-                for _, counted in pool.map(count, grouped, "select: medians"):
-                    total += counted
-                state = state.advance(total)
-            medians[:, block] = state.medians()
-        measure = functools.partial(_Distances, store, features, medians)
-        for _, (ids, values) in pool.map(measure, work, "select: distances"):
-            distances[ids] = values
+    pool = worker_pool(context, "select", len(parts))
+    groups = np.array_split(parts, min(len(parts), GROUPS_A_WORKER * pool.size))
+    grouped = [[work[part] for part in group] for group in groups]
+    for block in dimension_blocks(num_classes, dimensions, MEDIAN_COUNT_BYTES):
+        width = block.stop - block.start
+        state = MedianState.start(num_classes, width, dtype, counts)
+        while not state.done:
+            count = functools.partial(_Counter, store, features, others, block, state)
+            total: Any = 0
+            for _, counted in pool.map(count, grouped, "select: medians"):
+                total += counted
+            state = state.advance(total)
+        medians[:, block] = state.medians()
+    measure = functools.partial(_Distances, store, features, medians)
+    for _, (ids, values) in pool.map(measure, work, "select: distances"):
+        distances[ids] = values
     return distances
 
 

@@ -43,10 +43,10 @@ for port in sys.argv[2:]:
 
 
 def processes() -> list[psutil.Process]:
-    """This one and all living ones below it, Ray's among them."""
+    """This one and all living ones below it, Ray's among them; not the S3 server of another test."""
     me = psutil.Process()
-    below = me.children(recursive=True)
-    return [me, *(process for process in below if process.status() != psutil.STATUS_ZOMBIE)]
+    living = [p for p in me.children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    return [me, *(process for process in living if "weed" not in process.name())]
 
 
 def listening(family: list[psutil.Process]) -> dict[int, str]:
@@ -77,8 +77,7 @@ def ports(ray_session: None) -> Iterator[list[int]]:
 @needs_hosts
 def test_a_session_listens_where_no_other_host_reaches_it(ports: list[int]) -> None:
     assert len(ports) >= 6, "the driver, GCS, raylet, its agents and a worker"
-    family = [p for p in processes() if "weed" not in p.name()]
-    addresses = {a for p, a in listening(family).items() if p in ports}
+    addresses = {a for p, a in listening(processes()).items() if p in ports}
     assert addresses == {"127.0.0.1"}
     with hosts("stranger") as ((stranger,), own), socket.create_server((own, 0)) as door:
         open_one = door.getsockname()[1]

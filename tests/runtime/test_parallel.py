@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,12 @@ def test_a_part_that_kills_its_workers_is_done_at_last_or_named(
     """Two deaths of one part are made good; three are an error, on a node that lives."""
     make = functools.partial(Deadly, tmp_path)
     tmp_path.joinpath("1").write_text("2")
-    with worker_pool(make_job(), "select", 8) as pool:
-        assert pool.size == 2
-        assert dict(pool.map(make, range(8), "select: squares")) == {i: i * i for i in range(8)}
-        tmp_path.joinpath("6").write_text("9")
-        with pytest.raises(UserError) as ended:
-            dict(pool.map(make, range(8), "select: squares"))
+    pool = worker_pool(make_job(), "select", 8)
+    assert pool.size == 2
+    assert dict(pool.map(make, range(8), "select: squares")) == {i: i * i for i in range(8)}
+    tmp_path.joinpath("6").write_text("9")
+    with pytest.raises(UserError) as ended:
+        dict(pool.map(make, range(8), "select: squares"))
     line = str(ended.value)
     assert line.startswith(
         "select: squares: part 7 of 8 has ended its worker 3 times, last on node "
@@ -68,9 +69,9 @@ def test_deaths_on_nodes_that_have_gone_cost_nothing(
     nodes = parallel.capacity.living_nodes()
     gone = [parallel.capacity.Node("another", n.address, n.cpus, n.gpus) for n in nodes]
     tmp_path.joinpath("1").write_text("4")
-    with worker_pool(make_job(), "select", 2) as pool:
-        monkeypatch.setattr(parallel.capacity, "living_nodes", lambda: gone)
-        made = dict(pool.map(functools.partial(Deadly, tmp_path), range(2), "select"))
+    pool = worker_pool(make_job(), "select", 2)
+    monkeypatch.setattr(parallel.capacity, "living_nodes", lambda: gone)
+    made = dict(pool.map(functools.partial(Deadly, tmp_path), range(2), "select"))
     assert made == {0: 0, 1: 1}
 
 
@@ -101,24 +102,46 @@ def test_what_a_function_raises_ends_the_work_at_once(ray_session: None, make_jo
 
         return function
 
-    with worker_pool(make_job(), "ingest", 1, key="data.rows_per_part") as pool:
-        with pytest.raises(UserError) as ended:
-            list(pool.map(refuse, [0], "ingest"))
-        assert str(ended.value) == "part 0 is refused"
-        with pytest.raises(UserError) as short:
-            list(pool.map(out_of_memory, [0], "ingest"))
+    pool = worker_pool(make_job(), "ingest", 1, key="data.rows_per_part")
+    with pytest.raises(UserError) as ended:
+        list(pool.map(refuse, [0], "ingest"))
+    assert str(ended.value) == "part 0 is refused"
+    with pytest.raises(UserError) as short:
+        list(pool.map(out_of_memory, [0], "ingest"))
     assert str(short.value) == (
         "data.rows_per_part: memory ran out (Unable to allocate 2.00 GiB); "
         "lower data.rows_per_part, or resources.workers"
     )
 
 
-def test_a_worker_killed_while_idle_is_replaced(
+def test_a_function_is_made_once_a_share(ray_session: None, make_job: MakeJob) -> None:
+    """And a process does many shares, of one map after the other: starting one takes seconds."""
+
+    def make() -> Callable[[int], tuple[int, float]]:
+        born = time.perf_counter()
+        return lambda part: (os.getpid(), born)
+
+    pool = worker_pool(make_job(), "select", 100)
+    found = [dict(pool.map(make, range(40), "select")) for _ in range(3)]
+    assert [set(answers) for answers in found] == 3 * [set(range(40))]
+    assert all(len(set(answers.values())) == 8 for answers in found), "4 shares a worker"
+    assert len({process for answers in found for process, _ in answers.values()}) <= 4
+
+
+def test_what_is_left_early_works_no_more(
     ray_session: None, make_job: MakeJob, tmp_path: Path
 ) -> None:
-    make = functools.partial(Deadly, tmp_path)
-    with worker_pool(make_job(), "select", 4) as pool:
-        assert len(dict(pool.map(make, range(4), "select"))) == 4
-        for worker in pool._workers:
-            ray.kill(worker.actor)
-        assert dict(pool.map(make, range(4), "select")) == {i: i * i for i in range(4)}
+    def make() -> Callable[[int], None]:
+        def function(part: int) -> None:
+            tmp_path.joinpath(f"{part}").touch()
+            time.sleep(0.1)
+
+        return function
+
+    results = worker_pool(make_job(), "select", 100).map(make, range(400), "select")
+    next(results)
+    results.close()
+    time.sleep(1)
+    before = len(list(tmp_path.iterdir()))
+    time.sleep(1)
+    assert 0 < before == len(list(tmp_path.iterdir())) < 100

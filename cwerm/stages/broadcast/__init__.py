@@ -44,19 +44,19 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     read = {name: inputs[name] for name in ("ingest", "extract", "reweight") if name in inputs}
     work = Work(settings, store, read, writer, ids, reference, capacity.size(context).device)
     gpu = settings.asked is not None or made_for_gpus()
-    with worker_pool(context, "broadcast", len(parts), gpu=gpu) as pool:
-        find = None
-        if spreading.k:
-            asked = spreading.k + spreading.leaves_one_out
-            most = context.limits["broadcast.max_index_bytes"]
-            find = make_find(pool, store, inputs["extract"], writer, ids, asked, most)
-        weigh = functools.partial(Weigh, work, find)
-        for index, (file, part_sums) in pool.map(weigh, parts, "broadcast: weights"):
-            raw[index], sums[index] = file, part_sums
-        means = _means(settings, names, [sums[index] for index, _ in parts])
-        unscaled = [(index, raw[index]) for index, _ in parts]
-        scale = functools.partial(_Scale, writer, means)
-        scaled = dict(pool.map(scale, unscaled, "broadcast: scale"))
+    pool = worker_pool(context, "broadcast", len(parts), gpu=gpu)
+    find = None
+    if spreading.k:
+        asked = spreading.k + spreading.leaves_one_out
+        most = context.limits["broadcast.max_index_bytes"]
+        find = make_find(pool, store, inputs["extract"], writer, ids, asked, most)
+    weigh = functools.partial(Weigh, work, find)
+    for index, (file, part_sums) in pool.map(weigh, parts, "broadcast: weights"):
+        raw[index], sums[index] = file, part_sums
+    means = _means(settings, names, [sums[index] for index, _ in parts])
+    unscaled = [(index, raw[index]) for index, _ in parts]
+    scale = functools.partial(_Scale, writer, means)
+    scaled = dict(pool.map(scale, unscaled, "broadcast: scale"))
     info: dict[str, Any] = {"raw_means": dict(zip(names, means.tolist(), strict=True))}
     learned_info = inputs["reweight"].info
     if "noise_rate" in learned_info:

@@ -19,7 +19,8 @@ from cwerm.algorithms.networks import features as backbones
 from cwerm.errors import blame
 from cwerm.runtime import batch_memory, capacity, waiting
 from cwerm.runtime.attempts import end_lost_workers, ledger
-from cwerm.runtime.parallel import is_loss, worker_pool
+from cwerm.runtime.losses import is_loss
+from cwerm.runtime.parallel import worker_pool
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages.backbone_weights import weights_file
 from cwerm.stages.extract.embedding import BATCH_KEY, POOL_SHARE, Copier, Work, pipeline
@@ -75,10 +76,10 @@ def _make(work: Work, todo: list[Place], context: Context) -> Iterator[tuple[str
         console.note(f"{found:,} of {asked:,} images were embedded before")
     copied = [place for place, (rows, have) in counts.items() if rows == have]
     if copied:
-        with worker_pool(context, "extract", len(copied)) as pool:
-            copy = functools.partial(Copier, work)
-            for index, file in pool.map(copy, copied, "extract: copy"):
-                yield *copied[index], file
+        pool = worker_pool(context, "extract", len(copied))
+        copy = functools.partial(Copier, work)
+        for index, file in pool.map(copy, copied, "extract: copy"):
+            yield *copied[index], file
     left = [place for place in todo if place not in set(copied)]
     if left:
         yield from _embed(work, left, context)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cwerm.data.images import FULL_SCALES
 from cwerm.data.source import Sample, Source
-from cwerm.runtime.parallel import Pool, worker_pool
+from cwerm.runtime.parallel import worker_pool
 from cwerm.stages import common
 from cwerm.stages.ingest.assign import ChunkRows, assign_rows
 from cwerm.stages.ingest.classes import check_classes, encode
@@ -47,13 +47,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     """
     del inputs
     chunks = plan_chunks(context.outside, settings.rows_per_part)
-    with worker_pool(context, "ingest", len(chunks), key="data.rows_per_part") as pool:
-        return _ingest(settings, context, chunks, pool)
-
-
-def _ingest(
-    settings: IngestSettings, context: Context, chunks: list[WorkItem], pool: Pool
-) -> Artifact:
+    pool = worker_pool(context, "ingest", len(chunks), key="data.rows_per_part")
     sources, writer = context.outside.sources, context.writer
     scan = functools.partial(Scanner, sources)
     scanned = dict(pool.map(scan, chunks, "ingest: check"))

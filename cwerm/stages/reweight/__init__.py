@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psutil
@@ -15,7 +16,7 @@ import psutil
 from cwerm.runtime import batch_memory, capacity
 from cwerm.runtime.asked import Run
 from cwerm.runtime.board import progress_board
-from cwerm.runtime.parallel import PartWorker, Pool
+from cwerm.runtime.parallel import Make, Pool, work_through
 from cwerm.runtime.session import cluster, session
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages import common
@@ -82,17 +83,17 @@ def _learn(task: Task, context: Context, coreset_size: int) -> Outcome:
 def _learn_in_actor(task: Task, context: Context, board: Any) -> Outcome:
     size = capacity.size(context)
     request = size.single(MOST_CPUS)
-    pool = Pool(context, "reweight", 1, request, key="reweight.batch_size", kind=_Reweighter)
+    pool = Pool(context, "reweight", 1, request, "reweight.batch_size", _Reweighter)
     fit = functools.partial(_Fit, task, board, size.device)
-    try:
-        ((_, outcome),) = pool.map(fit, [None], "reweight", bar=False)
-        return outcome
-    finally:
-        pool.close()
+    ((_, outcome),) = pool.map(fit, [None], "reweight", bar=False)
+    return outcome
 
 
-class _Reweighter(PartWorker):
-    """The actor, under a name of its own."""
+class _Reweighter:
+    """The actor."""
+
+    def work(self, make: Make, parts: Sequence[Any]) -> Iterator[Any]:
+        yield from work_through(make, parts)
 
 
 class _Fit:
