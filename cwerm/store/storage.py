@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from cwerm.errors import UserError
 from cwerm.job.surroundings import S3
-from cwerm.store.objects import Entry, LocalStorage, Storage, parse_mapping
+from cwerm.store.local import LocalStorage
+from cwerm.store.objects import Entry, Storage, parse_mapping
 from cwerm.store.s3.bucket import S3Storage
 from cwerm.store.s3.client import hurry
 from cwerm.values.addresses import local

@@ -16,9 +16,11 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from cwerm.errors import UserError
-from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError, File, parse_marker
-from cwerm.store.objects import Entry, LocalStorage, Storage, Upload
+from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError, File
+from cwerm.store.local import LocalStorage
+from cwerm.store.objects import Entry, Storage, Upload
 from cwerm.store.storage import open_storage
+from cwerm.store.writing import parse_marker
 from cwerm.terminal import console
 
 ATTEMPT = re.compile(r"[0-9a-f]{12}")

@@ -15,16 +15,11 @@ from pathlib import Path
 
 from cwerm.errors import UserError
 from cwerm.runs.summary import load_summary
-from cwerm.store.artifacts import (
-    Artifact,
-    ArtifactStore,
-    CorruptArtifactError,
-    File,
-    marker_path,
-    parse_marker,
-)
-from cwerm.store.objects import LocalStorage, Storage, parse_mapping
+from cwerm.store.artifacts import Artifact, ArtifactStore, CorruptArtifactError, File
+from cwerm.store.local import LocalStorage
+from cwerm.store.objects import Storage, parse_mapping
 from cwerm.store.storage import open_storage
+from cwerm.store.writing import marker_path, parse_marker
 from cwerm.terminal import console
 
 MARKER = re.compile(r"(?P<table>[a-z_]+)-(?P<index>\d{5,})\.json")

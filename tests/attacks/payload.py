@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.writing import Writer
 
 
 class Payload:

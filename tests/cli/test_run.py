@@ -16,7 +16,7 @@ import yaml
 from commands import Answer, Finished, process
 
 from cwerm import load_weights
-from cwerm.store.objects import LocalStorage
+from cwerm.store.local import LocalStorage
 
 Cwerm = Callable[..., Answer]
 STAGES = ["ingest", "extract", "select", "reweight", "broadcast", "train"]

@@ -80,8 +80,8 @@ def test_a_runs_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert written == [f"{folder}/report/{name}" for name in [*names, "report.html"]]
     page = Path(written[-1]).read_text()
     assert page.count("data:image/svg+xml;base64,") == 3
-    assert "<td class=text>test accuracy</td><td>81.23 %</td>" in page
-    assert "<td class=text>&lt;class 11&gt;</td><td>-</td>" in page
+    assert '<td class="text">test accuracy</td><td>81.23 %</td>' in page
+    assert '<td class="text">&lt;class 11&gt;</td><td>-</td>' in page
     for name in names[::2]:
         check_picture(Path(folder, "report", name))
     assert "4.0 s, reused" in capsys.readouterr().out

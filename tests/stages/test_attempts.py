@@ -18,7 +18,8 @@ from cwerm.stages.ingest.classes import encode
 from cwerm.stages.ingest.scan import Scanner
 from cwerm.stages.ingest.sources import plan_chunks
 from cwerm.stages.stage import Context
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.writing import Writer
 from stages.test_ingest import write_folder
 
 MakeJob = Callable[..., Job]

@@ -18,7 +18,7 @@ from safetensors.numpy import load
 
 import cwerm
 from cwerm.stages import common
-from cwerm.store.artifacts import Writer
+from cwerm.store.writing import Writer
 from stages.conftest import Chain, Fork, run_stages
 
 F16_STEPS = 4  # float32 sums in another order may round to a neighbouring float16

@@ -27,9 +27,10 @@ from cwerm.stages.reweight.samples import Task
 from cwerm.stages.reweight.states import state_paths
 from cwerm.stages.train.loop import Worker
 from cwerm.stages.train.settings import TrainSettings
-from cwerm.store.artifacts import ArtifactStore, Writer
+from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import Storage, open_storage
+from cwerm.store.writing import Writer
 from stages.conftest import Chain, Fork
 
 

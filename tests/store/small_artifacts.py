@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.schema import table_schema
+from cwerm.store.writing import Writer
 
 
 def meta_table(start: int, rows: int = 3) -> pa.Table:

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from object_store import s3_prefix, storage_uri  # noqa: F401
 from small_artifacts import flip, make, meta_table
 
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer, artifact_key
+from cwerm.store.artifacts import Artifact, ArtifactStore, artifact_key
 from cwerm.store.storage import open_storage
+from cwerm.store.writing import Writer
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -18,10 +18,11 @@ from object_store import BUCKET, Server, mortal_server, s3_prefix, storage_uri  
 
 from cwerm.errors import UserError
 from cwerm.store import claims
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.claims import claimed
 from cwerm.store.s3 import client as s3_client
 from cwerm.store.storage import open_storage
+from cwerm.store.writing import Writer
 
 STAGE, KEY = "reweight", "0123456789abcdef0123"
 

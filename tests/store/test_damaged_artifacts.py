@@ -10,7 +10,8 @@ import pytest
 from small_artifacts import flip, make, meta_table
 
 from cwerm.errors import UserError
-from cwerm.store.artifacts import ArtifactStore, Writer
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.writing import Writer
 
 
 def _cut(path: Path) -> None:

@@ -21,10 +21,11 @@ from cwerm.data.catalog import open_source
 from cwerm.errors import UserError
 from cwerm.job.surroundings import S3
 from cwerm.stages.ingest.scan import Scanner
-from cwerm.store.artifacts import ArtifactStore, Writer
+from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.s3 import client as s3_client
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import S3Storage, Storage, filesystem, open_storage
+from cwerm.store.writing import Writer
 
 DOWN_SECONDS = 4.0  # without the server's own start, of some 20 seconds after a kill
 LARGE = 20 * 2**20  # goes up in parts

@@ -17,9 +17,10 @@ import pytest
 
 from cwerm.errors import UserError
 from cwerm.store import exclusive
-from cwerm.store.artifacts import ArtifactStore, Writer
+from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.claims import claimed
 from cwerm.store.storage import LocalStorage, open_storage
+from cwerm.store.writing import Writer
 from cwerm.upkeep.garbage import collect_garbage
 
 NOBODY = 65534

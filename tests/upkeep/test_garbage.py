@@ -15,9 +15,10 @@ import pytest
 from object_store import BUCKET, s3_prefix, storage_uri  # noqa: F401
 
 from cwerm.errors import UserError
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import LocalStorage, S3Storage, Storage, open_storage
+from cwerm.store.writing import Writer
 from cwerm.upkeep.garbage import collect_garbage
 
 DONE, OPEN, TRAINED, RUNNING = "d" * 20, "a" * 20, "b" * 20, "c" * 20

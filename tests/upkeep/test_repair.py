@@ -12,8 +12,9 @@ import pytest
 from object_store import s3_prefix  # noqa: F401
 from test_garbage import meta_table
 
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.storage import LocalStorage, Storage, open_storage
+from cwerm.store.writing import Writer
 from cwerm.upkeep.garbage import collect_garbage
 from cwerm.upkeep.repair import find_damage, repair
 

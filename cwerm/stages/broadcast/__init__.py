@@ -24,7 +24,8 @@ from cwerm.stages.broadcast.coreset_neighbors import make_find
 from cwerm.stages.broadcast.judging import Weigh, Work
 from cwerm.stages.broadcast.settings import BroadcastSettings, needs
 from cwerm.stages.stage import Context, Inputs, Stage
-from cwerm.store.artifacts import Artifact, File, Writer
+from cwerm.store.artifacts import Artifact, File
+from cwerm.store.writing import Writer
 
 
 def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artifact:

@@ -18,7 +18,8 @@ from cwerm.algorithms.neighbors import NeighborIndex, merge_top_k
 from cwerm.runtime.parallel import Pool
 from cwerm.stages import common
 from cwerm.store import schema
-from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore, File
+from cwerm.store.writing import Writer
 
 ID_BYTES = 40  # of one vector: its id, and its place in the order of the index
 

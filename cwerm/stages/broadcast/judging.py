@@ -17,7 +17,8 @@ from cwerm.stages import common, pixels
 from cwerm.stages.broadcast.coreset_neighbors import Find
 from cwerm.stages.broadcast.settings import BroadcastSettings
 from cwerm.stages.classifiers import create_classifier
-from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore, File
+from cwerm.store.writing import Writer
 
 if TYPE_CHECKING:
     from cwerm.algorithms.labels.judgement import Judgement

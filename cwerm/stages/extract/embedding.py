@@ -25,7 +25,8 @@ from cwerm.stages.extract.known import Known
 from cwerm.stages.extract.settings import SOURCES, ExtractSettings
 from cwerm.stages.stage import Context
 from cwerm.store import schema
-from cwerm.store.artifacts import Artifact, ArtifactStore, File, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore, File
+from cwerm.store.writing import Writer
 
 BATCH_KEY = "features.batch_size"
 DECODE_CPUS = 0.5  # leaves room for two such tasks beside the actors on two CPUs

@@ -28,7 +28,8 @@ from cwerm.stages.ingest.sources import WorkItem, plan_chunks
 from cwerm.stages.ingest.told import full_scale, understood
 from cwerm.stages.outside import naming
 from cwerm.stages.stage import Context, Inputs, Stage, always
-from cwerm.store.artifacts import Artifact, File, Writer
+from cwerm.store.artifacts import Artifact, File
+from cwerm.store.writing import Writer
 
 LABELS = {
     "images": "given_labels",

@@ -17,7 +17,7 @@ from cwerm.runtime.ranks import rank_device, run_on_ranks
 from cwerm.stages.reweight.learning import Outcome, learn
 from cwerm.stages.reweight.samples import Task
 from cwerm.stages.stage import Context
-from cwerm.store.artifacts import Writer
+from cwerm.store.writing import Writer
 
 ARRAYS = ("ids", "weights", "losses")
 TOLD = "history and info"

@@ -11,7 +11,8 @@ from cwerm.methods.samples import Samples
 from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import classifier_size, create_classifier
 from cwerm.stages.reweight.settings import ReweightSettings
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.writing import Writer
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cwerm.runtime import saved_state
-from cwerm.store.artifacts import Writer
+from cwerm.store.writing import Writer
 from cwerm.terminal import console
 
 SAVE_SECONDS = 5.0  # between saved states, from which an interrupted run goes on

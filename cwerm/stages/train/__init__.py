@@ -22,7 +22,8 @@ from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import batch_bytes, classifier_size, savable, told_size
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.stages.train.settings import TrainSettings
-from cwerm.store.artifacts import Artifact, ArtifactStore, Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.writing import Writer
 from cwerm.terminal import console
 
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
