@@ -148,7 +148,8 @@ def _other_label(
     beliefs: Float64[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"], share: float
 ) -> tuple[float, int]:
     """The share of anchors with another label, classes weighed by what is believed of them; their number."""
-    counts = anchor_counts(beliefs, labels, share)
+    # a fifth is a fifth: ten of a class of 18 would reach to its borders, where right labels differ
+    counts = anchor_counts(beliefs, labels, share, least=1)
     size = counts.sum(axis=1)
     weight = np.bincount(beliefs.argmax(axis=1), minlength=len(counts)) / len(beliefs)
     wrong = 1 - np.diag(counts) / np.maximum(size, 1)

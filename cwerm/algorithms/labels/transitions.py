@@ -28,16 +28,18 @@ def anchor_counts(
     beliefs: Float[np.ndarray, "n classes"],
     labels: Int64[np.ndarray, " n"],
     share: float = SHARE,
+    least: int = LEAST,
 ) -> Float64[np.ndarray, "classes classes"]:
     """How many anchors of each class (row) carry each label (column).
 
+    They are a share of the samples believed to be of the class, and at least so many where it has them.
     Of samples that are equally sure each counts alike, in fractions where there are more than places: an
     order of theirs, by label or as they came, would choose.
     """
     classes = beliefs.shape[1]
     believed, surest = beliefs.argmax(axis=1), beliefs.max(axis=1)
     sizes = np.bincount(believed, minlength=classes)
-    places = np.minimum(np.ceil(np.maximum(LEAST, share * sizes)).astype(np.int64), sizes)
+    places = np.minimum(np.ceil(np.maximum(least, share * sizes)).astype(np.int64), sizes)
     order = np.lexsort((-surest, believed))
     last = np.minimum(np.cumsum(sizes) - sizes + np.maximum(places, 1) - 1, len(order) - 1)
     border = surest[order[last]][believed]  # how sure the last of its class's anchors is

@@ -50,6 +50,16 @@ def test_on_clean_labels_every_weight_is_exactly_one(clean: LabelErrors) -> None
     assert repr(result) == "no wrong labels found among 600: all weights are 1"
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_many_small_classes_that_overlap_are_no_noise(seed: int) -> None:
+    """Of 16 samples the surest fifth are three; ten would reach to where right labels differ."""
+    features, labels = blobs(1000, classes=60, distance=4.0, seed=seed)
+    assert not cwerm.find_label_errors(features, labels).noise_found
+    wrong = np.random.default_rng(seed).random(1000) < 0.3
+    paired = np.where(wrong, (labels + 1) % 60, labels)
+    assert cwerm.find_label_errors(features, paired).noise_found
+
+
 @pytest.mark.parametrize("kind", ["wide", "noise", "constant"])
 def test_features_that_say_nothing_close_the_gate_with_a_warning(kind: str) -> None:
     random = np.random.default_rng(0)
