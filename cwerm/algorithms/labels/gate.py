@@ -23,7 +23,7 @@ from jaxtyping import Float64, Int64
 
 from cwerm.algorithms.labels.transitions import anchor_counts, normalised
 
-__all__ = ["Gate", "check_noise", "mixture_rate"]
+__all__ = ["Gate", "check_noise", "mixture_rate", "tells_labels"]
 
 SHARPNESS = np.geomspace(0.4, 3, 25)
 RATES = np.concatenate([[0], np.geomspace(0.005, 0.9, 40)])
@@ -72,10 +72,14 @@ def check_noise(
     predicted: Float64[np.ndarray, "n classes"],
     joint: Float64[np.ndarray, "n classes"],
     labels: Int64[np.ndarray, " n"],
+    informative: bool = False,
 ) -> Gate:
-    """Held-out predictions of the network, and what all views say, neither with a look at the own label."""
+    """Held-out predictions of the network, and what all views say, neither with a look at the own label.
+
+    The features are `informative` where trusted samples show it, or these labels do.
+    """
     beliefs = normalised(joint)
-    informative = tells_labels(beliefs, labels)
+    informative = informative or tells_labels(beliefs, labels)
     mixture, evidence = mixture_rate(predicted, labels)
     sure, number = _other_label(beliefs, labels, SURE)
     less_sure, _ = _other_label(beliefs, labels, LESS_SURE)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from cwerm.algorithms.labels.gate import Gate, check_noise
+from cwerm.algorithms.labels.gate import Gate, check_noise, tells_labels
 from cwerm.algorithms.labels.transitions import (
     anchor_counts,
     anchor_rate,
@@ -74,7 +74,8 @@ def learn(
         return views, said, shrunk(anchor_counts(normalised(said.unseen[:m]), labels))
 
     now = views, said, transitions = fit(truth)
-    gate = check_noise(said.predicted[:m], said.plain[:m], labels)
+    informative = len(known) > 0 and tells_labels(normalised(said.unseen[m:]), known)
+    gate = check_noise(said.predicted[:m], said.plain[:m], labels, informative)
     first = _rate(normalised(said.unseen[:m]), labels, transitions)[0]
     for _ in range(ROUNDS if gate.open and gate.mislabelled and views is not None else 0):
         before, score = now, _score(said.seen[:m], labels, transitions)

@@ -99,3 +99,14 @@ def test_samples_of_no_class_are_issues() -> None:
     assert result.noise_found
     assert auroc(result.quality, strangers) > 0.9
     assert result.noise_rate == pytest.approx(0.1, abs=0.05)
+
+
+def test_trusted_samples_show_that_features_tell_classes() -> None:
+    """With four of five labels wrong, these look as if the features told nothing of them."""
+    features, classes = blobs(1200, classes=8, distance=3.5, seed=3)
+    labels, wrong = flipped(classes, 0.8, seed=3)
+    assert not find_label_errors(features, labels).noise_found
+    known, right = blobs(80, classes=8, distance=3.5, seed=53)
+    found = find_label_errors(features, labels, trusted_features=known, trusted_labels=right)
+    assert found.noise_found
+    assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.05)
