@@ -11,7 +11,8 @@ Four signs, each of which opens the gate:
   overlap (which fades among the surest: the slope from less sure ones is taken off) explain;
 - strangers: samples of which the views agree on no class, with labels that look drawn at random.
 
-Features that tell nothing of the labels keep it closed.
+Where the views contradict many labels, as of small classes, of which they know little, the first and the
+third must show more. Features that tell nothing of the labels keep it closed.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ __all__ = ["Gate", "check_noise", "mixture_rate", "tells_labels"]
 SHARPNESS = np.geomspace(0.4, 3, 25)
 RATES = np.concatenate([[0], np.geomspace(0.005, 0.9, 40)])
 MIXTURE_EVIDENCE = 8.0  # nats
-LEAST_MIXTURE = 0.015
+LEAST_MIXTURE, OF_DISAGREEMENT = 0.015, 0.08
 STRUCTURE = 0.047  # more than a network that was never trained shows on clean labels
+OVERLAP = 0.25  # of all that the views contradict, they may of the surest
 DEVIATIONS = 2.33  # 1%
 SURE, LESS_SURE, SLOPE = 0.2, 0.5, 0.5
 CERTAIN, LEAST_CERTAIN, CONTRADICTED = (
@@ -52,20 +54,23 @@ class Gate(NamedTuple):
     structure_error: float
     contradicted: float
     strangers: float
+    disagreement: float
 
     @property
     def mislabelled(self) -> bool:
         """Whether there are wrong labels among samples that are of a class."""
         return (
             self.unstructured
-            or self.structure - DEVIATIONS * self.structure_error > STRUCTURE
+            or self.structure - DEVIATIONS * self.structure_error
+            > max(STRUCTURE, OVERLAP * self.disagreement)
             or self.contradicted > CONTRADICTED
         )
 
     @property
     def unstructured(self) -> bool:
         """Whether labels look drawn from all others alike."""
-        return self.evidence > MIXTURE_EVIDENCE and self.mixture > LEAST_MIXTURE
+        least = max(LEAST_MIXTURE, OF_DISAGREEMENT * self.disagreement)
+        return self.evidence > MIXTURE_EVIDENCE and self.mixture > least
 
 
 def check_noise(
@@ -86,9 +91,16 @@ def check_noise(
     structure = sure - SLOPE * max(0.0, less_sure - sure)
     error = np.sqrt(max(sure, 1 / number) * (1 - min(sure, 1 - 1 / number)) / number)
     strangers = _strangers(joint, labels)
-    contradicted = _contradicted(beliefs, labels)
     seen = Gate(
-        False, informative, mixture, evidence, structure, float(error), contradicted, strangers
+        False,
+        informative,
+        mixture,
+        evidence,
+        structure,
+        float(error),
+        _contradicted(beliefs, labels),
+        strangers,
+        float((beliefs.argmax(axis=1) != labels).mean()),
     )
     return seen._replace(open=bool(informative and (seen.mislabelled or strangers > 0)))
 
