@@ -11,8 +11,8 @@ Four signs, each of which opens the gate:
   overlap (which fades among the surest: the slope from less sure ones is taken off) explain;
 - strangers: samples of which the views agree on no class, with labels that look drawn at random.
 
-Where the views contradict many labels, as of small classes, of which they know little, the first and the
-third must show more. Features that tell nothing of the labels keep it closed.
+Of small classes the views know little and contradict many right labels, so there the first and the third
+sign must show more. Features that tell nothing of the labels keep it closed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["Gate", "check_noise", "mixture_rate", "tells_labels"]
 SHARPNESS = np.geomspace(0.4, 3, 25)
 RATES = np.concatenate([[0], np.geomspace(0.005, 0.9, 40)])
 MIXTURE_EVIDENCE = 8.0  # nats
-LEAST_MIXTURE, OF_DISAGREEMENT = 0.015, 0.08
+LEAST_MIXTURE, MIXTURE_OF_FEW = 0.015, 1.7
 STRUCTURE = 0.047  # more than a network that was never trained shows on clean labels
-OVERLAP = 0.25  # of all that the views contradict, they may of the surest
+STRUCTURE_OF_FEW = 5.3
 DEVIATIONS = 2.33  # 1%
 SURE, LESS_SURE, SLOPE = 0.2, 0.5, 0.5
 CERTAIN, LEAST_CERTAIN, CONTRADICTED = (
@@ -54,7 +54,8 @@ class Gate(NamedTuple):
     structure_error: float
     contradicted: float
     strangers: float
-    disagreement: float
+    ignorance: float
+    """The share of labels that the views contradict, by the mean number of samples a class."""
 
     @property
     def mislabelled(self) -> bool:
@@ -62,14 +63,14 @@ class Gate(NamedTuple):
         return (
             self.unstructured
             or self.structure - DEVIATIONS * self.structure_error
-            > max(STRUCTURE, OVERLAP * self.disagreement)
+            > max(STRUCTURE, STRUCTURE_OF_FEW * self.ignorance)
             or self.contradicted > CONTRADICTED
         )
 
     @property
     def unstructured(self) -> bool:
         """Whether labels look drawn from all others alike."""
-        least = max(LEAST_MIXTURE, OF_DISAGREEMENT * self.disagreement)
+        least = max(LEAST_MIXTURE, MIXTURE_OF_FEW * self.ignorance)
         return self.evidence > MIXTURE_EVIDENCE and self.mixture > least
 
 
@@ -100,7 +101,7 @@ def check_noise(
         float(error),
         _contradicted(beliefs, labels),
         strangers,
-        float((beliefs.argmax(axis=1) != labels).mean()),
+        float((beliefs.argmax(axis=1) != labels).mean() * len(np.unique(labels)) / len(labels)),
     )
     return seen._replace(open=bool(informative and (seen.mislabelled or strangers > 0)))
 
