@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -19,7 +20,7 @@ from safetensors.numpy import load
 import cwerm
 from cwerm.stages import common
 from cwerm.store.writing import Writer
-from stages.conftest import Chain, Fork, run_stages
+from stages.conftest import ROWS, Chain, Fork, run_stages
 
 F16_STEPS = 4  # float32 sums in another order may round to a neighbouring float16
 
@@ -87,6 +88,27 @@ def test_finished_parts_are_not_computed_again(fork: Fork, chain: Chain, arrays:
     folder = Path(mine.job.storage, made.folder)
     assert len(list(folder.rglob("*.parquet"))) == 8, "each part was computed once"
     assert np.array_equal(common.column(mine.store.read(made, "features"), "feature"), arrays[0])
+
+
+def test_trusted_images_may_have_more_parts_than_the_training_images(
+    fork: Fork, chain: Chain, parted_data: Path, tmp_path: Path
+) -> None:
+    whole = pq.read_table(parted_data / "train.parquet")
+    pq.write_table(whole.slice(0, 60), tmp_path / "train.parquet", row_group_size=60)
+    pq.write_table(whole, tmp_path / "trusted.parquet", row_group_size=ROWS)
+    mine = fork(
+        "ingest",
+        data__source=str(tmp_path / "train.parquet"),
+        data__trusted=str(tmp_path / "trusted.parquet"),
+        data__test=str(parted_data / "test.parquet"),
+        coreset__meta="none",
+    )
+    mine.run("ingest")
+    made = mine.run("extract")
+    assert len(made.tables["trusted_features"]) > len(made.tables["features"])
+    stored = chain.table("extract", "features")
+    found = mine.store.read(made, "trusted_features")
+    assert_same_features(common.column(found, "feature"), common.column(stored, "feature"))
 
 
 def test_workers_find_out_nothing_by_themselves(
