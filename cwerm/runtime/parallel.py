@@ -139,12 +139,13 @@ class _Work:
     def _start(self, request: Request, indices: list[int]) -> None:
         import ray
 
-        actor, how = None, {"num_returns": "streaming", "name": self.label}
+        actor = None
         if self.pool.actor is None:
-            work: Any = ray.remote(work_through).options(**how, **request.options(), max_retries=0)
+            once = {"max_retries": 0, "num_returns": "streaming", "name": self.label}
+            work: Any = ray.remote(work_through).options(**request.options(), **once)
         else:
             actor = ray.remote(self.pool.actor).options(**request.options()).remote()
-            work = actor.work.options(**how)
+            work = actor.work.options(num_returns="streaming")
         answers = work.remote(self.make, [self.parts[index] for index in indices])
         self.running.append(_Share(indices, request, answers, actor))
 
