@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cwerm.job.tree import Job
 from cwerm.runs.folder import RunFolder, RunResult
 from cwerm.runs.naming import free_name
@@ -64,6 +66,23 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
             if stage == "ingest":
                 check_images(steps)
     return folder.finish(results, sizing.size)
+
+
+def judge(job: Job, choose: Callable[[Job, Artifact], Job]) -> Plan:
+    """Weigh every training image, and train nothing; ``choose`` completes the job once the images are read.
+
+    Raises:
+        UserError: as `run`.
+    """
+    steps = plan(job, "broadcast")
+    check(steps)
+    with watched_nodes(), sized_once(job.name):
+        for stage in steps.names:
+            _told(stage, steps.execute(stage))
+            if stage == "ingest":
+                steps.settle(choose(steps.job, steps.made["ingest"]))
+                check_images(steps)
+    return steps
 
 
 def run_one(name: str, job: Job) -> str:

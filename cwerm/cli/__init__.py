@@ -14,7 +14,7 @@ from cwerm.errors import UserError
 from cwerm.terminal import ending
 
 # Each adds its commands, in the order of the help.
-from cwerm.cli import runs, sweeps, results, submission, upkeep  # noqa: F401 # isort: skip
+from cwerm.cli import finding, runs, sweeps, results, submission, upkeep  # noqa: F401 # isort: skip
 
 _INTERRUPTED = 130
 _UsageError: Any = typer.BadParameter.__base__  # typer exports only its subclass

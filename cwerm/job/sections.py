@@ -19,8 +19,9 @@ class Data(Section):
     """Where a known data set lies or is downloaded to."""
     test: Address | None = None
     """Source of the test images, where ``source`` has no test split of its own."""
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of each class drawn as test split, where the source has none and ``test`` is not given."""
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of each class drawn as test split, where the source has none and ``test`` is not given; 0 for
+    none, where nothing is trained."""
     split_seed: Seed = 0
     """Seed of the drawn test split, ``limit``, ``imbalance`` and ``noise``; apart from ``seed``, so that
     runs share the data."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cwerm.errors import UserError
+from cwerm.runs.contact_sheet import contact_sheet
+from cwerm.runs.files import write_file
 from cwerm.runs.folder import load_weights
 from cwerm.runs.summary import address, load_summary
 from cwerm.store.artifacts import Artifact, ArtifactStore
@@ -18,8 +20,6 @@ from cwerm.terminal import console
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TILE, GAP, LINE = 112, 8, 14  # pixels: side of an image, between images, height of a caption's line
-COLUMNS = 8
 SUFFIXES = (".parquet", ".csv", ".npy")
 
 
@@ -48,7 +48,7 @@ def export_weights(run: str, target: Path) -> None:
         weights = np.empty(len(table), dtype=np.float32)
         weights[table.column("id").to_numpy()] = table.column("weight").to_numpy()
         np.save(buffer, weights)
-    _write(target, buffer.getvalue())
+    write_file(target, buffer.getvalue())
     console.out.print(f"{len(table):,} weights in {target}", soft_wrap=True, markup=False)
 
 
@@ -111,10 +111,10 @@ def inspect_run(run: str, lowest: int, target: Path) -> None:
     what = "labels, by the probability that they are right" if judged else "weights"
     console.out.print(_table(f"lowest {len(rows)} of {len(weights):,} {what}", rows, paths, names))
     captions = [_caption(row, names) for row in rows]
-    sheet = _contact_sheet(common.take_rows(store, images, "images", "image", ids), captions)
+    sheet = contact_sheet(common.take_rows(store, images, "images", "image", ids), captions)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
-    _write(target, buffer.getvalue())
+    write_file(target, buffer.getvalue())
     console.out.print(f"contact sheet in {target}", soft_wrap=True, markup=False)
 
 
@@ -160,56 +160,3 @@ def _images_of(run: str) -> tuple[ArtifactStore, Artifact]:
     if artifact is None:
         raise UserError(f"{run}: its images are no longer in the store; run the job again")
     return store, artifact
-
-
-def _contact_sheet(images: list[Any], captions: list[tuple[str, str]]) -> Any:
-    """The images, row by row, each with two lines of caption below."""
-    from PIL import Image, ImageDraw
-
-    from cwerm.data.images import decode
-    from cwerm.stages.pixels import to_square
-
-    font = _font()
-    columns = min(COLUMNS, len(images))
-    step = TILE + GAP, TILE + 2 * LINE + GAP
-    size = columns * step[0] + GAP, -(-len(images) // columns) * step[1] + GAP
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for position, (image, lines) in enumerate(zip(images, captions, strict=True)):
-        left, top = (GAP + position % columns * step[0], GAP + position // columns * step[1])
-        sheet.paste(Image.fromarray(to_square(decode(image), TILE)), (left, top))
-        for line, text in enumerate(lines):
-            place = (left, top + TILE + 1 + line * LINE)
-            draw.text(place, _fitting(text, font), fill="black", font=font)
-    return sheet
-
-
-def _font() -> Any:
-    """matplotlib's own font, which has more of the world's letters than Pillow's."""
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
-
-
-def _fitting(text: str, font: Any) -> str:
-    """The text, cut off where it is wider than an image."""
-    if font.getlength(text) <= TILE:
-        return text
-    while font.getlength(f"{text}…") > TILE:
-        text = text[:-1]
-    return f"{text}…"
-
-
-def _write(target: Path, data: bytes) -> None:
-    """All of it or nothing: an earlier file of that name is replaced at the end."""
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    except OSError as error:
-        if partial.parent.is_dir():
-            partial.unlink(missing_ok=True)
-        raise UserError(
-            f"--to: '{target}' can't be written ({error.strerror}); choose another place"
-        ) from None

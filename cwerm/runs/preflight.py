@@ -112,6 +112,8 @@ def check_images(plan: Plan) -> None:
 
     check_rejected(plan)
     images, store = plan.made["ingest"], plan.store
+    if "train" in plan.names:
+        train.check_test(images)
     labels_in_use = plan.execute("label").artifact
     if "select" not in plan.names:
         return
@@ -128,7 +130,8 @@ def check_images(plan: Plan) -> None:
         session.ensure_ray(plan.job)  # ingest may have found all it needs in the store
         if "reweight" in plan.names:
             reweight.check_batch(plan["reweight"].settings, images, plan.job)
-        train.check_batch(plan["train"].settings, images, plan.job)
+        if "train" in plan.names:
+            train.check_batch(plan["train"].settings, images, plan.job)
 
 
 def check_rejected(plan: Plan) -> None:

@@ -56,6 +56,10 @@ class Plan:
         """Give the run another name, on which no key depends."""
         self.job = self.job.model_copy(update={"name": name})
 
+    def settle(self, job: Job) -> None:
+        """Go on with a job that says more; what is made already does not depend on what it says anew."""
+        self.job, self._nodes = job, {}
+
     def __getitem__(self, name: str) -> Node:
         """The node of a stage; what lies outside is looked at the first time."""
         if name not in self._nodes:

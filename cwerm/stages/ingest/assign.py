@@ -55,7 +55,7 @@ def assign_rows(
     train_chunks = [i for i, table in enumerate(tables) if table == "images"]
     train = np.concatenate([codes[i] for i in train_chunks])
     drawn = None
-    if "test_images" not in tables:
+    if "test_images" not in tables and settings.test_fraction:
         images = np.concatenate([pixels[i] for i in train_chunks])
         drawn = _drawn_test(settings, names, train, images)
     table_of = _tables_of_training_rows(settings, names, train, drawn)

@@ -60,7 +60,7 @@ def _origins(
             role, split = used[table]
             of_role = "" if role == "source" else f" of data.{role}"
             texts.append(f"{name}: {sources[role].origin(split)}{of_role}")
-        elif table == "test_images":
+        elif table == "test_images" and settings.test_fraction:
             texts.append(f"test: drawn, {100 * settings.test_fraction:g} % of each class")
     for split in ("val", "test"):
         chunks = sources["source"].chunks(split, settings.rows_per_part)

@@ -41,6 +41,7 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
     from cwerm.stages.train.loop import train_worker
 
     writer, images = context.writer, inputs["ingest"]
+    check_test(images)
     check_batch(settings, images, context)
     kept = context.limits["train.keep_checkpoints"]
     events = f"runs/{context.name}/events/{context.name}"  # as TensorBoard calls the run
@@ -62,6 +63,19 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
             elastic=True,
         )
     return _commit(settings, writer, images, folder)
+
+
+def check_test(images: Artifact) -> None:
+    """Refuse to train where there is nothing to test on.
+
+    Raises:
+        UserError: there are no test images.
+    """
+    if not images.rows("test_images"):
+        raise UserError(
+            "data.test_fraction: 0 leaves no test images, and a training is tested; draw some, such as "
+            "0.1, or give data.test"
+        )
 
 
 def loop_inputs(settings: TrainSettings, inputs: Inputs, store: ArtifactStore) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Finding wrong labels in a folder of images, with nothing but the folder."""

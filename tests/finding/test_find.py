@@ -1,0 +1,189 @@
+"""`find`: from a folder of images to a list of suspects, a sheet and a page, with nothing else given."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cwerm import pipeline
+from cwerm.errors import UserError
+from cwerm.finding.find import Found, find
+from cwerm.finding.suspects import nearest_of
+from cwerm.job.tree import load_job
+from cwerm.stages import common
+from cwerm.store.artifacts import ArtifactStore
+from cwerm.store.storage import open_storage
+from cwerm.terminal import console
+
+CLASSES = [0, 1, 3, 5, 8, 9]  # of Fashion-MNIST
+NAMES = ["<b>shirt & co", "trouser", "dress", "sandal", "bag", "boot"]
+WRONG = 60  # of 240
+
+
+@pytest.fixture(scope="module")
+def folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 images of six classes, a quarter of them in another one's folder, and a file that is no image."""
+    root = tmp_path_factory.mktemp("find") / "clothes"
+    table = pq.read_table(small_data / "train.parquet").to_pylist()
+    random = np.random.default_rng(0)
+    moved = np.zeros(240, np.int64)
+    moved[random.choice(240, WRONG, replace=False)] = random.integers(1, 6, WRONG)
+    rows = [row for row in table if row["label"] in CLASSES]
+    for number, (row, steps) in enumerate(zip(rows, moved.tolist(), strict=True)):
+        true = CLASSES.index(row["label"])
+        given = (true + steps) % 6
+        place = root / NAMES[given]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{true}-{number:03d}.webp").write_bytes(row["image"]["bytes"])
+    (root / NAMES[0] / "broken.png").write_bytes(b"not an image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(ray_session: None, folder: Path) -> tuple[Found, list[str]]:
+    said: list[str] = []
+    options = {"storage": str(folder.parent / "store")}
+    with console.told_to(said.append):
+        return find(str(folder), folder.parent / "out", options=options), said
+
+
+def is_wrong(path: str) -> bool:
+    given, _, name = path.rpartition("/")
+    return NAMES.index(given) != int(name[0])
+
+
+def test_the_wrong_labels_come_first(found: tuple[Found, list[str]]) -> None:
+    result, said = found
+    assert result.num_images == 240, "all are judged: none is drawn as a test split"
+    first = [suspect.path for suspect in result.suspects[:WRONG]]
+    assert np.mean([is_wrong(path) for path in first]) > 0.8
+    assert [s.rank for s in result.suspects] == [*range(1, len(result.suspects) + 1)]
+    qualities = [suspect.quality for suspect in result.suspects]
+    assert qualities == sorted(qualities)
+    assert all(suspect.label != suspect.suggested for suspect in result.suspects)
+    hits = [s for s in result.suspects if is_wrong(s.path)]
+    assert np.mean([NAMES[int(s.path.rpartition("/")[2][0])] == s.suggested for s in hits]) > 0.8
+    assert any(
+        line.startswith("features: tf_efficientnet_lite0, weights package:") for line in said
+    )
+    assert any("labels look wrong" in line for line in said)
+
+
+def test_the_list_says_what_was_found(found: tuple[Found, list[str]]) -> None:
+    result, _ = found
+    rows = list(csv.DictReader(io.StringIO(result.files["list"].read_text())))
+    assert [row["path"] for row in rows] == [suspect.path for suspect in result.suspects]
+    assert [float(row["quality"]) for row in rows] == pytest.approx(
+        [suspect.quality for suspect in result.suspects], abs=1e-6
+    )
+    with Image.open(result.files["sheet"]) as sheet:
+        assert sheet.width > 500
+
+
+def test_beside_each_stands_the_nearest_of_the_suggested_class(
+    found: tuple[Found, list[str]],
+) -> None:
+    """Against all distances, among the images that are no suspects."""
+    result, _ = found
+    job = load_job(result.files["job"])
+    store = ArtifactStore(open_storage(job.storage))
+    (path,) = Path(job.storage, "artifacts/extract").iterdir()
+    features = store.find("extract", path.name)
+    assert features
+    vectors = common.column(store.read(features, "features"), "feature").astype(np.float64)
+    (path,) = Path(job.storage, "artifacts/ingest").iterdir()
+    images = store.find("ingest", path.name)
+    assert images
+    paths = store.read(images, "images", ["path"])["path"].to_pylist()
+    suspects = {suspect.id for suspect in result.suspects}
+    for suspect in result.suspects[:10]:
+        others = [
+            i for i, p in enumerate(paths) if p.startswith(suspect.suggested) and i not in suspects
+        ]
+        distances = ((vectors[others] - vectors[suspect.id]) ** 2).sum(axis=1)
+        assert paths[others[int(distances.argmin())]] == suspect.nearest_path
+        assert paths[suspect.nearest_id] == suspect.nearest_path
+
+
+def test_the_page_holds_all_and_trusts_no_name(found: tuple[Found, list[str]]) -> None:
+    result, _ = found
+    page = result.files["page"].read_text()
+    assert "<b>shirt" not in page
+    assert html.escape(NAMES[0]) in page
+    assert "broken.png" in page
+    assert "http" not in re.sub(r"http-equiv", "", page), "it works offline"
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', page)[0])
+    assert [row[0] for row in data["rows"]] == [suspect.path for suspect in result.suspects]
+    shown = {str(s.id) for s in result.suspects} | {str(s.nearest_id) for s in result.suspects}
+    assert set(data["pictures"]) == shown
+
+
+def test_where_all_labels_are_right_nothing_is_listed(
+    ray_session: None, folder: Path, tmp_path: Path
+) -> None:
+    for file in folder.glob("*/*-*.webp"):
+        place = tmp_path / "right" / NAMES[int(file.name[0])]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / file.name).write_bytes(file.read_bytes())
+    # what was found before is not left to be taken for this
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "suspects.png").write_bytes(b"of before")
+    said: list[str] = []
+    options = {"storage": str(folder.parent / "store")}
+    with console.told_to(said.append):
+        result = find(str(tmp_path / "right"), tmp_path / "out", options=options)
+    assert result.suspects == []
+    assert any("no wrong labels found" in line for line in said)
+    assert len(result.files["list"].read_text().splitlines()) == 1
+    assert not (tmp_path / "out" / "suspects.png").exists()
+    assert any("240 of 240 images were embedded before" in line for line in said)
+
+
+def test_its_job_trains_and_embeds_nothing_anew(found: tuple[Found, list[str]]) -> None:
+    """With a test split; without one it is refused."""
+    short = ["train.model=small_cnn", "train.epochs=1", "train.batch_size=32"]
+    said: list[str] = []
+    with console.told_to(said.append):
+        summary = pipeline.run(load_job(found[0].files["job"], short)).summary
+    assert summary["num_samples"] + summary["num_test_samples"] == 240
+    count = summary["num_samples"]
+    assert any(line.startswith(f"{count} of {count} images were embedded before") for line in said)
+    untested = load_job(found[0].files["job"], [*short, "data.test_fraction=0"])
+    with pytest.raises(UserError, match=r"data\.test_fraction: 0 leaves no test images"):
+        pipeline.run(untested)
+
+
+@pytest.mark.parametrize("case", ["no folder", "a file", "a key"])
+def test_a_mistake_is_one_line(case: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"source": str(tmp_path / "none"), "to": tmp_path / "out"}
+    told = "data.source"
+    if case == "a file":
+        (tmp_path / "out").write_text("of somebody")
+        told = "--to: "
+    if case == "a key":
+        given["overrides"], told = ["features.bakbone=resnet18"], "features.bakbone"
+    with pytest.raises(UserError, match=told) as refused:
+        find(**given)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nearest_of_a_class_is_that_of_all_distances(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    queries, vectors = random.normal(size=(20, 6)), random.normal(size=(50, 6))
+    wanted, labels = random.integers(0, 5, 20), random.integers(0, 4, 50)
+    rows = nearest_of(queries.astype(np.float32), wanted, vectors.astype(np.float32), labels)
+    distances = ((queries[:, None] - vectors) ** 2).sum(axis=2)
+    distances[wanted[:, None] != labels] = np.inf
+    expected = np.where(wanted == 4, -1, distances.argmin(axis=1))
+    np.testing.assert_array_equal(rows, expected)
