@@ -162,6 +162,8 @@ class _Work:
     def _bury(self, share: _Share) -> None:
         """Give back the parts of a worker that died, and see whether the first of them is to blame."""
         self._end(share)
+        if not share.left:
+            return  # all its work has come
         self.todo.appendleft(share.left)
         part = share.left[0]
         if share.place is not None:

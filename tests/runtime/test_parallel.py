@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,22 @@ def test_a_function_is_made_once_a_share(ray_session: None, make_job: MakeJob) -
     assert [set(answers) for answers in found] == 3 * [set(range(40))]
     assert all(len(set(answers.values())) == 8 for answers in found), "4 shares a worker"
     assert len({process for answers in found for process, _ in answers.values()}) <= 4
+
+
+def test_a_worker_lost_after_its_last_part_costs_nothing(
+    ray_session: None, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies_at_last(make: Callable[[], Callable[[int], int]], parts: list[int]) -> Iterator[Any]:
+        yield "node", "address"
+        for part in parts:
+            yield make()(part)
+        time.sleep(0.5)  # what it has made is on its way
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(parallel, "work_through", dies_at_last)
+    pool = worker_pool(make_job(), "select", 8)
+    made = dict(pool.map(lambda: lambda part: 3 * part, range(8), "select"))
+    assert made == {part: 3 * part for part in range(8)}
 
 
 def test_what_is_left_early_works_no_more(
