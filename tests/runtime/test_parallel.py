@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -161,3 +162,36 @@ def test_what_is_left_early_works_no_more(
     before = len(list(tmp_path.iterdir()))
     time.sleep(1)
     assert 0 < before == len(list(tmp_path.iterdir())) < 100
+
+
+DYING = """
+from cwerm.runtime.session import session
+session.quiet_ray()
+import os, pathlib, signal, sys, time
+import ray
+from cwerm.job.tree import parse_job
+from cwerm.runtime.parallel import worker_pool
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+job = parse_job({"name": "dying", "data": {"source": "sample"}})
+session.ensure_ray(job)
+lived = pathlib.Path(sys.argv[1])
+def make():
+    def function(part):
+        if part == 3 and not lived.exists():
+            lived.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return part
+    return function
+print(sorted(dict(worker_pool(job, "select", 8).map(make, range(8), "select"))))
+time.sleep(2)  # for what Ray has to say
+"""
+
+
+@pytest.mark.slow
+def test_a_user_hears_nothing_of_a_worker_whose_part_is_done_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DYING, str(tmp_path / "lived")]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert tmp_path.joinpath("lived").exists()
+    assert done.stdout == "[0, 1, 2, 3, 4, 5, 6, 7]\n"
+    assert done.stderr == ""

@@ -21,6 +21,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what users need to know comes as an exception
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # its part is done again, or named
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of tasks that were given up with a lost node
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # its own waits for the trials that run
 }
