@@ -188,7 +188,8 @@ def check_loss(found: Finished, expected: Finished, stage: str) -> None:
         f"{stage}: {took - takes:.1f} s lost of {took:.1f} s; the whole job {found.seconds:.1f} s "
         f"instead of {expected.seconds:.1f} s"
     )
-    assert took - takes < 100  # with Ray's defaults for lost connections 120 to 420
+    # on two quiet cores 14 to 55 of 15; with Ray's defaults for lost connections 120 to 420
+    assert took - takes < 60 + 2 * takes
 
 
 def test_a_submitted_sweep_gives_what_the_runs_give(
