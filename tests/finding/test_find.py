@@ -149,6 +149,7 @@ def test_where_all_labels_are_right_nothing_is_listed(
     assert any("240 of 240 images were embedded before" in line for line in said)
 
 
+@pytest.mark.slow
 def test_its_job_trains_and_embeds_nothing_anew(found: tuple[Found, list[str]]) -> None:
     """With a test split; without one it is refused."""
     short = ["train.model=small_cnn", "train.epochs=1", "train.batch_size=32"]

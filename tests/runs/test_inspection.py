@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cwerm.errors import UserError
-from cwerm.runs import inspection
+from cwerm.runs import contact_sheet, inspection
 from cwerm.store.schema import table_schema
 
 
@@ -74,20 +74,20 @@ def test_the_sheet_shows_each_image_in_its_place(count: int) -> None:
     colors = [(10 * i, 255 - 10 * i, 60) for i in range(count)]
     images = [encoded(color, (20 + i, 35)) for i, color in enumerate(colors)]
     captions = [(str(i), "очень длинное имя класса " * 3) for i in range(count)]
-    sheet = inspection._contact_sheet(images, captions)
-    columns = min(count, inspection.COLUMNS)
-    step = inspection.TILE + inspection.GAP
-    assert sheet.width == columns * step + inspection.GAP
-    below = step + 2 * inspection.LINE
-    assert sheet.height == -(-count // columns) * below + inspection.GAP
+    sheet = contact_sheet.contact_sheet(images, captions)
+    columns = min(count, contact_sheet.COLUMNS)
+    step = contact_sheet.TILE + contact_sheet.GAP
+    assert sheet.width == columns * step + contact_sheet.GAP
+    below = step + 2 * contact_sheet.LINE
+    assert sheet.height == -(-count // columns) * below + contact_sheet.GAP
     for i, color in enumerate(colors):
-        middle = inspection.GAP + inspection.TILE // 2
+        middle = contact_sheet.GAP + contact_sheet.TILE // 2
         assert sheet.getpixel((middle + i % columns * step, middle + i // columns * below)) == color
     gaps = np.asarray(sheet)[:, ::step]  # captions do not run into the next column
     assert (gaps == 255).all()
 
 
 def test_letters_beyond_ascii_are_drawn() -> None:
-    font = inspection._font()
+    font = contact_sheet._font()
     unknown = bytes(font.getmask("\U0010ffff"))
     assert all(bytes(font.getmask(letter)) != unknown for letter in "éßñЖΩ")
