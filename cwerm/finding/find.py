@@ -31,6 +31,8 @@ SIDES = (
     64,
     128,
 )  # of the input for images whose shorter side is no longer; else the backbone's own
+BOTH = "reweight.method and broadcast.method"
+JUDGING = {"method": "cw-erm", "control": "none", BOTH: "posterior and function"}
 MAX_REJECTS = 0.5  # what can't be read is part of what is found
 ON_SHEET = 64
 
@@ -57,8 +59,9 @@ def find(
     Raises:
         UserError: a mistake in the keys, the images or the surroundings.
     """
-    _make_folder(to)
     job = with_defaults(_job(source, overrides, options or {}))
+    _check(job)
+    _make_folder(to)
     return _write(pipeline.judge(job, with_image_size), to)
 
 
@@ -70,6 +73,22 @@ def _job(source: str, overrides: Sequence[str], options: Mapping[str, Any]) -> J
     for key, value in options.items():
         set_key(tree, key, value, SECTIONS)
     return parse_job(tree)
+
+
+def _check(job: Job) -> None:
+    """Refuse settings under which nothing is said of single labels."""
+    # how weights spread depends on how they are learned, and the other way round: both are named
+    chosen = {
+        "method": job.method,
+        "control": job.control,
+        BOTH: f"{job.reweight.method} and {job.broadcast.method}",
+    }
+    for key, needed in JUDGING.items():
+        if chosen[key] != needed:
+            raise UserError(
+                f"{key}: with {chosen[key]} no label is judged, and `find` lists those that look wrong; "
+                "leave it out, or run a job with it"
+            )
 
 
 def with_defaults(job: Job) -> Job:
@@ -107,7 +126,8 @@ def _write(steps: Plan, to: Path) -> Found:
         (to / "suspects.png").unlink(missing_ok=True)
     share = len(suspects) / images.rows("images")
     console.stage_line("suspects", f"{len(suspects):,} of {images.rows('images'):,} ({share:.1%})")
-    for name, path in files.items():
+    shown: dict[str, Any] = {**files, "store": steps.store.storage.root}
+    for name, path in shown.items():
         console.out.print(f"{name:<12} {path}", soft_wrap=True, markup=False)
     return Found(suspects, images.rows("images"), files)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cwerm.runtime.capacity import Node
-from cwerm.runtime.losses import Place, check_deaths
+from cwerm.runtime.deaths import Place, check_deaths
 
 
 class _Ledger:

@@ -14,7 +14,7 @@ from cwerm.errors import UserError
 from cwerm.runtime import capacity
 from cwerm.runtime.asked import Run
 from cwerm.runtime.capacity import Request
-from cwerm.runtime.losses import MOST_DEATHS, Place, check_deaths, is_loss
+from cwerm.runtime.deaths import MOST_DEATHS, Place, check_deaths, is_loss
 from cwerm.runtime.waiting import LOOK_SECONDS, TELL_SECONDS, Patience
 from cwerm.runtime.worker_errors import WORKERS_KEY, lower, user_errors
 from cwerm.terminal import console

@@ -11,7 +11,7 @@ from typing import Any
 
 from cwerm.runtime import capacity, checkpoints, rendezvous, waiting
 from cwerm.runtime.asked import Run
-from cwerm.runtime.losses import MOST_DEATHS, is_loss, too_many_deaths
+from cwerm.runtime.deaths import MOST_DEATHS, is_loss, too_many_deaths
 from cwerm.runtime.session import cluster, session
 from cwerm.runtime.worker_errors import causes, find_user_error
 from cwerm.store.artifacts import ArtifactStore

