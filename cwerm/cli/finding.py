@@ -16,6 +16,9 @@ def find(
         str, typer.Argument(metavar="PATH", help="Labelled images: whatever data.source can be.")
     ],
     overrides: Overrides = None,
+    corrections: Annotated[
+        str | None, typer.Option(help="What the page saved: decisions on single labels.")
+    ] = None,
     to: Annotated[Path, typer.Option(help="Local folder for what is found.")] = Path("suspects"),
     storage: StorageOption = None,
     address: AddressOption = None,
@@ -23,4 +26,7 @@ def find(
     """Find wrong labels in a folder of images, without a job file and without training."""
     from cwerm.finding.find import find
 
-    find(source, to, overrides or [], settings(storage, address))
+    options = settings(storage, address)
+    if corrections is not None:
+        options["data.corrections"] = corrections
+    find(source, to, overrides or [], options)

@@ -1,4 +1,4 @@
-"""The page of suspects: one file that works offline, with a picture of each."""
+"""The page of suspects: one file that works offline, with a picture of each, on which a person decides."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from cwerm.data.corrections import COLUMNS, DECISIONS, Correction
 from cwerm.data.images import decode
 from cwerm.finding.suspects import Suspect
 from cwerm.stages import common
@@ -25,30 +27,66 @@ PAIRS = 30  # of classes, the most frequent
 REJECTS = 1000
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What the page shows."""
+
+    title: str
+    told: Sequence[str]
+    """What was found of all labels, in lines."""
+    suspects: Sequence[Suspect]
+    pictures: Mapping[int, bytes]
+    """WebP by id: of each suspect, and of what is shown beside it."""
+    class_names: Sequence[str]
+    decided: Sequence[Correction] = ()
+    """What was decided before, and is saved again with what is decided here."""
+    rejects: Sequence[Mapping[str, str]] = ()
+    """``path`` and ``reason`` of the first files that could not be used."""
+    num_rejects: int = 0
+
+
 def suspects_page(steps: Plan, suspects: Sequence[Suspect]) -> str:
+    """The page of what a plan found."""
+    images, corrections = steps.made["ingest"], steps.outside.corrections
+    ids = {s.id for s in suspects} | {s.nearest_id for s in suspects} - {-1}
+    return render(
+        Contents(
+            title=f"Labels of {steps.job.data.source}",
+            told=steps.made["broadcast"].info.get("found", []),
+            suspects=suspects,
+            pictures=_thumbnails(steps, sorted(ids)),
+            class_names=images.info["class_names"],
+            decided=[*corrections.rows.values()] if corrections else [],
+            rejects=steps.store.read(images, "rejects").slice(0, REJECTS).to_pylist(),
+            num_rejects=images.info["num_rejects"],
+        )
+    )
+
+
+def render(contents: Contents) -> str:
     """HTML; names and paths are text in it, whatever they hold."""
-    images, told = steps.made["ingest"], steps.made["broadcast"].info.get("found", [])
+    suspects = contents.suspects
     pairs = Counter((suspect.label, suspect.suggested) for suspect in suspects)
     rows = [
         [s.path, s.id, s.label, s.suggested, round(s.quality, 4), s.nearest_id, s.nearest_path]
         for s in suspects
     ]
-    shown = {s.id for s in suspects} | {s.nearest_id for s in suspects} - {-1}
-    rejects = steps.store.read(images, "rejects").slice(0, REJECTS).to_pylist()
+    data = {
+        "rows": rows,
+        "pictures": {i: base64.b64encode(p).decode() for i, p in contents.pictures.items()},
+        "names": contents.class_names,
+        "columns": COLUMNS,
+        "decisions": DECISIONS,
+        "decided": [astuple(row) for row in contents.decided],
+    }
     rooms = Environment(loader=PackageLoader("cwerm.finding", ""), autoescape=True)
     return rooms.get_template("page.html.jinja").render(
-        title=f"Labels of {steps.job.data.source}",
-        told=told,
-        pairs=pairs.most_common(PAIRS),
-        rejects=rejects,
-        num_rejects=images.info["num_rejects"],
-        side=SIDE,
-        data=_script({"rows": rows, "pictures": _thumbnails(steps, sorted(shown))}),
+        contents=contents, pairs=pairs.most_common(PAIRS), side=SIDE, data=_script(data)
     )
 
 
-def _thumbnails(steps: Plan, ids: list[int]) -> dict[int, str]:
-    """WebP in base64, by id."""
+def _thumbnails(steps: Plan, ids: list[int]) -> dict[int, bytes]:
+    """WebP by id."""
     made = {}
     for start in range(0, len(ids), AT_ONCE):
         some = np.array(ids[start : start + AT_ONCE])
@@ -57,7 +95,7 @@ def _thumbnails(steps: Plan, ids: list[int]) -> dict[int, str]:
             buffer = io.BytesIO()
             square = Image.fromarray(to_square(decode(image), SIDE))
             square.save(buffer, format="WEBP", quality=QUALITY)
-            made[number] = base64.b64encode(buffer.getvalue()).decode()
+            made[number] = buffer.getvalue()
     return made
 
 

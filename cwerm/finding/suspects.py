@@ -49,7 +49,8 @@ def find_suspects(steps: Plan) -> list[Suspect]:
         for name in ("label", "suggested_label", "quality", "suggestion_probability")
     )
     # another class is suggested for a label that is an issue, and for no other
-    ids = np.flatnonzero(suggested != label)
+    removed = common.removed_of(store, steps.made["label"])
+    ids = np.flatnonzero((suggested != label) & ~removed)
     ids = ids[np.lexsort((ids, quality[ids]))]
     coreset = common.column(store.read(steps.made["select"], "coreset"), "id")
     right = coreset[suggested[coreset] == label[coreset]]

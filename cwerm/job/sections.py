@@ -27,6 +27,9 @@ class Data(Section):
     runs share the data."""
     trusted: Address | None = None
     """Source of trusted (clean) images that serve as the meta set."""
+    corrections: Address | None = None
+    """What a person decided on single labels: a CSV file with the columns path and decision (``confirmed``,
+    ``removed``, or ``relabelled`` and the column new_label), as the page of `cwerm find` saves it."""
     limit: Count | None = None
     """Use only this many training images, a class-balanced draw."""
     imbalance: Annotated[float, Field(ge=1)] = 1.0

@@ -20,6 +20,8 @@ class Samples:
     agreement: np.ndarray | None = None
     """float32 [n, 1]: the share of the nearest reference samples, the sample itself left out, that have
     its label; where the spreading asks for it."""
+    known: np.ndarray | None = None
+    """bool [n]: of which a person has said that the label is right; None for none."""
 
 
 @dataclass(frozen=True)

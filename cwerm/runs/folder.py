@@ -65,6 +65,7 @@ class RunFolder:
         self, artifacts: dict[str, Artifact], results: dict[str, StageResult]
     ) -> dict[str, Any]:
         ingested, trained = artifacts["ingest"], artifacts["train"].info
+        changed = self.plan.made["label"].info.get("corrections", {})
         return {
             "name": self.job.name,
             "method": self.job.method,
@@ -78,7 +79,8 @@ class RunFolder:
             "test_per_class_accuracy": trained["test_per_class_accuracy"],
             "class_names": ingested.info["class_names"],
             "num_samples": ingested.rows("images"),
-            "num_test_samples": ingested.rows("test_images"),
+            "num_test_samples": ingested.rows("test_images") - changed.get("removed_test", 0),
+            "corrections": changed or None,
             "num_rejects": ingested.rows("rejects"),
             "seconds": {name: round(a.seconds, 3) for name, a in artifacts.items()},
             "seconds_this_run": round(time.perf_counter() - self.started, 3),

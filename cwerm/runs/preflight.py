@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cwerm.algorithms import selection
+from cwerm.data.corrections import DECISIONS
 from cwerm.errors import UserError, blame, did_you_mean
 from cwerm.job.tree import Job
 from cwerm.stages.plan import Plan
@@ -115,12 +116,13 @@ def check_images(plan: Plan) -> None:
     if "train" in plan.names:
         train.check_test(images)
     labels_in_use = plan.execute("label").artifact
+    if counts := labels_in_use.info.get("corrections"):
+        console.note(told_corrections(counts))
     if "select" not in plan.names:
         return
     settings, names = plan["select"].settings, images.info["class_names"]
     labels = common.labels_of(store, labels_in_use)
-    held_out = settings.held_out.ids(store, labels_in_use, names)
-    candidates = np.delete(labels, held_out)
+    candidates = np.delete(labels, settings.held_out.left_out(store, labels_in_use, names))
     with blame("coreset.ratio", names):
         size = settings.coreset_size(len(labels), len(candidates))
         coreset.select(candidates, size, "random", settings.scope or "class")
@@ -132,6 +134,13 @@ def check_images(plan: Plan) -> None:
             reweight.check_batch(plan["reweight"].settings, images, plan.job)
         if "train" in plan.names:
             train.check_batch(plan["train"].settings, images, plan.job)
+
+
+def told_corrections(counts: dict[str, int]) -> str:
+    """What became of the labels by a person's decisions, in a line."""
+    done = ", ".join(f"{counts[name]:,} {name}" for name in DECISIONS)
+    tested = counts["of_test"] + counts["removed_test"]
+    return f"corrections: {done}" + (f"; {tested:,} of test images" if tested else "")
 
 
 def check_rejected(plan: Plan) -> None:

@@ -82,6 +82,16 @@ def labels_of(store: ArtifactStore, labels: Artifact) -> np.ndarray:
     return column(store.read(labels, "labels", ["label"]), "label")
 
 
+def known_of(store: ArtifactStore, labels: Artifact) -> np.ndarray:
+    """Of which training images a person has said that the label is right, bool [n]."""
+    return column(store.read(labels, "labels", ["known"]), "known")
+
+
+def removed_of(store: ArtifactStore, labels: Artifact) -> np.ndarray:
+    """Which training images a person wants to have left out, bool [n]."""
+    return column(store.read(labels, "labels", ["removed"]), "removed")
+
+
 def clean_labels_of(store: ArtifactStore, labels: Artifact) -> np.ndarray | None:
     """True labels of all training images where noise was made of them, int32 [n], or None."""
     found = store.read(labels, "labels", ["clean_label"])

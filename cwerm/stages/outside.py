@@ -12,10 +12,12 @@ from functools import cached_property
 from pathlib import Path
 
 from cwerm.data.catalog import open_source
+from cwerm.data.corrections import Corrections
 from cwerm.data.source import Source
-from cwerm.errors import UserError
+from cwerm.errors import UserError, blame
 from cwerm.job.tree import Job
 from cwerm.stages.backbone_weights import identity_of, weights_file
+from cwerm.store.storage import fetch
 
 ROLES = ("source", "test", "trusted")  # the keys of `data` that name a source
 
@@ -52,6 +54,24 @@ class Outside:
             with naming(role):
                 found[role] = source.fingerprint()
         return found
+
+    @cached_property
+    def corrections(self) -> Corrections | None:
+        """What a person decided on single labels.
+
+        Raises:
+            UserError: the file is not there, or is not one of decisions.
+        """
+        address = self._job.data.corrections
+        if not address:
+            return None
+        with tempfile.TemporaryDirectory() as folder, blame(f"data.corrections: '{address}'"):
+            try:
+                return Corrections.read(fetch(address, Path(folder), self._job.s3).read_bytes())
+            except OSError as error:
+                raise UserError(
+                    f"data.corrections: '{address}' can't be read ({error.strerror}); check the path"
+                ) from None
 
     @cached_property
     def backbone_weights(self) -> str:

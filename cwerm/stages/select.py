@@ -44,7 +44,8 @@ class HoldOut(Settings):
         """
         if not self.per_class:
             return np.empty(0, dtype=np.int64)
-        right = common.right_labels_of(store, labels)
+        usable = np.flatnonzero(~common.removed_of(store, labels))
+        right = common.right_labels_of(store, labels)[usable]
         counts = np.bincount(right, minlength=len(names))
         if counts.min() <= self.per_class:
             smallest = int(counts.argmin())
@@ -52,7 +53,16 @@ class HoldOut(Settings):
                 f"coreset.meta_per_class: class '{names[smallest]}' has {counts[smallest]} training "
                 f"images, too few to hold out {self.per_class} and train on the rest; ask for fewer"
             )
-        return coresets.draw_balanced(right, self.per_class * len(names), self.seed)
+        return usable[coresets.draw_balanced(right, self.per_class * len(names), self.seed)]
+
+    def left_out(self, store: ArtifactStore, labels: Artifact, names: list[str]) -> np.ndarray:
+        """Ids of the images that no method trains on: these, and what a person removed; int64, ascending.
+
+        Raises:
+            UserError: as `ids`.
+        """
+        removed = np.flatnonzero(common.removed_of(store, labels))
+        return np.union1d(self.ids(store, labels, names), removed)
 
 
 class SelectSettings(Settings):
@@ -117,7 +127,8 @@ def _run(settings: SelectSettings, inputs: Inputs, context: Context) -> Artifact
     names = images.info["class_names"]
     labels = common.labels_of(store, inputs["label"])
     meta = settings.held_out.ids(store, inputs["label"], names)
-    candidates = np.setdiff1d(np.arange(len(labels)), meta)
+    left_out = settings.held_out.left_out(store, inputs["label"], names)
+    candidates = np.setdiff1d(np.arange(len(labels)), left_out)
     distances, evidence = None, {}
     if "extract" in inputs:
         distances = _distances(context, inputs["extract"], labels, candidates)

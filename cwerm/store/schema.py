@@ -26,11 +26,18 @@ _NULLABLE = {
     *("quality", "suggested_label", "suggestion_probability"),  # where nothing judges labels
 }
 _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
-    "labels": [("id", pa.int64()), ("label", pa.int32()), ("clean_label", pa.int32())],
+    "labels": [
+        ("id", pa.int64()),
+        ("label", pa.int32()),
+        ("clean_label", pa.int32()),
+        ("known", pa.bool_()),
+        ("removed", pa.bool_()),
+    ],
     "given_labels": [("id", pa.int64()), ("label", pa.int32())],
     "digests": [("id", pa.int64()), ("digest", DIGEST)],
     "trusted_digests": [("id", pa.int64()), ("digest", DIGEST)],
-    "test_labels": [("id", pa.int64()), ("label", pa.int32())],
+    "given_test_labels": [("id", pa.int64()), ("label", pa.int32())],
+    "test_labels": [("id", pa.int64()), ("label", pa.int32()), ("removed", pa.bool_())],
     "trusted_labels": [("id", pa.int64()), ("label", pa.int32())],
     "rejects": [("path", pa.string()), ("reason", pa.string())],
     "coreset": [("id", pa.int64()), ("label", pa.int32()), ("distance", pa.float32())],

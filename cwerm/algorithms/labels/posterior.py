@@ -177,8 +177,11 @@ class LabelPosterior:
         probabilities: Given = None,
         reference_rows: Given = None,
         groups: Given = None,
+        known: Given = None,
     ) -> Judgement:
         """What is believed of samples; see the module's docstring.
+
+        Of those that are ``known``, bool [n], a person has said that the label is right.
 
         Raises:
             ValueError: features, probabilities or labels that do not fit those of `fit`.
@@ -187,11 +190,14 @@ class LabelPosterior:
         numbers = class_numbers(labels, self.num_classes, None if given is None else len(given))
         chances = self._chances(probabilities, numbers, given)
         rows, own = _whole(reference_rows, numbers), _whole(groups, numbers)
+        sure = np.zeros(len(numbers), bool) if known is None else as_array(known, "known")
+        if sure.shape != numbers.shape or sure.dtype != bool:
+            raise ValueError(f"known: give {len(numbers)} times True or False")
         rows = np.where(rows >= 0, self.place[np.maximum(rows, 0)], -1)
         if self.reference is None or self.views is None:
             if chances is None:
                 raise ValueError("fit saw probabilities alone: give probabilities")
-            return self.verdict.judge(chances, numbers, np.full(len(numbers), -1))
+            return self.verdict.judge(chances, numbers, np.full(len(numbers), -1), sure)
         if given is None:
             raise ValueError("fit saw features: give features, too")
         if given.shape[1] != len(self.reference.mean):
@@ -202,7 +208,7 @@ class LabelPosterior:
             vectors = self.reference.vectors_of(given)
             near, which, duplicate = self.reference.look_up(vectors, rows, own)
             joint = self.views.joint(vectors, near, which, rows, chances)
-        return self.verdict.judge(joint, numbers, duplicate)
+        return self.verdict.judge(joint, numbers, duplicate, sure)
 
     def state(self) -> dict[str, Tensor]:
         """What `from_state` needs to judge as this one does."""

@@ -81,11 +81,14 @@ class Verdict:
             rescued,
         )
 
-    def judge(self, joint: Joint, labels: Numbers, duplicate: Numbers) -> Judgement:
-        """Of any samples, from what the views say of them."""
+    def judge(
+        self, joint: Joint, labels: Numbers, duplicate: Numbers, known: Bool[np.ndarray, " n"]
+    ) -> Judgement:
+        """Of any samples, from what the views say of them, unless their labels are known to be right."""
         rows = np.arange(len(labels))
         belief = posterior(joint, labels, self.transitions, self.stranger)
         quality = calibration.calibrated(belief[rows, labels], SLOPE, self.shift)
+        quality[known] = 1
         belief[rows, labels] = 0
         belief *= ((1 - quality) / np.maximum(belief.sum(axis=1), 1e-300))[:, None]
         other = belief.argmax(axis=1)

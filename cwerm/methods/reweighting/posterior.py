@@ -24,7 +24,8 @@ class LearnedPosterior(Learned):
 
     def judge(self, batch: Batch) -> Judgement:
         """The quality and the suggestion of each label, too."""
-        return self.posterior.judge(batch.inputs, batch.labels, reference_rows=batch.rows)
+        rows, known = batch.rows, batch.known
+        return self.posterior.judge(batch.inputs, batch.labels, reference_rows=rows, known=known)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """That of the posterior."""
@@ -58,7 +59,8 @@ class Posterior(Reweighting):
             posterior.close()
         learned = LearnedPosterior(posterior)
         rows = np.arange(len(reference.labels))
-        judged = learned.judge(Batch(reference.inputs, reference.labels, rows=rows))
+        whole = Batch(reference.inputs, reference.labels, known=reference.known, rows=rows)
+        judged = learned.judge(whole)
         learned.weights = judged.weight
         learned.losses = -np.log(np.maximum(judged.quality, np.finfo(np.float32).tiny))
         learned.found = _found(posterior, run.class_names)

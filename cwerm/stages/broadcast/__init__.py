@@ -21,7 +21,7 @@ from cwerm.runtime import capacity
 from cwerm.runtime.parallel import worker_pool
 from cwerm.stages import common
 from cwerm.stages.broadcast.coreset_neighbors import make_find
-from cwerm.stages.broadcast.judging import Weigh, Work
+from cwerm.stages.broadcast.judging import Labels, Weigh, Work
 from cwerm.stages.broadcast.settings import BroadcastSettings, needs
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.store.artifacts import Artifact, File
@@ -36,8 +36,11 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     ids, labels = common.column(coreset, "id"), common.column(coreset, "label")
     assert np.array_equal(ids, common.column(weighted, "id"))
     reference = Reference(labels, common.column(weighted, "weight"))
-    all_labels = common.labels_of(store, inputs["label"])
-    parts = list(enumerate(common.by_part(all_labels, images, "images")))
+    in_use = inputs["label"]
+    removed = common.removed_of(store, in_use)
+    columns = common.labels_of(store, in_use), common.known_of(store, in_use), removed
+    by_part = zip(*(common.by_part(column, images, "images") for column in columns), strict=True)
+    parts = [(index, Labels(*part)) for index, part in enumerate(by_part)]
     settings.check_neighbors(len(ids))
     sums: dict[int, np.ndarray] = {}
     raw: dict[int, File] = {}
@@ -55,14 +58,14 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     for index, (file, part_sums) in pool.map(weigh, parts, "broadcast: weights"):
         raw[index], sums[index] = file, part_sums
     means = _means(settings, names, [sums[index] for index, _ in parts])
-    unscaled = [(index, raw[index]) for index, _ in parts]
+    unscaled = [(index, raw[index], part.removed) for index, part in parts]
     scale = functools.partial(_Scale, writer, means)
     scaled = dict(pool.map(scale, unscaled, "broadcast: scale"))
     info: dict[str, Any] = {"raw_means": dict(zip(names, means.tolist(), strict=True))}
     learned_info = inputs["reweight"].info
     if "noise_rate" in learned_info:
         lows, highs = zip(*(scaled[index][1:] for index, _ in parts), strict=True)
-        info["found"] = _found(learned_info, images.rows("images"), min(lows), max(highs))
+        info["found"] = _found(learned_info, int((~removed).sum()), min(lows), max(highs))
     return writer.commit({"weights": [scaled[index][0] for index, _ in parts]}, info)
 
 
@@ -104,8 +107,8 @@ class _Scale:
     def __init__(self, writer: Writer, means: np.ndarray) -> None:
         self.writer, self.means = writer, means
 
-    def __call__(self, work: tuple[int, File]) -> tuple[File, float, float]:
-        part, file = work
+    def __call__(self, work: tuple[int, File, np.ndarray]) -> tuple[File, float, float]:
+        part, file, removed = work
         table = self.writer.read_unpublished(file)
         means = self.means[common.column(table, "label")]
         weights = common.column(table, "weight").astype(np.float64) / means
@@ -113,7 +116,8 @@ class _Scale:
         column = table.schema.get_field_index("weight")
         table = table.set_column(column, table.schema.field("weight"), scaled)
         file = self.writer.write_part("weights", part, table)
-        return file, float(weights.min()), float(weights.max())
+        used = weights[~removed]
+        return file, float(used.min(initial=np.inf)), float(used.max(initial=0))
 
 
-broadcast = Stage("broadcast", 3, needs, BroadcastSettings.of, _run)
+broadcast = Stage("broadcast", 4, needs, BroadcastSettings.of, _run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
 IMAGES_AT_ONCE = 500
 
-Part = tuple[int, np.ndarray]  # its place in the tables, and the labels of its rows
+
+class Labels(NamedTuple):
+    """Those in use of one part's rows, [n] each."""
+
+    labels: np.ndarray
+    known: np.ndarray
+    """bool: a person has said that they are right."""
+    removed: np.ndarray
+    """bool: a person wants the images left out, so they weigh nothing."""
+
+
+Part = tuple[int, Labels]  # with its place in the tables
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Weigh:
             self.size = int(how["image_size"])
 
     def __call__(self, part: Part) -> tuple[File, np.ndarray]:
-        number, labels = part
+        number, (labels, known, removed) = part
         work, spreading = self.work, self.work.settings.spreading
         ids = np.arange(self.starts[number], self.starts[number + 1])
         labels = labels.astype(np.int64)
@@ -83,9 +94,9 @@ class Weigh:
         for some, inputs in self._inputs(number, vectors):
             near_agreement = None if agreement is None else agreement[some]
             where = rows[some], positions[some], distances[some]
-            batch = Batch(inputs, labels[some], near_agreement, *where)
+            batch = Batch(inputs, labels[some], near_agreement, known[some], *where)
             judged.append(spreading.spread(batch, work.reference, self.learned))
-        return _write(work.writer, number, ids, labels, nearest, judged)
+        return _write(work.writer, number, ids, labels, removed, nearest, judged)
 
     def _features(self, part: int, rows: int) -> np.ndarray:
         """Those of the part, as they are stored; empty where nothing asks for them."""
@@ -139,15 +150,17 @@ def _write(
     part: int,
     ids: np.ndarray,
     labels: np.ndarray,
+    removed: np.ndarray,
     nearest: tuple[np.ndarray, np.ndarray, np.ndarray],
     judged: list[Judgement],
 ) -> tuple[File, np.ndarray]:
     """One part of the weights as they are, and by class their sums and counts."""
     weights = np.concatenate([some.weight for some in judged])
+    weights[removed] = 0
     columns: list[Any] = [ids, labels, weights, *nearest]
     for name in ("quality", "suggested", "suggestion_probability"):
         values = [getattr(some, name) for some in judged]
         columns.append(None if values[0] is None else np.concatenate(values))
     file = writer.write_unpublished("weights", part, common.table("weights", *columns))
     sums = [math.fsum(weights[labels == label].tolist()) for label in range(labels.max() + 1)]
-    return file, np.array([sums, np.bincount(labels)])
+    return file, np.array([sums, np.bincount(labels, ~removed)])

@@ -33,7 +33,7 @@ from cwerm.store.writing import Writer
 
 LABELS = {
     "images": "given_labels",
-    "test_images": "test_labels",
+    "test_images": "given_test_labels",
     "trusted_images": "trusted_labels",
 }
 DIGESTS = {"images": "digests", "trusted_images": "trusted_digests"}  # of what is embedded
@@ -100,7 +100,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     )
 
 
-ingest = Stage("ingest", 3, always(), IngestSettings.of, _run)
+ingest = Stage("ingest", 4, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:

@@ -64,9 +64,9 @@ def read_sets(task: Task) -> Sets:
     else:
         own, other = np.empty((len(ids), 0), np.float32), np.empty((len(meta_ids), 0), np.float32)
     clean = Samples(other, meta_labels) if len(meta_ids) else None
-    return Sets(
-        ids, Samples(own, labels, _agreement(task, ids, labels)), clean, classifier, pictures
-    )
+    known = common.known_of(store, task.inputs["label"])[ids]
+    reference = Samples(own, labels, _agreement(task, ids, labels), known)
+    return Sets(ids, reference, clean, classifier, pictures)
 
 
 def vectors(task: Task, table: str, ids: np.ndarray) -> np.ndarray:

@@ -41,4 +41,5 @@ class ReweightSettings(Settings):
 def needs(job: Job) -> tuple[str, ...]:
     """What is read: the coreset, and its features or images."""
     on_features = job.reweighting.reads == "features" or job.spreading.asks_agreement
-    return ("ingest", "select", "extract") if on_features else ("ingest", "select")
+    asked = ("ingest", "label", "select")
+    return (*asked, "extract") if on_features else asked

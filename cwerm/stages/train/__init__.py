@@ -82,16 +82,17 @@ def loop_inputs(settings: TrainSettings, inputs: Inputs, store: ArtifactStore) -
     """What the training loop reads, on any number of workers."""
     images = inputs["ingest"]
     samples, weights = training_set(settings, inputs, store)
-    held_out = settings.held_out.ids(store, inputs["label"], images.info["class_names"])
+    left_out = settings.held_out.left_out(store, inputs["label"], images.info["class_names"])
     asked = pixels.square_size(settings.image_size, images)
     return {
         "settings": settings,
         "store": store,
         "images": images,
+        "labels_in_use": inputs["label"],
         "labels": common.labels_of(store, inputs["label"])[samples],
         "samples": samples,
         "weights": weights,
-        "samples_per_epoch": images.rows("images") - len(held_out),
+        "samples_per_epoch": images.rows("images") - len(left_out),
         "size": classifier_size("train", settings.model, asked),
     }
 
@@ -101,16 +102,16 @@ def training_set(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids of the samples that the method trains on, ascending, and their float32 weights.
 
-    All but the meta set, or the coreset. The weights are those of the broadcast, of mean 1 over the
-    data set, changed as ``control`` says; without reweighting they are 1.
+    All but the meta set and what a person removed, or the coreset. The weights are those of the broadcast,
+    of mean 1 over the data set, changed as ``control`` says; without reweighting they are 1.
     """
     if "select" in inputs:
         coreset = store.read(inputs["select"], "coreset", ["id"])
         ids = common.column(coreset, "id")
         return ids, np.ones(len(ids), dtype=np.float32)
     images = inputs["ingest"]
-    held_out = settings.held_out.ids(store, inputs["label"], images.info["class_names"])
-    ids = np.setdiff1d(np.arange(images.rows("images")), held_out)
+    left_out = settings.held_out.left_out(store, inputs["label"], images.info["class_names"])
+    ids = np.setdiff1d(np.arange(images.rows("images")), left_out)
     if "broadcast" not in inputs or settings.control == "constant":
         return ids, np.ones(len(ids), dtype=np.float32)
     table = store.read(inputs["broadcast"], "weights", ["id", "weight"])

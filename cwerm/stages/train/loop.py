@@ -94,11 +94,12 @@ class Worker:
             ranks,
             config["samples_per_epoch"],
         )
-        share = slice(ranks.rank, None, ranks.world_size)
+        asked = store.read(config["labels_in_use"], "test_labels")
+        kept = np.flatnonzero(~common.column(asked, "removed"))
+        share = kept[ranks.rank :: ranks.world_size]
         test = pixels.load_pixels(store, images, "test_images", size)
         self.test_images = torch.from_numpy(test[share]).to(device)
-        given = common.column(store.read(images, "test_labels", ["label"]), "label")
-        self.test_labels = torch.from_numpy(given[share].astype(np.int64))
+        self.test_labels = torch.from_numpy(common.column(asked, "label")[share].astype(np.int64))
         classes = len(images.info["class_names"])
         name, seed = self.settings.model, self.settings.seed
         model = create_classifier("train.model", name, classes, size, seed)
