@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cwerm.cli.app import RunFolder, app
+from cwerm.cli.app import AddressOption, Overrides, RunFolder, app, settings
 
 
 @app.command()
@@ -21,6 +21,26 @@ def report(
     from cwerm.reports.report import report
 
     report(folder, to)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="An image, or a folder of images: path or URI.")
+    ],
+    overrides: Overrides = None,
+    to: Annotated[Path, typer.Option(help="File: .csv or .parquet.")] = Path("predictions.csv"),
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Name no class that is less probable.")
+    ] = 0.0,
+    address: AddressOption = None,
+) -> None:
+    """Ask a run's model for the class of new images."""
+    from cwerm.predicting.predict import predict
+
+    options = settings(None, address)
+    predict(run, path, to, threshold=threshold, overrides=overrides or [], options=options)
 
 
 @app.command()

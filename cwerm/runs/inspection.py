@@ -12,9 +12,8 @@ from cwerm.errors import UserError
 from cwerm.runs.contact_sheet import contact_sheet
 from cwerm.runs.files import write_file
 from cwerm.runs.folder import load_weights
-from cwerm.runs.summary import address, load_summary
-from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.storage import open_storage
+from cwerm.runs.summary import artifact_of
+from cwerm.store.artifacts import Artifact
 from cwerm.terminal import console
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _with_words(run: str, table: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     try:
-        store, images = _images_of(run)
+        store, images = artifact_of(run, "images", "ingest")
     except UserError as error:
         console.note(f"paths and names of classes are left out: {error}")
         return table
@@ -101,7 +100,7 @@ def inspect_run(run: str, lowest: int, target: Path) -> None:
     if target.suffix.lower() != ".png":
         raise UserError(f"--to: '{target}' should end in .png")
     weights = _worst_first(load_weights(run))
-    store, images = _images_of(run)
+    store, images = artifact_of(run, "images", "ingest")
     _check_weights(run, weights, images)
     names = images.info["class_names"]
     rows = weights.slice(0, lowest).to_pylist()
@@ -149,14 +148,3 @@ def _caption(row: dict[str, Any], names: list[str]) -> tuple[str, str]:
     if row["quality"] is None:
         return f"{row['id']}   {row['weight']:.4f}", label
     return f"{row['id']}   {label}", f"→ {names[row['suggested_label']]}?"
-
-
-def _images_of(run: str) -> tuple[ArtifactStore, Artifact]:
-    """The store of a run and the images it was made from, even if their source has changed since."""
-    root, path = address(run, load_summary(run), "images")
-    store = ArtifactStore(open_storage(root))
-    _, stage, key, *_ = [*path.split("/"), "", ""]
-    artifact = store.find(stage, key) if stage == "ingest" and key else None
-    if artifact is None:
-        raise UserError(f"{run}: its images are no longer in the store; run the job again")
-    return store, artifact

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from cwerm.errors import UserError
+from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.manifest import MOST, is_inside
 from cwerm.store.storage import open_storage, parse_mapping
 
@@ -78,6 +79,22 @@ def address(folder: str, summary: dict[str, Any], name: str) -> tuple[str, str]:
         raise _damaged(folder, f"artifacts.{name} is no place in a store")
     root = open_storage(folder).root.rpartition("/runs/")[0]
     return root or former, f"artifacts/{path}"
+
+
+def artifact_of(folder: str, name: str, stage: str) -> tuple[ArtifactStore, Artifact]:
+    """The store of a run, and the artifact of a stage that holds ``name``, as the run left them.
+
+    Raises:
+        UserError: as `load_summary` and `address`, or it is no longer there.
+    """
+    root, path = address(folder, load_summary(folder), name)
+    store = ArtifactStore(open_storage(root))
+    _, made_by, key, *_ = [*path.split("/"), "", ""]
+    artifact = store.find(stage, key) if made_by == stage and key else None
+    if artifact is None:
+        verb = "are" if name.endswith("s") else "is"
+        raise UserError(f"{folder}: its {name} {verb} no longer in the store; run the job again")
+    return store, artifact
 
 
 def _damaged(folder: str, reason: str) -> UserError:

@@ -94,6 +94,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
             "num_rejects": len(rejects),
             "num_read": total,
             "median_short_side": int(np.median(sizes)),
+            "full_scale": full_scale(largest),
             "common_size": list(*shapes) if len(shapes) == 1 else None,
             "understood": understood(settings, sources, chunks, names, given, largest),
         },

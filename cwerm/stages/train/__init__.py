@@ -167,6 +167,7 @@ def _commit(settings: TrainSettings, writer: Writer, images: Artifact, folder: s
     description = {
         "model": settings.model,
         "class_names": images.info["class_names"],
+        "full_scale": images.info["full_scale"],
         **state["input"],
     }
     metadata = {"cwerm": json.dumps(description)}  # one key, as safetensors shuffles several
