@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 from cwerm.data.folders.image_folder import ImageFolder
 from cwerm.data.listing import address, list_files
+from cwerm.data.manifests import Manifest
+from cwerm.data.manifests.found import is_manifest
 from cwerm.data.parquet import Parquet
 from cwerm.data.parquet.found import parquet_files
 from cwerm.data.public.arrays import ArraySource
@@ -39,11 +41,13 @@ def open_source(
     """Open a known data set by name, or the images at a path or URI.
 
     Args:
-        spec: one of `KNOWN_NAMES`, a folder of class folders, a Parquet file or a folder of them;
-            local or ``s3://``. A known name comes before a folder of that name (``./mnist``).
-        root: where public data sets lie or are downloaded to; by default ``~/.cache/cwerm``.
-        image_column: the Parquet column of images.
-        label_column: the Parquet column of labels.
+        spec: one of `KNOWN_NAMES`, a folder of class folders, a table of paths and labels, a Parquet
+            file or a folder of them; local or ``s3://``. A known name comes before a folder of that name
+            (``./mnist``).
+        root: where public data sets lie or are downloaded to, by default ``~/.cache/cwerm``; or the
+            folder that a table's paths are below, by default its own.
+        image_column: the column of images, or of their paths.
+        label_column: the column of labels.
         s3: how to reach ``s3://`` URIs; by default as the standard AWS variables say.
 
     Raises:
@@ -62,15 +66,19 @@ def open_source(
             f"(known: {', '.join(KNOWN_NAMES)}; or a folder, a Parquet file or an s3:// URI)"
         )
     try:
-        return _open_files(spec, image_column, label_column, s3)
+        return _open_files(spec, root, image_column, label_column, s3)
     except UserError as error:
         if not str(error).startswith("s3://"):
             raise
         raise UserError(f"data.source: {error}") from None
 
 
-def _open_files(spec: str, image_column: str, label_column: str, s3: S3 | None) -> Source:
+def _open_files(
+    spec: str, root: str | None, image_column: str, label_column: str, s3: S3 | None
+) -> Source:
     listing = list_files(spec, s3)
+    if is_manifest(listing, address(spec), image_column):
+        return Manifest(listing, image_column, label_column, root, s3)
     files = parquet_files(listing, address(spec), image_column)
     if files:
         return Parquet(listing, image_column, label_column, files)

@@ -43,6 +43,7 @@ class Chunk:
         files: the files to read, relative to the source's root; none for arrays.
         problems: for each file, why it is not to be opened, "" for most; () where all can be.
         parts: rows of each part that it becomes, where it is read at once but makes several.
+        labels: one for each file, where neither the files nor their names tell them.
     """
 
     split: str
@@ -51,6 +52,7 @@ class Chunk:
     files: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     parts: tuple[int, ...] = ()
+    labels: tuple[str | int, ...] = ()
 
 
 def runs(sizes: Sequence[int] | np.ndarray) -> list[int]:

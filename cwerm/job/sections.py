@@ -14,9 +14,10 @@ class Data(Section):
 
     source: Address
     """``sample``, ``fashion_mnist``, ``mnist``, ``cifar10``, ``cifar100``, or a path or URI: a folder of
-    class folders, or Parquet."""
+    class folders, a table (CSV, JSON Lines, Parquet) of paths and labels, or Parquet with images."""
     root: Address | None = None
-    """Where a known data set lies or is downloaded to."""
+    """Where a known data set lies or is downloaded to; or the folder that the paths of a table are below,
+    by default the table's own."""
     test: Address | None = None
     """Source of the test images, where ``source`` has no test split of its own."""
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -42,9 +43,10 @@ class Data(Section):
     max_rejects: Annotated[float, Field(ge=0)] = 0.01
     """Unreadable images allowed: a share below 1, or a count."""
     image_column: Text = "image"
-    """Parquet column of encoded images, or of arrays (nested lists, tensors of Arrow or Ray Data)."""
+    """Parquet column of encoded images, or of arrays (nested lists, tensors of Arrow or Ray Data); or a
+    table's column of paths, where it is not one of the usual names (path, file_name, ...)."""
     label_column: Text = "label"
-    """Parquet column of labels: text, or whole numbers, with the names of Hugging Face's ``ClassLabel``
+    """Column of labels: text, or whole numbers, with the names of Hugging Face's ``ClassLabel``
     where the file has them. Also a folder's name may hold it, as ``label=cat``."""
     rows_per_part: Count = 1024
     """Images a part, the unit of work, of commit and of resumption; fewer where they are large, so that a

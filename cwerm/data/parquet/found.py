@@ -13,7 +13,7 @@ from cwerm.errors import UserError, shown
 from cwerm.store.schema import open_plain
 from cwerm.store.storage import filesystem
 
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".xlsx")
+TABLES = (".txt", ".xlsx", ".xls", ".ods")
 PARQUET_BYTES = (b"PAR1", b"PARE")  # the second begins files with an encrypted footer
 _ARCHIVE_BYTES = (
     *(b"PK\x03\x04", b"PK\x05\x06", b"7z\xbc\xaf", b"Rar!", b"\x1f\x8b", b"BZh", b"\xfd7zXZ"),
@@ -62,8 +62,8 @@ def _single(listing: Listing) -> FoundFile:
         raise UserError(f"{where} is one image; give the folder that holds the class folders")
     if suffix(file.path) in TABLES:
         raise UserError(
-            f"{where} is a table, and lists of paths are not read; give the folder with the class folders, "
-            "or a Parquet file with the images in a column"
+            f"{where} is no table that is read; save it as CSV with the columns path and label, or give "
+            "the folder with the class folders"
         )
     raise UserError(
         f"{where} is no Parquet file; give a folder of class folders, a Parquet file or a folder of "

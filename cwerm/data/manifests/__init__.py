@@ -1,0 +1,3 @@
+"""Tables of paths and labels as a source."""
+
+from cwerm.data.manifests.source import Manifest as Manifest
