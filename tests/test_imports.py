@@ -28,11 +28,13 @@ ALLOWED = {
     "runs": BASE | {"algorithms", "store", "data", "runtime", "stages"},
     "pipeline": BASE | {"store", "runtime", "stages", "runs"},
     "finding": BASE | {"algorithms", "store", "data", "stages", "runs", "pipeline"},
+    "predicting": BASE | {"algorithms", "store", "data", "runtime", "stages", "runs"},
     "reports": BASE | {"store", "runs"},
     "sweeps": BASE | {"store", "runtime", "reports", "pipeline"},
     "submission": BASE | {"data", "runtime", "sweeps"},
     "upkeep": BASE | {"store", "runtime", "runs"},
-    "cli": BASE | {"pipeline", "finding", "reports", "runs", "sweeps", "submission", "upkeep"},
+    "cli": BASE
+    | {"pipeline", "finding", "predicting", "reports", "runs", "sweeps", "submission", "upkeep"},
     "cwerm": BASE | {"algorithms", "pipeline", "runs"},
 }
 CROWDED = 15  # files in a folder

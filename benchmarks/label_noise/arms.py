@@ -38,6 +38,8 @@ class Arm(NamedTuple):
 
     objective: Objective
     rows: np.ndarray | None = None
+    is_plain: bool = False
+    """It is plain training: given labels, all weights 1."""
 
 
 def ours(scene: Scene) -> tuple[dict[str, Arm], str]:
@@ -51,11 +53,15 @@ def ours(scene: Scene) -> tuple[dict[str, Arm], str]:
     weight = found.weight.astype(np.float64)
     shuffled = weight[np.random.default_rng([scene.seed, 0, 61]).permutation(len(weight))]
     soft = found.belief if posterior.open else one_hot
+    pairs = {
+        "weights": (one_hot, weight),
+        "soft": (soft, np.ones(len(weight))),
+        "relabel": _relabelled(found, one_hot, weight),
+        "weights, permuted": (one_hot, shuffled),
+    }
     made = {
-        "weights": Arm(targets_and_weights(one_hot, weight)),
-        "soft": Arm(targets_and_weights(soft, np.ones(len(weight)))),
-        "relabel": Arm(targets_and_weights(*_relabelled(found, one_hot, weight))),
-        "weights, permuted": Arm(targets_and_weights(one_hot, shuffled)),
+        name: Arm(targets_and_weights(*pair), None, not posterior.open)
+        for name, pair in pairs.items()
     }
     return made, chosen(posterior)
 
@@ -79,7 +85,7 @@ def peer(name: str, scene: Scene) -> Arm:
     labels, classes = scene.given, scene.num_classes
     one_hot, alike = np.eye(classes)[labels], np.ones(len(labels))
     if name == "ERM":
-        return Arm(targets_and_weights(one_hot, alike))
+        return Arm(targets_and_weights(one_hot, alike), None, True)
     if name == "right labels only":
         rows = np.flatnonzero(~scene.wrong)
         return Arm(targets_and_weights(one_hot[rows], alike[rows]), rows)

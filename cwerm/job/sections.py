@@ -123,6 +123,10 @@ class Train(Section):
     """Pixels of padding of the random crop; 0 for no crop."""
     flip: bool = True
     """Random horizontal flip."""
+    targets: Literal["auto", "given", "soft", "relabel"] = "auto"
+    """What is learned of a sample: ``given``, its label, times its weight; ``soft``, how probable each class
+    is; ``relabel``, another class where that is sure. ``auto``: what suits the noise that was found, of
+    ``soft`` and ``relabel``; ``given`` where labels are not judged one by one."""
     loss: Literal["cross_entropy", "focal", "gce", "small_loss"] = "cross_entropy"
     """Loss of a sample, times its weight; ``focal`` (Lin et al., 2017) mutes well classified samples,
     ``gce`` (generalised cross entropy, Zhang and Sabuncu, 2018) those whose label seems improbable;

@@ -100,6 +100,11 @@ class Job(Section):
         return self.coreset.ratio or (None if self.reference_size else 0.01)
 
     @property
+    def believes(self) -> bool:
+        """Whether weights come with how probable each class is, for every sample."""
+        return self.spreading.asks_learned and self.reweighting.believes
+
+    @property
     def has_meta(self) -> bool:
         """Whether there are samples whose labels are known to be right."""
         return bool(self.data.trusted) or self.coreset.meta == "hold_out"

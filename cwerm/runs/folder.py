@@ -71,6 +71,7 @@ class RunFolder:
             "method": self.job.method,
             "control": self.job.control,
             "seed": self.job.seed,
+            "targets": trained["targets"],
             "test_accuracy": trained["test_accuracy"],
             "test_accuracy_top5": trained.get("test_accuracy_top5"),
             "train_accuracy": trained["train_accuracy"],

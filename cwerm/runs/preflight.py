@@ -25,10 +25,12 @@ def check(plan: Plan) -> None:
     from cwerm.runtime.session import session
     from cwerm.stages import train
     from cwerm.stages.classifiers import check_classifier
+    from cwerm.stages.train.targets import check_targets
 
     job = plan.job
     session.quiet_ray()
     check_methods(job)
+    check_targets(job)
     if job.resources.workers != "auto":
         train.check_batch_size(job.train.batch_size, job.resources.workers)
     outside = plan.outside

@@ -44,6 +44,11 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     "meta": [("id", pa.int64()), ("label", pa.int32())],
     "coreset_weights": [("id", pa.int64()), ("weight", pa.float32()), ("loss", pa.float32())],
     "neighbors": [("neighbor_id", pa.int64()), ("neighbor_distance", pa.float32())],
+    "beliefs": [
+        ("id", pa.int64()),
+        ("classes", pa.list_(pa.int32())),
+        ("probabilities", pa.list_(pa.float32())),
+    ],
     "weights": [
         ("id", pa.int64()),
         ("label", pa.int32()),

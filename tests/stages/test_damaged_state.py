@@ -27,6 +27,7 @@ from cwerm.stages.reweight.samples import Task
 from cwerm.stages.reweight.states import state_paths
 from cwerm.stages.train.loop import Worker
 from cwerm.stages.train.settings import TrainSettings
+from cwerm.stages.train.targets import Learnt
 from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import Storage, open_storage
@@ -202,17 +203,18 @@ def _worker(folder: Path, board: _Board) -> tuple[Worker, dict[str, Any]]:
         fields = table_schema("images", value_type=values.type)
         parts[name] = [writer.write_part(name, 0, pa.table(columns, schema=fields))]
     labels = np.arange(40) % 2
-    parts["test_labels"] = [
-        writer.write_part("test_labels", 0, table("test_labels", np.arange(40), labels))
-    ]
+    in_use = Writer(store, "label", "key", {})
+    tested = table("test_labels", np.arange(40), labels, np.zeros(40, bool))
     job = parse_job(tree)
     config = {
         "settings": TrainSettings.of(job, Outside(job)),
-        "labels": labels,
+        "labels_in_use": in_use.commit(
+            {"test_labels": [in_use.write_part("test_labels", 0, tested)]}
+        ),
         "store": store,
         "images": writer.commit(parts, {"class_names": ["a", "b"]}),
         "samples": np.arange(40),
-        "weights": np.ones(40, dtype=np.float32),
+        "learnt": Learnt(labels, np.ones(40, dtype=np.float32)),
         "samples_per_epoch": 40,
         "size": 32,
         "board": board,

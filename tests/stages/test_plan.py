@@ -122,7 +122,7 @@ def test_an_earlier_version_is_another_key(make_job: MakeJob) -> None:
         (r"\bartifact_key\(", {"store/artifacts.py", "stages/stage.py", "stages/extract/known.py"}),
         (
             r"\bstore\.find\(",
-            {"stages/plan.py", "stages/extract/known.py", "store/claims.py", "runs/inspection.py"},
+            {"stages/plan.py", "stages/extract/known.py", "store/claims.py", "runs/summary.py"},
         ),
     ],
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 from cwerm.algorithms.training import erm
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
+from cwerm.algorithms.training.targets import Beliefs, on_device
 
 __all__ = ["Batch", "Batches", "Normaliser", "PixelBatches"]
 
@@ -21,13 +22,15 @@ __all__ = ["Batch", "Batches", "Normaliser", "PixelBatches"]
 class Batch(NamedTuple):
     """This rank's part of a batch: images [part, channels, h, w] as the model takes them, labels, weights.
 
-    `size` is the number of samples over all ranks.
+    `size` is the number of samples over all ranks; `beliefs`, where there are any, are what is learned
+    instead of the labels.
     """
 
     images: Float[Tensor, "part channels height width"]
     labels: Int[Tensor, " part"]
     weights: Float[Tensor, " part"]
     size: int
+    beliefs: Beliefs | None = None
 
 
 @runtime_checkable
@@ -90,8 +93,10 @@ class PixelBatches:
         recipe: Recipe,
         ranks: Ranks,
         turns: int | None = None,
+        beliefs: Beliefs | None = None,
     ) -> None:
         self.images, self.labels, self.weights = images, labels, weights
+        self.beliefs = None if beliefs is None else on_device(beliefs, images.device)
         self.normalise, self.recipe, self.ranks = normalise, recipe, ranks
         self.turns = len(labels) if turns is None else turns
         self.sizes = erm.batch_sizes(self.turns, recipe.batch_size)
@@ -118,4 +123,6 @@ class PixelBatches:
                 torch.from_numpy(flips[turns]).to(device),
                 recipe.crop_padding,
             )
-            yield Batch(self.normalise(images), self.labels[rows], self.weights[rows], int(size))
+            beliefs = self.beliefs and Beliefs(*(values[rows] for values in self.beliefs))
+            asked = self.labels[rows], self.weights[rows], int(size), beliefs
+            yield Batch(self.normalise(images), *asked)

@@ -88,7 +88,7 @@ def samples_of_turns(
 
 def weighted_loss(
     logits: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
+    labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"],
     weights: Float[Tensor, " batch"],
     global_batch_size: int,
     world_size: int = 1,
@@ -96,6 +96,8 @@ def weighted_loss(
     gce_q: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Sum of weight times loss, times `world_size` over `global_batch_size`.
+
+    Instead of labels it takes probabilities of the classes, for the cross entropy alone.
 
     With p the probability of the label, the loss is the cross entropy -log p; with `focal_gamma` above 0
     the focal loss, (1 - p)^gamma times it (Lin et al., "Focal loss", ICCV 2017); with `gce_q` above 0 the

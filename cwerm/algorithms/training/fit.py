@@ -150,9 +150,10 @@ class Training:
             start = sum(erm.batch_parts(batch.size, ranks.world_size)[: ranks.rank])
             share = left_out_share(epoch, recipe.wrong_share)
             weights = weights * small_loss_factors(losses, share, batch.size, start, ranks.sum)
+        beliefs = batch.beliefs
         return erm.weighted_loss(
             logits,
-            batch.labels,
+            batch.labels if beliefs is None else beliefs.dense(logits.shape[1]),
             weights,
             batch.size,
             ranks.world_size,

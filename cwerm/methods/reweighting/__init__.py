@@ -53,6 +53,8 @@ class Reweighting(Section, ABC):
     """Whether it can't do without samples whose labels are known to be right."""
     judges: ClassVar[bool] = False
     """Whether what it learned judges any sample, not those of the reference set alone."""
+    believes: ClassVar[bool] = False
+    """Whether what it says of a sample holds how probable each class is."""
     takes_agreement: ClassVar[bool] = False
     """Whether it can learn from the agreement of neighbours, too."""
     shares_steps: ClassVar[bool] = False

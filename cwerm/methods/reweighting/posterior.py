@@ -39,6 +39,7 @@ class Posterior(Reweighting):
     """How likely each label is right, with or without samples known to be clean."""
 
     judges: ClassVar[bool] = True
+    believes: ClassVar[bool] = True
     can_stay_untrained: ClassVar[bool] = True
     spreading: ClassVar[str] = "function"
     coreset: ClassVar[str] = "random"  # it looks at all kinds of samples
@@ -77,6 +78,7 @@ class Posterior(Reweighting):
 def _found(posterior: LabelPosterior, names: list[str]) -> dict[str, Any]:
     return {
         "open": posterior.open,
+        "targets": "relabel" if posterior.verdict.gate.unstructured else "soft",
         "noise_rate": posterior.noise_rate,
         "noise_rate_interval": list(posterior.noise_rate_interval),
         "warnings": list(posterior.warnings_for(names)),

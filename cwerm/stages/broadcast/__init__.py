@@ -42,8 +42,6 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     by_part = zip(*(common.by_part(column, images, "images") for column in columns), strict=True)
     parts = [(index, Labels(*part)) for index, part in enumerate(by_part)]
     settings.check_neighbors(len(ids))
-    sums: dict[int, np.ndarray] = {}
-    raw: dict[int, File] = {}
     names, spreading = images.info["class_names"], settings.spreading
     read = {name: inputs[name] for name in ("ingest", "extract", "reweight") if name in inputs}
     work = Work(settings, store, read, writer, ids, reference, capacity.size(context).device)
@@ -55,10 +53,9 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
         most = context.limits["broadcast.max_index_bytes"]
         find = make_find(pool, store, inputs["extract"], writer, ids, asked, most)
     weigh = functools.partial(Weigh, work, find)
-    for index, (file, part_sums) in pool.map(weigh, parts, "broadcast: weights"):
-        raw[index], sums[index] = file, part_sums
-    means = _means(settings, names, [sums[index] for index, _ in parts])
-    unscaled = [(index, raw[index], part.removed) for index, part in parts]
+    done = dict(pool.map(weigh, parts, "broadcast: weights"))
+    means = _means(settings, names, [done[index].sums for index, _ in parts])
+    unscaled = [(index, done[index].file, part.removed) for index, part in parts]
     scale = functools.partial(_Scale, writer, means)
     scaled = dict(pool.map(scale, unscaled, "broadcast: scale"))
     info: dict[str, Any] = {"raw_means": dict(zip(names, means.tolist(), strict=True))}
@@ -66,7 +63,12 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     if "noise_rate" in learned_info:
         lows, highs = zip(*(scaled[index][1:] for index, _ in parts), strict=True)
         info["found"] = _found(learned_info, int((~removed).sum()), min(lows), max(highs))
-    return writer.commit({"weights": [scaled[index][0] for index, _ in parts]}, info)
+    tables = {"weights": [scaled[index][0] for index, _ in parts]}
+    beliefs = [file for index, _ in parts if (file := done[index].beliefs)]
+    if beliefs:
+        tables["beliefs"] = beliefs
+        info["targets"] = learned_info.get("targets", "soft")
+    return writer.commit(tables, info)
 
 
 def _found(learned: dict[str, Any], samples: int, low: float, high: float) -> list[str]:
@@ -120,4 +122,4 @@ class _Scale:
         return file, float(used.min(initial=np.inf)), float(used.max(initial=0))
 
 
-broadcast = Stage("broadcast", 4, needs, BroadcastSettings.of, _run)
+broadcast = Stage("broadcast", 5, needs, BroadcastSettings.of, _run)

@@ -37,6 +37,16 @@ class Labels(NamedTuple):
     """bool: a person wants the images left out, so they weigh nothing."""
 
 
+class Weighed(NamedTuple):
+    """What became of a part."""
+
+    file: File
+    """Its unscaled weights."""
+    sums: np.ndarray
+    """By class, the sum of these and the number of samples, [2, classes]."""
+    beliefs: File | None
+
+
 Part = tuple[int, Labels]  # with its place in the tables
 
 
@@ -62,6 +72,7 @@ class Weigh:
         self.images = work.inputs["ingest"]
         self.starts = np.cumsum([0, *(part.rows for part in self.images.tables["images"])])
         self.learned = restore(work) if work.settings.asked else None
+        self.believed = work.inputs["reweight"].info.get("open", True)
         self.normalise: Any = None
         if work.settings.asked and work.settings.asked.reads == "images":
             from cwerm.algorithms.training.batches import Normaliser
@@ -70,7 +81,7 @@ class Weigh:
             self.normalise = Normaliser(tuple(how["mean"]), tuple(how["std"]))
             self.size = int(how["image_size"])
 
-    def __call__(self, part: Part) -> tuple[File, np.ndarray]:
+    def __call__(self, part: Part) -> Weighed:
         number, (labels, known, removed) = part
         work, spreading = self.work, self.work.settings.spreading
         ids = np.arange(self.starts[number], self.starts[number + 1])
@@ -96,7 +107,18 @@ class Weigh:
             where = rows[some], positions[some], distances[some]
             batch = Batch(inputs, labels[some], near_agreement, known[some], *where)
             judged.append(spreading.spread(batch, work.reference, self.learned))
-        return _write(work.writer, number, ids, labels, removed, nearest, judged)
+        file, sums = _write(work.writer, number, ids, labels, removed, nearest, judged)
+        return Weighed(file, sums, self._write_beliefs(number, ids, judged))
+
+    def _write_beliefs(self, part: int, ids: np.ndarray, judged: list[Judgement]) -> File | None:
+        """How probable the classes are, where wrong labels were found."""
+        if not self.believed or any(some.belief is None for some in judged):
+            return None
+        from cwerm.algorithms.training.targets import most_probable
+
+        beliefs = most_probable(np.concatenate([some.belief for some in judged]))
+        columns = (list(values) for values in beliefs)
+        return self.work.writer.write_part("beliefs", part, common.table("beliefs", ids, *columns))
 
     def _features(self, part: int, rows: int) -> np.ndarray:
         """Those of the part, as they are stored; empty where nothing asks for them."""

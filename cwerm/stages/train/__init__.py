@@ -22,10 +22,16 @@ from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import batch_bytes, classifier_size, savable, told_size
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.stages.train.settings import TrainSettings
+from cwerm.stages.train.targets import chosen_targets, learnt
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.writing import Writer
 from cwerm.terminal import console
 
+TARGETS = {
+    "given": "given, each label times its weight",
+    "soft": "soft, how probable each class is",
+    "relabel": "relabel, another class where that is sure, times its weight",
+}
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
 MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
 
@@ -42,6 +48,9 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
 
     writer, images = context.writer, inputs["ingest"]
     check_test(images)
+    targets = chosen_targets(settings, inputs)
+    if settings.targets != "given":
+        console.note(f"train.targets: {TARGETS[targets]}")
     check_batch(settings, images, context)
     kept = context.limits["train.keep_checkpoints"]
     events = f"runs/{context.name}/events/{context.name}"  # as TensorBoard calls the run
@@ -62,7 +71,7 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
             keep_checkpoints=max(checkpoints.KEPT, kept),
             elastic=True,
         )
-    return _commit(settings, writer, images, folder)
+    return _commit(settings, writer, images, folder, targets)
 
 
 def check_test(images: Artifact) -> None:
@@ -89,9 +98,8 @@ def loop_inputs(settings: TrainSettings, inputs: Inputs, store: ArtifactStore) -
         "store": store,
         "images": images,
         "labels_in_use": inputs["label"],
-        "labels": common.labels_of(store, inputs["label"])[samples],
         "samples": samples,
-        "weights": weights,
+        "learnt": learnt(settings, inputs, store, samples, weights),
         "samples_per_epoch": images.rows("images") - len(left_out),
         "size": classifier_size("train", settings.model, asked),
     }
@@ -151,7 +159,9 @@ def check_batch_size(batch_size: int, workers: int) -> None:
         )
 
 
-def _commit(settings: TrainSettings, writer: Writer, images: Artifact, folder: str) -> Artifact:
+def _commit(
+    settings: TrainSettings, writer: Writer, images: Artifact, folder: str, targets: str
+) -> Artifact:
     """Publish the last checkpoint's model with its metrics."""
     from safetensors.torch import save
 
@@ -174,7 +184,7 @@ def _commit(settings: TrainSettings, writer: Writer, images: Artifact, folder: s
     writer.write_file("model.safetensors", save(savable(state["model"]), metadata=metadata))
     writer.write_file("history.json", json.dumps(state["history"], indent=1).encode())
     trained = sum(epoch["seconds"] for epoch in state["history"])
-    return writer.commit({}, last, least_seconds=trained)
+    return writer.commit({}, {**last, "targets": targets}, least_seconds=trained)
 
 
-train = Stage("train", 2, _needs, TrainSettings.of, _run)
+train = Stage("train", 3, _needs, TrainSettings.of, _run)

@@ -30,6 +30,7 @@ class TrainSettings(Settings):
     wrong_share: float | None = None
     report_every: int
     deterministic: bool
+    targets: str
     control: str
     held_out: HoldOut
     seed: int
@@ -45,4 +46,7 @@ class TrainSettings(Settings):
         weighted = job.method != "erm" and not job.trains_on_coreset
         changes = weighted and job.control in ("constant", "permuted")
         control = job.control if changes else "none"
+        taken = job.train.loss == "cross_entropy" or job.train.targets != "auto"
+        if not (weighted and job.believes and taken) or job.control != "none":
+            section["targets"] = "given"
         return cls(**section, control=control, held_out=HoldOut.of(job), seed=job.seed)
