@@ -44,6 +44,21 @@ def predict(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN ...", help="The runs' folders: paths or URIs.")
+    ],
+    to: Annotated[Path, typer.Option(help="Local folder for table and figure.")] = Path(
+        "comparison"
+    ),
+) -> None:
+    """Set finished runs side by side, paired by seed."""
+    from cwerm.reports.compare import compare
+
+    compare(runs, to)
+
+
+@app.command()
 def inspect(
     run: RunFolder,
     lowest: Annotated[int, typer.Option(min=1, help="Samples of lowest weight to show.")] = 20,

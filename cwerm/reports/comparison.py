@@ -1,70 +1,19 @@
-"""What a sweep's trials say together: points, means over seeds, differences to the baseline by seed."""
+"""What trials say together: means over seeds, differences to the baseline by seed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from scipy.special import stdtrit
 
+from cwerm.reports.points import IGNORED, PointResults, Trial, setting
+
 CONFIDENCE = 0.95
-_ABSENT = object()
-# Sections of a job that do not make two trials different; a run's draws follow its seed.
-_IGNORED = ("name", "seed", "storage", "s3", "resources")
-_ON_CORESET = ("data.", "train.", "features.", "coreset.ratio", "coreset.scope", "coreset.meta")
-# What changes the outcome of each method, as beginnings of keys.
-_MATTERS = {
-    "erm": ("data.", "train.", "coreset.meta"),
-    "c-random-erm": _ON_CORESET,
-    "c-moderate-erm": _ON_CORESET,
-    "w-erm": (
-        *("data.", "train.", "features.", "coreset.meta", "reweight.", "broadcast.balance"),
-        "control",
-    ),
-    "cw-erm": (
-        *("data.", "train.", "features.", "coreset.", "reweight.", "broadcast."),
-        "control",
-    ),
-}
-
-
-def setting(job: Mapping[str, Any], key: str, default: Any = None) -> Any:
-    """The value of a dotted key of a job, ``default`` where the job has no such key."""
-    part: Any = job
-    for word in key.split("."):
-        if not isinstance(part, Mapping) or word not in part:
-            return default
-        part = part[word]
-    return part
-
-
-def matters(job: Mapping[str, Any], key: str) -> bool:
-    """Whether the value of a dotted key makes a difference to what the job computes."""
-    if setting(job, key, _ABSENT) is _ABSENT:
-        return False
-    if key == "data.noise_rate" and setting(job, "data.noise") == "none":
-        return False
-    return key == "method" or key.startswith(_MATTERS[job["method"]])
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run of a sweep: a row of ``results.parquet``."""
-
-    name: str
-    seed: int
-    status: str
-    error: str | None
-    score: float | None
-    """The sweep's metric."""
-    values: dict[str, float | None]
-    """All figures of the row, such as ``seconds_train``; None where it has none."""
-    job: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,64 +24,6 @@ class Difference:
     low: float | None
     high: float | None
     n: int
-
-
-@dataclass(frozen=True, eq=False)
-class PointResults:
-    """Trials of equal jobs but for the seed."""
-
-    settings: dict[str, Any]
-    """Value of each key that varies in the sweep, as given."""
-    trials: tuple[Trial, ...]
-    is_baseline: bool
-
-    @property
-    def job(self) -> dict[str, Any]:
-        """The job of its first trial."""
-        return self.trials[0].job
-
-    @cached_property
-    def scores(self) -> dict[int, float]:
-        """The metric by seed, of the trials that are done and have it."""
-        return {
-            trial.seed: trial.score
-            for trial in sorted(self.trials, key=lambda trial: trial.seed)
-            if trial.status == "done" and trial.score is not None
-        }
-
-    @property
-    def n(self) -> int:
-        """Seeds with a score."""
-        return len(self.scores)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all its trials are done and have a score."""
-        return self.n == len(self.trials)
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the metric over the seeds."""
-        return float(np.mean([*self.scores.values()])) if self.scores else None
-
-    @property
-    def deviation(self) -> float | None:
-        """Sample standard deviation of the metric over the seeds, None for fewer than two."""
-        return float(np.std([*self.scores.values()], ddof=1)) if self.n > 1 else None
-
-    def average(self, column: str) -> float | None:
-        """Mean of a column over the trials that are done and have a value there."""
-        given = [trial.values[column] for trial in self.trials if trial.status == "done"]
-        known = [value for value in given if value is not None]
-        return float(np.mean(known)) if known else None
-
-    def seconds(self, stage: str) -> float | None:
-        """Mean over the trials that are done of a stage's seconds, or of ``total``."""
-        return self.average(f"seconds_{stage}")
-
-    def relevant(self, key: str) -> bool:
-        """Whether a key makes a difference here."""
-        return matters(self.job, key)
 
 
 @dataclass(frozen=True)
@@ -147,6 +38,28 @@ class SweepResults:
     """Dotted keys that vary, without ``seed``."""
     baseline: dict[str, Any]
     points: tuple[PointResults, ...]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        metric: str,
+        keys: Sequence[str],
+        baseline: Mapping[str, Any],
+        groups: Mapping[str, Mapping[int, Trial]],
+        *,
+        report: str | None = None,
+        mode: str = "max",
+    ) -> SweepResults:
+        """Those of trials that `group` has put together."""
+        points = []
+        for seeds in groups.values():
+            trials = tuple(seeds.values())
+            job = trials[0].job
+            is_baseline = bool(baseline) and all(setting(job, k) == v for k, v in baseline.items())
+            settings = {key: setting(job, key) for key in keys}
+            points.append(PointResults(settings, trials, is_baseline))
+        return cls(name, report, metric, mode, tuple(keys), dict(baseline), tuple(points))
 
     @property
     def trials(self) -> list[Trial]:
@@ -233,25 +146,18 @@ def read_sweep(description: Mapping[str, Any], results: pa.Table) -> SweepResult
         raise ValueError("seeds are no numbers")
     for row in results.to_pylist():
         trial = _trial(row, metric, numbers)
-        seeds = groups.setdefault(_identity(trial.job, keys), {})
+        seeds = group(groups, trial, keys)
         if trial.seed not in seeds or seeds[trial.seed].status != "done":  # a search may come again
             seeds[trial.seed] = trial
-    points = []
-    for seeds in groups.values():
-        trials = tuple(seeds.values())
-        job = trials[0].job
-        is_baseline = bool(baseline) and all(setting(job, k) == v for k, v in baseline.items())
-        settings = {key: setting(job, key) for key in keys}
-        points.append(PointResults(settings, trials, is_baseline))
-    return SweepResults(
-        name=description["name"],
-        report=description["report"],
-        metric=metric,
-        mode=description["mode"],
-        keys=keys,
-        baseline=dict(baseline),
-        points=tuple(points),
-    )
+    name, report, mode = (description[key] for key in ("name", "report", "mode"))
+    return SweepResults.of(name, metric, keys, baseline, groups, report=report, mode=mode)
+
+
+def group(
+    groups: dict[str, dict[int, Trial]], trial: Trial, keys: Sequence[str]
+) -> dict[int, Trial]:
+    """By seed, the trials of the trial's point; a new one where it is the first."""
+    return groups.setdefault(_identity(trial.job, keys), {})
 
 
 def _trial(row: Mapping[str, Any], metric: str, numbers: Sequence[str]) -> Trial:
@@ -268,7 +174,7 @@ def _trial(row: Mapping[str, Any], metric: str, numbers: Sequence[str]) -> Trial
 
 def _identity(job: Mapping[str, Any], keys: Sequence[str]) -> str:
     """Equal for jobs of one point: what they compute, but for the seeds."""
-    rest = {key: value for key, value in job.items() if key not in _IGNORED}
+    rest = {key: value for key, value in job.items() if key not in IGNORED}
     if "data.split_seed" not in keys and isinstance(rest.get("data"), dict):
         rest["data"] = {k: v for k, v in rest["data"].items() if k != "split_seed"}
     return json.dumps(rest, sort_keys=True)

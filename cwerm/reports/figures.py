@@ -10,9 +10,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from cwerm.reports.comparison import PointResults, SweepResults
+from cwerm.reports.comparison import SweepResults
 from cwerm.reports.figure_style import FAINT, INK, MARKERS, STYLE, grid, legend, scale, style
 from cwerm.reports.panels import Panel, panels, varying
+from cwerm.reports.points import PointResults
 
 STAGES = {  # of Fig. 3: colour and hatch
     "select": ("#56B4E9", "////"),

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cwerm.reports.comparison import PointResults, SweepResults, matters, setting
+from cwerm.reports.comparison import SweepResults
+from cwerm.reports.points import PointResults, matters, setting
 
 METHODS = {
     "erm": "ERM",

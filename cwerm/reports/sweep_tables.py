@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cwerm.reports import figure_style
-from cwerm.reports.comparison import Difference, PointResults, SweepResults, setting
+from cwerm.reports.comparison import Difference, SweepResults
 from cwerm.reports.page import NONE, Table
 from cwerm.reports.panels import describe, panels, shown, varying
+from cwerm.reports.points import PointResults, setting
 
 
 def pivots(sweep: SweepResults) -> list[Table]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cwerm.errors import UserError
-from cwerm.reports.comparison import setting
+from cwerm.reports.points import setting
 from cwerm.sweeps.file import Point, Sweep, is_range
 from cwerm.sweeps.trial import Records, Trials, is_done, means_of
 from cwerm.terminal import console

@@ -14,7 +14,8 @@ import yaml
 
 from cwerm.job.tree import Job, parse_job
 from cwerm.pipeline import PIPELINE
-from cwerm.reports.comparison import read_sweep, setting
+from cwerm.reports.comparison import read_sweep
+from cwerm.reports.points import setting
 from cwerm.store.storage import Storage
 from cwerm.sweeps.earlier import Earlier
 from cwerm.sweeps.file import EPOCH_METRICS, Point, Sweep

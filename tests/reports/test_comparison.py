@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cwerm.reports.comparison import (
-    PointResults,
-    SweepResults,
-    Trial,
-    best_point,
-    matters,
-    paired_difference,
-    read_sweep,
-    setting,
-)
+from cwerm.reports.comparison import SweepResults, best_point, paired_difference, read_sweep
 from cwerm.reports.panels import describe, panels, varying
+from cwerm.reports.points import PointResults, Trial, matters, setting
 from cwerm.sweeps.results import SCHEMA
 from reports.made_up import STAGES, a_description, a_job, a_row
 
