@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "MetaWeightNet",
     "RunResult",
     "UserError",
+    "__version__",
     "broadcast_weights",
     "find_label_errors",
     "load_job",
@@ -50,6 +52,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("cwerm")
     if name not in _MODULES:
         raise AttributeError(f"module 'cwerm' has no attribute '{name}'")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -11,11 +11,12 @@ import typer
 
 from cwerm.cli.app import app
 from cwerm.errors import UserError
-from cwerm.terminal import ending
+from cwerm.terminal import console, ending
 
 # Each adds its commands, in the order of the help.
 from cwerm.cli import finding, runs, sweeps, results, submission, upkeep  # noqa: F401 # isort: skip
 
+FOR_ALL = {"--json", "--quiet"}
 _INTERRUPTED = 130
 _UsageError: Any = typer.BadParameter.__base__  # typer exports only its subclass
 
@@ -40,10 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _taken(arguments: list[str]) -> tuple[set[str], list[str]]:
+    """The options that every command has, and the other arguments; what follows ``--`` stays."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    left = [text for text in arguments[:end] if text not in FOR_ALL]
+    return {*arguments[:end]} & FOR_ALL, left + arguments[end:]
+
+
 def _code(arguments: list[str]) -> int:
     """Run a command; its exit code."""
+    chosen, arguments = _taken(arguments)
+    console.speak(quiet="--quiet" in chosen, as_json="--json" in chosen)
     try:
-        return app(arguments or ["--help"], prog_name="cwerm", standalone_mode=False) or 0
+        code = app(arguments or ["--help"], prog_name="cwerm", standalone_mode=False) or 0
+        console.print_answer()
+        return code
     except UserError as error:
         ending.say(str(error))
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,34 @@ if TYPE_CHECKING:
     from cwerm.job.tree import Job
 
 app = typer.Typer(
-    help="Coreset-based data reweighting: weights for labelled images, and a model trained with them.",
-    add_completion=False,
+    help="Find wrong labels among images, weigh every image, and train a model that is not misled.",
+    epilog="Every command takes --quiet, which prints errors alone, and --json, which prints one line of "
+    "JSON on standard output and all else on standard error. Exit codes: 0, it is done; 1, doctor found a "
+    "problem, or something failed that is no mistake of yours; 2, a mistake in what was given, told in "
+    "one line; 130, 143 or 129, it was told to end. cwerm --install-completion completes in your shell.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cwerm {version('cwerm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    shown: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+    del shown
+
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job; see jobs/.")]
 Overrides = Annotated[

@@ -25,8 +25,9 @@ def find(
 ) -> None:
     """Find wrong labels in a folder of images, without a job file and without training."""
     from cwerm.finding.find import find
+    from cwerm.terminal import console
 
     options = settings(storage, address)
     if corrections is not None:
         options["data.corrections"] = corrections
-    find(source, to, overrides or [], options)
+    console.answer(find(source, to, overrides or [], options).record())

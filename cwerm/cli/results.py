@@ -19,8 +19,9 @@ def report(
 ) -> None:
     """Make figures, tables and a page of a finished run or sweep."""
     from cwerm.reports.report import report
+    from cwerm.terminal import console
 
-    report(folder, to)
+    console.answer({"files": report(folder, to)})
 
 
 @app.command()
@@ -38,9 +39,11 @@ def predict(
 ) -> None:
     """Ask a run's model for the class of new images."""
     from cwerm.predicting.predict import predict
+    from cwerm.terminal import console
 
     options = settings(None, address)
-    predict(run, path, to, threshold=threshold, overrides=overrides or [], options=options)
+    made = predict(run, path, to, threshold=threshold, overrides=overrides or [], options=options)
+    console.answer({"file": str(to), **made.record()})
 
 
 @app.command()
@@ -54,8 +57,9 @@ def compare(
 ) -> None:
     """Set finished runs side by side, paired by seed."""
     from cwerm.reports.compare import compare
+    from cwerm.terminal import console
 
-    compare(runs, to)
+    console.answer({"folder": str(to), "points": compare(runs, to).records()})
 
 
 @app.command()
@@ -66,8 +70,9 @@ def inspect(
 ) -> None:
     """Show the samples of lowest weight: a table and a PNG."""
     from cwerm.runs.inspection import inspect_run
+    from cwerm.terminal import console
 
-    inspect_run(run, lowest, Path(to))
+    console.answer({"file": to, "lowest": inspect_run(run, lowest, Path(to))})
 
 
 @app.command()
@@ -77,5 +82,6 @@ def export(
 ) -> None:
     """Write a run's weights to a file."""
     from cwerm.runs.inspection import export_weights
+    from cwerm.terminal import console
 
-    export_weights(run, to)
+    console.answer({"file": str(to), "weights": export_weights(run, to)})

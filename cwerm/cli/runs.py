@@ -24,8 +24,10 @@ def run(
     loaded = load(job, overrides, storage, address)  # a mistake in it shows before torch is loaded
 
     from cwerm import pipeline
+    from cwerm.terminal import console
 
-    pipeline.run(loaded, overwrite=overwrite)
+    made = pipeline.run(loaded, overwrite=overwrite)
+    console.answer({"run": made.folder, **made.summary})
 
 
 @app.command()
@@ -46,4 +48,6 @@ def stage(
     if name not in names:
         hint = did_you_mean(name, names) or f"; its stages: {', '.join(names)}"
         raise UserError(f"{name}: no stage of method {loaded.method}{hint}")
-    console.out.print(pipeline.run_one(name, loaded), soft_wrap=True, markup=False)
+    artifact = pipeline.run_one(name, loaded)
+    console.out.print(artifact, soft_wrap=True, markup=False)
+    console.answer({"artifact": artifact})

@@ -23,5 +23,7 @@ def sweep(
 ) -> None:
     """Run a job over a search space, and compare the points."""
     from cwerm.sweeps.sweep import sweep
+    from cwerm.terminal import console
 
-    sweep(tune, job, overrides or [], settings(storage, address), resume=resume)
+    folder = sweep(tune, job, overrides or [], settings(storage, address), resume=resume)
+    console.answer({"sweep": folder})

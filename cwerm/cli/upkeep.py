@@ -22,9 +22,12 @@ def gc(
     ] = 24.0,
 ) -> None:
     """Find what failed and abandoned runs left in a storage, and delete it with --delete."""
+    from cwerm.terminal import console
     from cwerm.upkeep.garbage import collect_garbage
 
-    collect_garbage(storage, delete=delete, older_than_hours=older_than)
+    found = collect_garbage(storage, delete=delete, older_than_hours=older_than)
+    things = [{"kind": t.kind, "path": t.path, "bytes": t.size} for t in found]
+    console.answer({"garbage": things, "deleted": delete})
 
 
 @app.command()
@@ -37,18 +40,23 @@ def repair(
     ] = False,
 ) -> None:
     """Find what is damaged in a storage, and take it out with --delete, to be made anew."""
+    from cwerm.terminal import console
     from cwerm.upkeep.repair import repair
 
-    repair(storage, delete=delete)
+    found = repair(storage, delete=delete)
+    things = [{"what": d.what, "path": d.path, "reason": d.reason} for d in found]
+    console.answer({"damage": things, "deleted": delete})
 
 
 @app.command()
-def doctor(storage: StorageOption = None, address: AddressOption = None) -> None:
+def doctor(storage: StorageOption = None, address: AddressOption = None) -> int:
     """Say what this machine or cluster offers, and what is missing."""
+    from cwerm.terminal import console
     from cwerm.upkeep.doctor import examine
 
-    if not examine(storage, address):
-        raise typer.Exit(1)
+    problems = examine(storage, address)
+    console.answer({"problems": problems})
+    return 1 if problems else 0
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,14 @@ class Found:
     suspects: list[Suspect]
     num_images: int
     files: dict[str, Path]
+    told: list[str] = field(default_factory=list)
+    """What was found of all labels, in lines."""
+
+    def record(self) -> dict[str, Any]:
+        """Plain values of it."""
+        files = {name: str(path) for name, path in self.files.items()}
+        counts = {"num_images": self.num_images, "num_suspects": len(self.suspects)}
+        return {**counts, "told": self.told, "files": files}
 
 
 def find(
@@ -129,7 +137,8 @@ def _write(steps: Plan, to: Path) -> Found:
     shown: dict[str, Any] = {**files, "store": steps.store.storage.root}
     for name, path in shown.items():
         console.out.print(f"{name:<12} {path}", soft_wrap=True, markup=False)
-    return Found(suspects, images.rows("images"), files)
+    told = steps.made["broadcast"].info.get("found", [])
+    return Found(suspects, images.rows("images"), files, told)
 
 
 def _to_train(job: Job) -> Job:

@@ -39,6 +39,10 @@ class Predicted:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     """Path and reason."""
 
+    def record(self) -> dict[str, Any]:
+        """Plain values of it."""
+        return {**vars(self), "counts": dict(self.counts)}
+
 
 def predict(
     run: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,21 @@ class SweepResults:
         """A point less its baseline; None for a baseline, and where no seed is common to the two."""
         baseline = None if point.is_baseline else self.baseline_of(point)
         return None if baseline is None else paired_difference(point.scores, baseline.scores)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Each point as plain values."""
+        return [
+            {
+                "settings": point.settings,
+                "is_baseline": point.is_baseline,
+                "scores": point.scores,
+                "mean": point.mean,
+                "deviation": point.deviation,
+                "difference": found and asdict(found),
+            }
+            for point in self.points
+            for found in [self.difference(point)]
+        ]
 
     @property
     def best(self) -> PointResults | None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".parquet", ".csv", ".npy")
 
 
-def export_weights(run: str, target: Path) -> None:
-    """Write the weights to ``target``: .parquet or .csv (all columns), .npy (float32, by id).
+def export_weights(run: str, target: Path) -> int:
+    """Write the weights to ``target``: .parquet or .csv (all columns), .npy (float32, by id); their number.
 
     Paths and names of classes stand beside the numbers, the lowest quality first.
 
@@ -49,6 +49,7 @@ def export_weights(run: str, target: Path) -> None:
         np.save(buffer, weights)
     write_file(target, buffer.getvalue())
     console.out.print(f"{len(table):,} weights in {target}", soft_wrap=True, markup=False)
+    return len(table)
 
 
 def _worst_first(table: pa.Table) -> pa.Table:
@@ -89,8 +90,11 @@ def _check_weights(run: str, table: pa.Table, images: Artifact) -> None:
         raise UserError(f"{run}: weights.parquet is not that of its images; run the job again")
 
 
-def inspect_run(run: str, lowest: int, target: Path) -> None:
+def inspect_run(run: str, lowest: int, target: Path) -> list[dict[str, Any]]:
     """Print the samples of lowest quality, or else weight, and write their contact sheet as PNG.
+
+    Returns:
+        The samples: columns of the weights, and path.
 
     Raises:
         UserError: the run has no weights, its images are gone, or the file can't be written.
@@ -115,6 +119,7 @@ def inspect_run(run: str, lowest: int, target: Path) -> None:
     sheet.save(buffer, format="PNG")
     write_file(target, buffer.getvalue())
     console.out.print(f"contact sheet in {target}", soft_wrap=True, markup=False)
+    return [{**row, "path": path} for row, path in zip(rows, paths, strict=True)]
 
 
 def _table(title: str, rows: list[dict[str, Any]], paths: list[str], names: list[str]) -> Any:

@@ -77,6 +77,7 @@ def submit(
         except (RuntimeError, OSError) as error:
             reason = _short(str(error)) or type(error).__name__
             raise UserError(f"{key}: '{address}' did not take the job: {reason}") from error
+    console.answer({"job": identifier, "cluster": address})
     if detach:
         console.out.print(identifier, soft_wrap=True, markup=False)
         return 0
@@ -222,8 +223,9 @@ async def _print_logs(client: Any, identifier: str, shown: int) -> int:
         while True:
             seconds = SILENT_SECONDS if seen or shown else PENDING_SECONDS
             text = await asyncio.wait_for(anext(logs), seconds)
-            sys.stdout.write(text[max(0, shown - seen) :])
-            sys.stdout.flush()
+            if not console.out.quiet:
+                console.out.file.write(text[max(0, shown - seen) :])
+                console.out.file.flush()
             seen += len(text)
     except (TimeoutError, StopAsyncIteration, RuntimeError, ClientError):
         pass  # the connection broke, or nothing comes: the job's status says whether to go on

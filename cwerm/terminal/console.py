@@ -1,11 +1,13 @@
-"""What a run says: one line a stage, a progress bar for each long one."""
+"""What a command says: one line a stage, a progress bar for each long one, and for machines its answer."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +25,27 @@ out = Console(highlight=False)
 
 T = TypeVar("T")
 _listener: Callable[[str], None] | None = None
+_answers: dict[str, Any] | None = None
+
+
+def speak(*, quiet: bool, as_json: bool) -> None:
+    """Say nothing, or all of it on standard error, as standard output is for the `answer`."""
+    global out, _answers
+    _answers = {} if as_json else None
+    out = Console(highlight=False, quiet=quiet, stderr=as_json)
+
+
+def answer(values: Mapping[str, Any]) -> None:
+    """Plain values that the command gave, for a machine; of several calls all count."""
+    if _answers is not None:
+        _answers.update(values)
+
+
+def print_answer() -> None:
+    """Write the answer as one line of JSON, where it is asked for."""
+    if _answers is not None:
+        sys.stdout.write(json.dumps(_answers, default=str) + "\n")
+        sys.stdout.flush()
 
 
 def stage_line(stage: str, text: str, seconds: float | None = None) -> None:

@@ -28,8 +28,8 @@ LEAST_DISK = 5 * 2**30
 SKEW_SECONDS = 300.0  # a server of S3 refuses what is 900 off
 
 
-def examine(storage: str | None, address: str | None) -> bool:
-    """Print what was found; False where something needed is missing."""
+def examine(storage: str | None, address: str | None) -> list[str]:
+    """Print what was found; the problems, [] where nothing that is needed is missing."""
     problems: list[str] = []
     console.out.print(f"Python {platform.python_version()} on {platform.platform()}")
     console.out.print(", ".join(f"{name} {_version(name)}" for name in PACKAGES), soft_wrap=True)
@@ -55,7 +55,7 @@ def examine(storage: str | None, address: str | None) -> bool:
         console.out.print(f"[red]problem[/red]  {escape(problem)}", soft_wrap=True)
     if not problems:
         console.out.print("[green]no problems found[/green]")
-    return not problems
+    return problems
 
 
 def _version(package: str) -> str:

@@ -47,8 +47,8 @@ class Garbage:
         return sum(e.size for e in self.files) + (self.upload.entry.size if self.upload else 0)
 
 
-def collect_garbage(storage: str, *, delete: bool, older_than_hours: float) -> None:
-    """Print what nothing refers to, and with ``delete`` remove it.
+def collect_garbage(storage: str, *, delete: bool, older_than_hours: float) -> list[Garbage]:
+    """Print what nothing refers to, and with ``delete`` remove it; what it is.
 
     A thing counts where its newest file is older than ``older_than_hours``, which should be longer than
     any attempt that still runs is silent. What an unfinished stage or training could go on from stays:
@@ -63,17 +63,19 @@ def collect_garbage(storage: str, *, delete: bool, older_than_hours: float) -> N
     next(store.storage.walk("artifacts"), None)  # a bucket that is none is known before any write
     # what the clock's last tick saw is older: buckets tell seconds
     limit = _now(store.storage) + 1 - int(older_than_hours * 3600 * 1e9)
-    count, total = 0, 0
+    found = []
     for thing in find_garbage(store, limit):
         files = f"  {len(thing.files)} files" if len(thing.files) > 1 else ""
         line = f"{thing.kind:<20}  {decimal(thing.size):>10}  {thing.path}{files}"
         console.out.print(line, soft_wrap=True, markup=False)
         if delete:
             remove(store.storage, thing)
-        count, total = count + 1, total + thing.size
+        found.append(thing)
     outcome = "removed" if delete else "left in place; --delete removes it"
-    text = f"{'total':<20}  {decimal(total):>10}  {outcome}" if count else "nothing to remove"
+    total = decimal(sum(thing.size for thing in found))
+    text = f"{'total':<20}  {total:>10}  {outcome}" if found else "nothing to remove"
     console.out.print(text, soft_wrap=True)
+    return found
 
 
 def _now(storage: Storage) -> int:

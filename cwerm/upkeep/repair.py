@@ -37,8 +37,8 @@ class Damage:
     remove: tuple[str, ...] = ()
 
 
-def repair(storage: str, *, delete: bool) -> None:
-    """Print what is damaged, and with ``delete`` remove it, to be made anew by the next run.
+def repair(storage: str, *, delete: bool) -> list[Damage]:
+    """Print what is damaged, and with ``delete`` remove it, to be made anew by the next run; what it is.
 
     Everything is read: artifacts and their parts, published parts of unfinished ones, and summaries. Saved
     states, checkpoints and claims need no repair, as a damaged one counts as none.
@@ -49,9 +49,9 @@ def repair(storage: str, *, delete: bool) -> None:
     store = ArtifactStore(open_storage(storage))
     if isinstance(store.storage, LocalStorage) and not Path(store.storage.root).is_dir():
         raise UserError(f"{storage}: no such folder; give a job's storage, such as cwerm-store")
-    count = 0
+    found = []
     for damage in find_damage(store):
-        count += 1
+        found.append(damage)
         line = f"{damage.what:<20}  {damage.path}  ({damage.reason})"
         console.out.print(line, soft_wrap=True, markup=False)
         if delete:
@@ -63,8 +63,9 @@ def repair(storage: str, *, delete: bool) -> None:
         "left in place; --delete removes it, so that the next run makes it anew"
     )  # fmt: skip
     console.out.print(
-        f"{count} damaged, {outcome}" if count else "nothing is damaged", soft_wrap=True
+        f"{len(found)} damaged, {outcome}" if found else "nothing is damaged", soft_wrap=True
     )
+    return found
 
 
 def find_damage(store: ArtifactStore) -> Iterator[Damage]:
