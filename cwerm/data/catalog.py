@@ -8,6 +8,7 @@ from cwerm.data.folders.image_folder import ImageFolder
 from cwerm.data.listing import address, list_files
 from cwerm.data.manifests import Manifest
 from cwerm.data.manifests.found import is_manifest
+from cwerm.data.names import IMAGES, suffix
 from cwerm.data.parquet import Parquet
 from cwerm.data.parquet.found import parquet_files
 from cwerm.data.public.arrays import ArraySource
@@ -16,6 +17,8 @@ from cwerm.data.public.fashion_mnist import FashionMnist
 from cwerm.data.public.mnist import Mnist
 from cwerm.data.sample import SampleSource
 from cwerm.data.source import Source
+from cwerm.data.tars import Tars
+from cwerm.data.tars.source import tar_files
 from cwerm.errors import UserError, did_you_mean
 from cwerm.job.surroundings import S3
 from cwerm.store.storage import local_path
@@ -42,8 +45,8 @@ def open_source(
 
     Args:
         spec: one of `KNOWN_NAMES`, a folder of class folders, a table of paths and labels, a Parquet
-            file or a folder of them; local or ``s3://``. A known name comes before a folder of that name
-            (``./mnist``).
+            file or tar shard or a folder of them; local or ``s3://``. A known name comes before a folder of
+            that name (``./mnist``).
         root: where public data sets lie or are downloaded to, by default ``~/.cache/cwerm``; or the
             folder that a table's paths are below, by default its own.
         image_column: the column of images, or of their paths.
@@ -79,6 +82,9 @@ def _open_files(
     listing = list_files(spec, s3)
     if is_manifest(listing, address(spec), image_column):
         return Manifest(listing, image_column, label_column, root, s3)
+    shards = tar_files(listing)
+    if shards and len(shards) >= sum(suffix(file.path) in IMAGES for file in listing.files):
+        return Tars(listing, label_column, shards)
     files = parquet_files(listing, address(spec), image_column)
     if files:
         return Parquet(listing, image_column, label_column, files)

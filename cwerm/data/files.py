@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +69,25 @@ def held_out_split(splits: Iterable[str]) -> dict[str, str]:
     """Rename ``val`` to ``test`` where that is the only held-out split; other names stay."""
     names = set(splits)
     return {name: "test" if name == "val" and "test" not in names else name for name in names}
+
+
+def same_kind_of_names(named: Mapping[str, str | None], uri: str) -> dict[str, str]:
+    """The split of each file of ``uri`` by the split that its name tells; all train where none tells one.
+
+    Raises:
+        UserError: some names tell a split, and others do not.
+    """
+    if len(named) == 1 or not any(named.values()):
+        return dict.fromkeys(named, "train")
+    unnamed = next((path for path, split in named.items() if split is None), None)
+    if unnamed is not None:
+        raise UserError(
+            f"data.source: other files below '{uri}' are named train, test or val, "
+            f"but not '{shown(unnamed)}'; rename it or move it away"
+        )
+    splits = {path: split for path, split in named.items() if split}
+    renamed = held_out_split(splits.values())
+    return {path: renamed[split] for path, split in splits.items()}
 
 
 class FileSource(Source):

@@ -14,7 +14,8 @@ class Data(Section):
 
     source: Address
     """``sample``, ``fashion_mnist``, ``mnist``, ``cifar10``, ``cifar100``, or a path or URI: a folder of
-    class folders, a table (CSV, JSON Lines, Parquet) of paths and labels, or Parquet with images."""
+    class folders, a table (CSV, JSON Lines, Parquet) of paths and labels, Parquet with images, or tar shards
+    as WebDataset has them."""
     root: Address | None = None
     """Where a known data set lies or is downloaded to; or the folder that the paths of a table are below,
     by default the table's own."""

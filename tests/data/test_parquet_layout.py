@@ -141,7 +141,8 @@ def test_archives_of_other_kinds(tmp_path: Path) -> None:
     for form, name in (("tar", "a.tar"), ("gztar", "a.tar.gz"), ("xztar", "a.tar.xz")):
         shutil.make_archive(str(tmp_path / "a"), form, tmp_path / "x")
         shutil.copy(tmp_path / name, tmp_path / "bare")
-        for path in (tmp_path / name, tmp_path / "bare"):
+        fails(tmp_path / name, "unpack it and" if form != "tar" else "unpack an archive of class")
+        for path in [tmp_path / "bare"]:
             fails(path, "is an archive; unpack it and give the folder")
     (tmp_path / "a.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(40))
     fails(tmp_path / "a.7z", "is an archive")
@@ -154,7 +155,9 @@ def test_other_single_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     fails(tmp_path / "a.png", "is one image; give the folder that holds the class folders")
     (tmp_path / "a.csv").write_text("path,label\n")
-    fails(tmp_path / "a.csv", "is a table, and lists of paths are not read; give the folder")
+    fails(tmp_path / "a.csv", "has no rows")
+    (tmp_path / "a.xlsx").write_bytes(b"PK")
+    fails(tmp_path / "a.xlsx", "is no table that is read; save it as CSV with the columns path")
     (tmp_path / "empty").touch()
     fails(tmp_path / "empty", "is no Parquet file")
 

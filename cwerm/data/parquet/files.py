@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from cwerm.data.files import FileSource, held_out_split
+from cwerm.data.files import FileSource, same_kind_of_names
 from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import is_side_file
 from cwerm.data.parquet.footers import Columns, Footer, open_file, readable
@@ -94,23 +94,14 @@ class Parquet(FileSource):
 
     def _split_of_files(self) -> dict[str, str]:
         named = {path: split_of(path, self.columns.label) for path in self._footers}
-        if len(named) == 1 or not any(named.values()):
-            return dict.fromkeys(named, "train")
-        for path, split in named.items():
-            if split is None:
-                raise UserError(
-                    f"data.source: other files below '{self.uri}' are named train, test or val, "
-                    f"but not '{shown(path)}'; rename it or move it away"
-                )
-        splits = {path: split for path, split in named.items() if split}
-        self._leave_out_unlabelled(splits)
-        renamed = held_out_split(splits.values())
-        return {path: renamed[split] for path, split in splits.items()}
+        if all(named.values()):
+            self._leave_out_unlabelled(named)
+        return same_kind_of_names(named, self.uri)
 
-    def _leave_out_unlabelled(self, splits: dict[str, str]) -> None:
+    def _leave_out_unlabelled(self, splits: dict[str, str | None]) -> None:
         """Drop a test split whose labels are hidden, where the validation split can serve instead."""
         test = [path for path, split in splits.items() if split == "test"]
-        if not test or any(self._is_labelled(path) for path in test):
+        if len(splits) == 1 or not test or any(self._is_labelled(path) for path in test):
             return
         if "val" not in splits.values():
             raise UserError(
