@@ -13,7 +13,8 @@ import numpy as np
 
 from cwerm import pipeline
 from cwerm.errors import UserError
-from cwerm.finding.page import suspects_page
+from cwerm.finding.embedded import find_embedded
+from cwerm.finding.page import Contents, render, suspects_page
 from cwerm.finding.suspects import Suspect, as_csv, find_suspects
 from cwerm.job.file import apply_override, methods_first, set_key
 from cwerm.job.sections import Data
@@ -70,6 +71,8 @@ def find(
     job = with_defaults(_job(source, overrides, options or {}))
     _check(job)
     _make_folder(to)
+    if job.features.source or job.features.probabilities:
+        return _write_embedded(find_embedded(job), to)
     return _write(pipeline.judge(job, with_image_size), to)
 
 
@@ -139,6 +142,20 @@ def _write(steps: Plan, to: Path) -> Found:
         console.out.print(f"{name:<12} {path}", soft_wrap=True, markup=False)
     told = steps.made["broadcast"].info.get("found", [])
     return Found(suspects, images.rows("images"), files, told)
+
+
+def _write_embedded(contents: Contents, to: Path) -> Found:
+    """As `_write`, without what needs images."""
+    files = {"list": to / "suspects.csv", "page": to / "suspects.html"}
+    write_file(files["list"], as_csv(contents.suspects).encode())
+    write_file(files["page"], render(contents).encode())
+    for former in ("job.yaml", "suspects.png"):
+        (to / former).unlink(missing_ok=True)
+    suspects, total = [*contents.suspects], contents.num_images
+    console.stage_line("suspects", f"{len(suspects):,} of {total:,} ({len(suspects) / total:.1%})")
+    for name, path in files.items():
+        console.out.print(f"{name:<12} {path}", soft_wrap=True, markup=False)
+    return Found(suspects, total, files, [*contents.told])
 
 
 def _to_train(job: Job) -> Job:

@@ -43,6 +43,7 @@ class Contents:
     rejects: Sequence[Mapping[str, str]] = ()
     """``path`` and ``reason`` of the first files that could not be used."""
     num_rejects: int = 0
+    num_images: int = 0
 
 
 def suspects_page(steps: Plan, suspects: Sequence[Suspect]) -> str:
@@ -59,6 +60,7 @@ def suspects_page(steps: Plan, suspects: Sequence[Suspect]) -> str:
             decided=[*corrections.rows.values()] if corrections else [],
             rejects=steps.store.read(images, "rejects").slice(0, REJECTS).to_pylist(),
             num_rejects=images.info["num_rejects"],
+            num_images=images.rows("images"),
         )
     )
 

@@ -62,6 +62,12 @@ class Features(Section):
     weights: Address = "pretrained"
     """``pretrained`` (timm's hub), a local or s3 file, ``package:NAME/FILE`` inside an installed Python
     package, or ``random``."""
+    source: Address | None = None
+    """For `cwerm find` on a table of paths and labels: embeddings that are there already, .npy with a row for
+    each of the table's, or Parquet with a column embedding and, where the order is another, path."""
+    probabilities: Address | None = None
+    """Likewise the probability of each class, by a model that has not been trained on the sample; classes in
+    natural order, as class2 before class10."""
     image_size: Count | None = None
     """Side of the square input in pixels; the backbone's own where not given."""
     batch_size: Count = 128

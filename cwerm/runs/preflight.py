@@ -31,6 +31,7 @@ def check(plan: Plan) -> None:
     session.quiet_ray()
     check_methods(job)
     check_targets(job)
+    _check_embedded(job)
     if job.resources.workers != "auto":
         train.check_batch_size(job.train.batch_size, job.resources.workers)
     outside = plan.outside
@@ -157,6 +158,16 @@ def check_rejected(plan: Plan) -> None:
     for first in plan.store.read(images, "rejects").slice(0, 1).to_pylist():
         found = images.info["num_rejects"], images.info["num_read"]
         check_rejects(plan.job.data.max_rejects, *found, (first["path"], first["reason"]))
+
+
+def _check_embedded(job: Job) -> None:
+    """Refuse embeddings of the user's own, which `find` takes alone."""
+    for key in ("source", "probabilities"):
+        if getattr(job.features, key):
+            raise UserError(
+                f"features.{key}: `cwerm find` takes it, and no training; leave it out, or call "
+                "cwerm.find_label_errors from Python"
+            )
 
 
 def _check_backbone(job: Job) -> None:
