@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from cwerm.algorithms.noise.confusion import confuse_by_table, confusion_matrix,
 from cwerm.algorithms.noise.corrupt import corrupt_labels, long_tail
 from cwerm.algorithms.noise.instance import confuse_by_instance
 from cwerm.algorithms.noise.open_set import draw_replacements
+from cwerm.data.confusions import read_confusions
 from label_noise.sources import Pool
 
 __all__ = ["CELLS", "DETECTION", "Cell", "Scene", "draw_scene"]
@@ -159,7 +159,8 @@ def _given(
     if cell.noise == "instance":
         return confuse_by_instance(truth, _weak_probabilities(features, truth), cell.rate, seed)
     if cell.noise == "annotators":
-        table = json.loads((TABLES / f"annotators_{data}.json").read_text())
+        own = None if data == "fashion" else str(TABLES / f"annotators_{data}.json")
+        table = read_confusions("fashion_mnist", own)
         matrix = confusion_matrix(table, pool.names)
         if cell.rate:
             matrix = scale_confusions(matrix, truth, cell.rate)

@@ -36,11 +36,17 @@ class Data(Section):
     """Use only this many training images, a class-balanced draw."""
     imbalance: Annotated[float, Field(ge=1)] = 1.0
     """Largest class over smallest of the long tail that is drawn from the training images; 1 for none."""
-    noise: Literal["none", "uniform", "symmetric", "flip", "flip2"] = "none"
+    noise: Literal["none", "uniform", "symmetric", "flip", "flip2", "confusion"] = "none"
     """Wrong training labels made on purpose, the true ones kept as ``clean_label``: ``uniform`` draws from
-    all classes, ``symmetric`` from all others, ``flip`` takes the next class, ``flip2`` one of two."""
+    all classes, ``symmetric`` from all others, ``flip`` takes the next class, ``flip2`` one of two,
+    ``confusion`` what people take for each other, by ``confusions``."""
     noise_rate: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """Probability that a label is drawn anew. Without effect without ``noise``."""
+    """Probability that a label is drawn anew; with ``confusion`` the share of wrong labels. Without effect
+    without ``noise``."""
+    confusions: Address | None = None
+    """For ``confusion``, a YAML or JSON file: each class with those that it is taken for, and how often, as
+    in {"Shirt": {"Coat": 0.1}}; all by one factor, so that ``noise_rate`` comes out. Of Fashion-MNIST's classes
+    there is one, which counts where none is given."""
     max_rejects: Annotated[float, Field(ge=0)] = 0.01
     """Unreadable images allowed: a share below 1, or a count."""
     image_column: Text = "image"

@@ -9,6 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cwerm.algorithms.noise.confusion import (
+    confuse_by_table,
+    confusion_matrix,
+    scale_confusions,
+)
 from cwerm.algorithms.noise.corrupt import corrupt_labels
 from cwerm.data.corrections import Corrected, check_paths
 from cwerm.errors import UserError, blame
@@ -24,8 +29,10 @@ KEY = "data.corrections"
 class LabelSettings(Settings):
     """What becomes of the given labels: nothing, where nothing is named."""
 
-    noise: Literal["uniform", "symmetric", "flip", "flip2"] | None = None
+    noise: Literal["uniform", "symmetric", "flip", "flip2", "confusion"] | None = None
     noise_rate: float = 0.0
+    confusions: dict[str, dict[str, float]] | None = None
+    """By class, how often it is taken for which others."""
     seed: int = 0
     corrections: str | None = None
     """A digest of them."""
@@ -41,6 +48,7 @@ class LabelSettings(Settings):
         found: dict[str, Any] = {}
         if data.noise != "none":
             found = {"noise": data.noise, "noise_rate": data.noise_rate, "seed": data.split_seed}
+            found["confusions"] = outside.confusions
         if outside.corrections:
             left_out = data.limit is not None or data.imbalance > 1
             digest, own_test = outside.corrections.digest, data.test is None
@@ -88,9 +96,15 @@ def made_wrong(settings: LabelSettings, names: list[str], labels: np.ndarray) ->
         UserError: a class that the noise leaves without images.
     """
     assert settings.noise, "without a kind of noise there is none"
-    rate = settings.noise_rate
-    with blame("data.noise", names):
-        noisy = corrupt_labels(labels, settings.noise, rate, len(names), settings.seed)
+    rate, seed = settings.noise_rate, settings.seed
+    if settings.confusions is not None:
+        with blame("data.confusions"):
+            matrix = confusion_matrix(settings.confusions, names)
+        with blame("data.noise_rate", names):
+            noisy = confuse_by_table(labels, scale_confusions(matrix, labels, rate), seed)
+    else:
+        with blame("data.noise", names):
+            noisy = corrupt_labels(labels, settings.noise, rate, len(names), seed)
     lost = np.setdiff1d(labels, noisy)
     if len(lost):
         raise UserError(

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cwerm.data.catalog import open_source
+from cwerm.data.confusions import read_confusions
 from cwerm.data.corrections import Corrections
 from cwerm.data.source import Source
 from cwerm.errors import UserError, blame
@@ -54,6 +55,18 @@ class Outside:
             with naming(role):
                 found[role] = source.fingerprint()
         return found
+
+    @cached_property
+    def confusions(self) -> dict[str, dict[str, float]] | None:
+        """By class, how often it is taken for which others; None where no such noise is asked for.
+
+        Raises:
+            UserError: there is no such file, or it holds something else.
+        """
+        data = self._job.data
+        if data.noise != "confusion":
+            return None
+        return read_confusions(data.source, data.confusions, self._job.s3)
 
     @cached_property
     def corrections(self) -> Corrections | None:

@@ -14,6 +14,7 @@ import pytest
 
 from cwerm.algorithms.networks.features import embed, load_backbone, preprocess
 from cwerm.data.images import decode
+from cwerm.errors import UserError
 from cwerm.pipeline import plan
 from cwerm.stages import common
 from cwerm.stages.extract import embedding
@@ -146,3 +147,27 @@ def test_noise_and_seed_change_no_features(fork: Fork) -> None:
         steps = plan(type(mine.job).model_validate(tree))
         assert steps["extract"].key == mine.plan["extract"].key
         assert steps["select"].key != mine.plan["select"].key
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25])
+def test_classes_are_taken_for_each_other_by_a_table(
+    fork: Fork, tmp_path: Path, rate: float
+) -> None:
+    """The share of wrong labels is the rate, and each class is wrong as the table says."""
+    mine = fork("extract")
+    names = mine.made["ingest"].info["class_names"]
+    (tmp_path / "t.yaml").write_text(
+        f'"{names[0]}": {{"{names[1]}": 0.2}}\n"{names[2]}": {{"{names[0]}": 0.1}}'
+    )
+    tree = mine.job.model_dump()
+    noise = {"noise": "confusion", "confusions": str(tmp_path / "t.yaml"), "noise_rate": rate / 10}
+    tree["data"] |= noise
+    steps = plan(type(mine.job).model_validate(tree))
+    table = mine.store.read(steps.execute("label").artifact, "labels")
+    used, true = (common.column(table, name) for name in ("label", "clean_label"))
+    changed = {(int(t), int(u)) for t, u in zip(true, used, strict=True) if t != u}
+    assert changed <= {(0, 1), (2, 0)}
+    assert (used != true).sum() == pytest.approx(400 * rate / 10, abs=3 * (40 * rate) ** 0.5)
+    tree["data"]["noise_rate"] = 0.9
+    with pytest.raises(UserError, match=r"data\.noise_rate: class .* would be wrong with"):
+        plan(type(mine.job).model_validate(tree)).execute("label")
