@@ -45,8 +45,8 @@ class Data(Section):
     without ``noise``."""
     confusions: Address | None = None
     """For ``confusion``, a YAML or JSON file: each class with those that it is taken for, and how often, as
-    in {"Shirt": {"Coat": 0.1}}; all by one factor, so that ``noise_rate`` comes out. Of Fashion-MNIST's classes
-    there is one, which counts where none is given."""
+    in {"Shirt": {"Coat": 0.1}}; all by one factor, so that ``noise_rate`` comes out. Fashion-MNIST's
+    classes have one, which counts where none is given."""
     max_rejects: Annotated[float, Field(ge=0)] = 0.01
     """Unreadable images allowed: a share below 1, or a count."""
     image_column: Text = "image"

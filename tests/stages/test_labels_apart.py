@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -156,9 +157,8 @@ def test_classes_are_taken_for_each_other_by_a_table(
     """The share of wrong labels is the rate, and each class is wrong as the table says."""
     mine = fork("extract")
     names = mine.made["ingest"].info["class_names"]
-    (tmp_path / "t.yaml").write_text(
-        f'"{names[0]}": {{"{names[1]}": 0.2}}\n"{names[2]}": {{"{names[0]}": 0.1}}'
-    )
+    taken = {names[0]: {names[1]: 0.2}, names[2]: {names[0]: 0.1}}
+    (tmp_path / "t.yaml").write_text(json.dumps(taken))
     tree = mine.job.model_dump()
     noise = {"noise": "confusion", "confusions": str(tmp_path / "t.yaml"), "noise_rate": rate / 10}
     tree["data"] |= noise
