@@ -13,6 +13,8 @@ import numpy as np
 
 from cwerm import pipeline
 from cwerm.errors import UserError
+from cwerm.finding.duplicates import as_csv as duplicates_csv
+from cwerm.finding.duplicates import find_duplicates
 from cwerm.finding.embedded import find_embedded
 from cwerm.finding.page import Contents, render, suspects_page
 from cwerm.finding.suspects import Suspect, as_csv, find_suspects
@@ -129,7 +131,10 @@ def _write(steps: Plan, to: Path) -> Found:
     files = {"job": to / "job.yaml", "list": to / "suspects.csv", "page": to / "suspects.html"}
     write_file(files["job"], _to_train(steps.job).to_yaml().encode())
     write_file(files["list"], as_csv(suspects).encode())
-    write_file(files["page"], suspects_page(steps, suspects).encode())
+    duplicates = find_duplicates(steps)
+    files["duplicates"] = to / "duplicates.csv"
+    write_file(files["duplicates"], duplicates_csv(duplicates).encode())
+    write_file(files["page"], suspects_page(steps, suspects, duplicates).encode())
     if suspects:
         files["sheet"] = to / "suspects.png"
         write_file(files["sheet"], _sheet(steps, suspects[:ON_SHEET]))
@@ -137,6 +142,12 @@ def _write(steps: Plan, to: Path) -> Found:
         (to / "suspects.png").unlink(missing_ok=True)
     share = len(suspects) / images.rows("images")
     console.stage_line("suspects", f"{len(suspects):,} of {images.rows('images'):,} ({share:.1%})")
+    if duplicates:
+        differ = len({d.group for d in duplicates if d.labels_differ})
+        console.note(
+            f"{len(duplicates):,} images are nearly the same as another, in {duplicates[-1].group:,} groups; "
+            f"in {differ:,} of them labels differ"
+        )
     shown: dict[str, Any] = {**files, "store": steps.store.storage.root}
     for name, path in shown.items():
         console.out.print(f"{name:<12} {path}", soft_wrap=True, markup=False)
@@ -149,7 +160,7 @@ def _write_embedded(contents: Contents, to: Path) -> Found:
     files = {"list": to / "suspects.csv", "page": to / "suspects.html"}
     write_file(files["list"], as_csv(contents.suspects).encode())
     write_file(files["page"], render(contents).encode())
-    for former in ("job.yaml", "suspects.png"):
+    for former in ("job.yaml", "suspects.png", "duplicates.csv"):
         (to / former).unlink(missing_ok=True)
     suspects, total = [*contents.suspects], contents.num_images
     console.stage_line("suspects", f"{len(suspects):,} of {total:,} ({len(suspects) / total:.1%})")

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 
 from cwerm.data.corrections import COLUMNS, DECISIONS, Correction
 from cwerm.data.images import decode
+from cwerm.finding.duplicates import Duplicate
 from cwerm.finding.suspects import Suspect
 from cwerm.stages import common
 from cwerm.stages.pixels import to_square
@@ -25,6 +27,7 @@ SIDE, QUALITY = 96, 70  # of a thumbnail: pixels, and WebP's
 AT_ONCE = 1000  # images read at a time
 PAIRS = 30  # of classes, the most frequent
 REJECTS = 1000
+GROUPS = 100  # of near-duplicates that are shown
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,17 @@ class Contents:
     rejects: Sequence[Mapping[str, str]] = ()
     """``path`` and ``reason`` of the first files that could not be used."""
     num_rejects: int = 0
+    duplicates: Sequence[Duplicate] = ()
+    """Groups of images that are nearly the same, as far as they are shown."""
     num_images: int = 0
 
 
-def suspects_page(steps: Plan, suspects: Sequence[Suspect]) -> str:
+def suspects_page(steps: Plan, suspects: Sequence[Suspect], duplicates: Sequence[Duplicate]) -> str:
     """The page of what a plan found."""
     images, corrections = steps.made["ingest"], steps.outside.corrections
+    shown = [duplicate for duplicate in duplicates if duplicate.group <= GROUPS]
     ids = {s.id for s in suspects} | {s.nearest_id for s in suspects} - {-1}
+    ids |= {duplicate.id for duplicate in shown}
     return render(
         Contents(
             title=f"Labels of {steps.job.data.source}",
@@ -60,6 +67,7 @@ def suspects_page(steps: Plan, suspects: Sequence[Suspect]) -> str:
             decided=[*corrections.rows.values()] if corrections else [],
             rejects=steps.store.read(images, "rejects").slice(0, REJECTS).to_pylist(),
             num_rejects=images.info["num_rejects"],
+            duplicates=shown,
             num_images=images.rows("images"),
         )
     )
@@ -83,7 +91,11 @@ def render(contents: Contents) -> str:
     }
     rooms = Environment(loader=PackageLoader("cwerm.finding", ""), autoescape=True)
     return rooms.get_template("page.html.jinja").render(
-        contents=contents, pairs=pairs.most_common(PAIRS), side=SIDE, data=_script(data)
+        contents=contents,
+        pairs=pairs.most_common(PAIRS),
+        groups=[[*rows] for _, rows in groupby(contents.duplicates, lambda d: d.group)],
+        side=SIDE,
+        data=_script(data),
     )
 
 

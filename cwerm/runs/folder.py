@@ -155,8 +155,9 @@ def load_weights(run: str | RunResult) -> pa.Table:
     """The table of weights of a finished run, given its folder or its result.
 
     Columns: id, label, weight (mean 1), neighbor_id, neighbor_distance, neighbor_label; and of the
-    posterior quality (the probability that the label is right), suggested_label and
-    suggestion_probability, null where something else was learned.
+    posterior quality (the probability that the label is right), suggested_label,
+    suggestion_probability and duplicate_group (the same for images that are nearly the same, -1 for none),
+    null where something else was learned.
 
     Raises:
         UserError: the folder holds no weights, or damaged ones.

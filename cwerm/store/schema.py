@@ -23,7 +23,8 @@ DIGEST = pa.binary(16)  # tells an image from any other, whatever its label and 
 _NULLABLE = {
     "clean_label",  # null where the labels in use are all that is known
     "distance",  # where the method does not look at it
-    *("quality", "suggested_label", "suggestion_probability"),  # where nothing judges labels
+    # where nothing judges labels
+    *("quality", "suggested_label", "suggestion_probability", "duplicate_group"),
 }
 _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     "labels": [
@@ -59,6 +60,7 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
         ("quality", pa.float32()),
         ("suggested_label", pa.int32()),
         ("suggestion_probability", pa.float32()),
+        ("duplicate_group", pa.int64()),
     ],
 }
 

@@ -7,6 +7,7 @@ import html
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from cwerm import pipeline
 from cwerm.errors import UserError
+from cwerm.finding.duplicates import groups_of
 from cwerm.finding.find import Found, find
 from cwerm.finding.suspects import nearest_of
 from cwerm.job.tree import load_job
@@ -47,6 +49,52 @@ def folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / f"{true}-{number:03d}.webp").write_bytes(row["image"]["bytes"])
     (root / NAMES[0] / "broken.png").write_bytes(b"not an image")
     return root
+
+
+def with_copies(folder: Path, to: Path) -> list[set[str]]:
+    """The folder with two images copied, one within its class and one into another; both groups."""
+    shutil.copytree(folder, to)
+    groups = []
+    for number, (name, other) in enumerate(((NAMES[1], NAMES[1]), (NAMES[2], NAMES[3]))):
+        first = sorted((to / name).glob("*.webp"))[number]
+        copy = to / other / f"{first.stem}-copy.webp"
+        shutil.copy(first, copy)
+        groups.append({f"{name}/{first.name}", f"{other}/{copy.name}"})
+    return groups
+
+
+def test_images_that_are_the_same_are_listed(
+    ray_session: None, folder: Path, tmp_path: Path
+) -> None:
+    """Those whose labels differ first, and nothing is embedded but what is new: nothing."""
+    same, differing = with_copies(folder, tmp_path / "copies")
+    said: list[str] = []
+    options = {"storage": str(folder.parent / "store")}
+    with console.told_to(said.append):
+        result = find(str(tmp_path / "copies"), tmp_path / "out", options=options)
+    rows = list(csv.DictReader(io.StringIO(result.files["duplicates"].read_text())))
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], set()).add(row["path"])
+        assert row["label"] == row["path"].partition("/")[0]
+    assert groups["1"] == differing
+    assert same in groups.values()
+    assert {row["labels_differ"] for row in rows if row["group"] == "1"} == {"true"}
+    assert any(line.endswith("in 1 of them labels differ") for line in said)
+    page = result.files["page"].read_text()
+    assert page.count("<figure title=") == len(rows)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_those_of_a_loop(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    numbers, labels = random.integers(-1, 12, 30), random.integers(0, 3, 30)
+    expected = [np.flatnonzero(numbers == number) for number in range(12)]
+    expected = [rows for rows in expected if len(rows) > 1]
+    found = groups_of(numbers, labels)
+    assert sorted(map(tuple, found)) == sorted(map(tuple, expected))
+    alike = [len({*labels[rows].tolist()}) == 1 for rows in found]
+    assert alike == sorted(alike), "those that differ come first"
 
 
 @pytest.fixture(scope="module")

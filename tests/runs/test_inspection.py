@@ -31,6 +31,7 @@ def run(tmp_path: Path) -> tuple[str, pa.Table]:
         "quality": random.random(50),
         "suggested_label": random.integers(0, 3, 50),
         "suggestion_probability": random.random(50),
+        "duplicate_group": np.arange(50),
     }
     fields = table_schema("weights")
     table = pa.table([pa.array(columns[f.name]).cast(f.type, safe=False) for f in fields], fields)

@@ -14,7 +14,9 @@ TENSOR = pa.fixed_shape_tensor(pa.float16(), [3])
 @pytest.mark.parametrize(
     ("name", "columns"),
     [
-        ("labels", "id:int64 label:int32 clean_label:int32"),
+        ("labels", "id:int64 label:int32 clean_label:int32 known:bool removed:bool"),
+        ("given_test_labels", "id:int64 label:int32"),
+        ("test_labels", "id:int64 label:int32 removed:bool"),
         ("rejects", "path:string reason:string"),
         ("coreset", "id:int64 label:int32 distance:float"),
         ("meta", "id:int64 label:int32"),
@@ -22,7 +24,8 @@ TENSOR = pa.fixed_shape_tensor(pa.float16(), [3])
         (
             "weights",
             "id:int64 label:int32 weight:float neighbor_id:int64 neighbor_distance:float "
-            "neighbor_label:int32 quality:float suggested_label:int32 suggestion_probability:float",
+            "neighbor_label:int32 quality:float suggested_label:int32 suggestion_probability:float "
+            "duplicate_group:int64",
         ),
         ("images", "id:int64 image:binary path:string"),
         ("test_images", "id:int64 image:binary path:string"),
@@ -32,6 +35,7 @@ def test_columns_and_types(name: str, columns: str) -> None:
     found = schema.table_schema(name)
     assert " ".join(f"{field.name}:{field.type}" for field in found) == columns
     optional = ("clean_label", "distance", "quality", "suggested_label", "suggestion_probability")
+    optional += ("duplicate_group",)
     assert [field.name for field in found if field.nullable] == [
         field.name for field in found if field.name in optional
     ]

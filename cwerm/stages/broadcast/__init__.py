@@ -122,4 +122,4 @@ class _Scale:
         return file, float(used.min(initial=np.inf)), float(used.max(initial=0))
 
 
-broadcast = Stage("broadcast", 5, needs, BroadcastSettings.of, _run)
+broadcast = Stage("broadcast", 6, needs, BroadcastSettings.of, _run)

@@ -180,7 +180,7 @@ def _write(
     weights = np.concatenate([some.weight for some in judged])
     weights[removed] = 0
     columns: list[Any] = [ids, labels, weights, *nearest]
-    for name in ("quality", "suggested", "suggestion_probability"):
+    for name in ("quality", "suggested", "suggestion_probability", "duplicate_of"):
         values = [getattr(some, name) for some in judged]
         columns.append(None if values[0] is None else np.concatenate(values))
     file = writer.write_unpublished("weights", part, common.table("weights", *columns))
