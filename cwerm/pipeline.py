@@ -65,6 +65,8 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
             results[stage] = _told(stage, steps.execute(stage))
             if stage == "ingest":
                 check_images(steps)
+            if stage == "broadcast" and steps.job.believes:
+                folder.show_suspects(results[stage].reused)
     return folder.finish(results, sizing.size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,25 +10,48 @@ import typer
 from cwerm.cli.app import AddressOption, JobFile, Overrides, StorageOption, app, load
 from cwerm.errors import UserError, did_you_mean
 
+JobsAndOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[JOB.yaml ...] [section.key=value ...]",
+        help="Further jobs; settings that replace those of all.",
+    ),
+]
+
+
+def _jobs(job: Path, others: list[str]) -> tuple[list[Path], list[str]]:
+    """The job files among the arguments, and the overrides."""
+    files = [text for text in others if "=" not in text and text.endswith((".yaml", ".yml"))]
+    return [job, *map(Path, files)], [text for text in others if text not in files]
+
 
 @app.command()
 def run(
     job: JobFile,
-    overrides: Overrides = None,
+    overrides: JobsAndOverrides = None,
     storage: StorageOption = None,
     address: AddressOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a finished run of the same name.")
     ] = False,
 ) -> None:
-    """Run a job: every stage that is not in the storage yet."""
-    loaded = load(job, overrides, storage, address)  # a mistake in it shows before torch is loaded
+    """Run a job: every stage that is not in the storage yet. Of several, all, and set them side by side."""
+    files, others = _jobs(job, overrides or [])
+    # a mistake in one shows before torch is loaded, and before any of them runs
+    jobs = [load(file, others, storage, address) for file in files]
 
     from cwerm import pipeline
     from cwerm.terminal import console
 
-    made = pipeline.run(loaded, overwrite=overwrite)
-    console.answer({"run": made.folder, **made.summary})
+    made = [pipeline.run(loaded, overwrite=overwrite) for loaded in jobs]
+    if len(made) == 1:
+        console.answer({"run": made[0].folder, **made[0].summary})
+        return
+    from cwerm.reports.compare import compare
+
+    results = compare([run.folder for run in made])
+    runs = [{"run": run.folder, **run.summary} for run in made]
+    console.answer({"runs": runs, "points": results.records()})
 
 
 @app.command()

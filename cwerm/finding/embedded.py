@@ -16,11 +16,11 @@ from cwerm.data.manifests.rows import PATHS, SUFFIXES, Row, read_rows
 from cwerm.data.names import suffix
 from cwerm.data.parquet.names import has_parquet_name
 from cwerm.errors import UserError, blame
-from cwerm.finding.page import Contents
-from cwerm.finding.suspects import Suspect, nearest_of
 from cwerm.job.tree import Job
 from cwerm.store.schema import open_plain
 from cwerm.store.storage import fetch
+from cwerm.suspects.page import Contents
+from cwerm.suspects.suspects import Suspect, nearest_of
 from cwerm.terminal import console
 
 VECTORS = ("embedding", "embeddings", "feature", "features", "vector", "probabilities")

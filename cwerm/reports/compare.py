@@ -25,8 +25,8 @@ FIGURES = (METRIC, "test_accuracy_top5", "train_accuracy", "test_expected_calibr
 NAME = "comparison"
 
 
-def compare(runs: Sequence[str], to: Path) -> SweepResults:
-    """Print the runs' table, and write it and its figure to the local folder ``to``.
+def compare(runs: Sequence[str], to: Path | None = None) -> SweepResults:
+    """Print the runs' table, and write it and its figure to the local folder ``to``, if one is given.
 
     Runs of equal jobs but for the seed are one row. Plain training is what the others are compared with, or
     where there is none the first run.
@@ -42,10 +42,16 @@ def compare(runs: Sequence[str], to: Path) -> SweepResults:
     print_table(table)
     for note in notes:
         console.note(note)
+    if to is not None:
+        _write(to, results, [markdown(table), *notes])
+    return results
+
+
+def _write(to: Path, results: SweepResults, text: Sequence[str]) -> None:
     drawn = figure_style.images(figures.accuracy_by_setting(results))
     files = {f"{NAME}.{kind}": data for kind, data in drawn.items()}
     files[f"{NAME}.csv"] = as_csv(results).encode()
-    files[f"{NAME}.md"] = "\n\n".join([markdown(table), *notes, ""]).encode()
+    files[f"{NAME}.md"] = "\n\n".join([*text, ""]).encode()
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,7 +62,6 @@ def compare(runs: Sequence[str], to: Path) -> SweepResults:
         write_file(to / name, data)
     for name in (f"{NAME}.png", f"{NAME}.csv"):
         console.out.print(f"{name:<15} {to / name}", soft_wrap=True, markup=False)
-    return results
 
 
 def compared(trials: Sequence[Trial], tests: Sequence[str]) -> tuple[SweepResults, list[str]]:

@@ -11,6 +11,7 @@ from cwerm.errors import UserError
 from cwerm.stages.plan import Plan, StageResult
 from cwerm.store.artifacts import Artifact, File
 from cwerm.store.storage import open_storage
+from cwerm.suspects.show import PAGE, show
 from cwerm.terminal import console
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ class RunFolder:
         self.job, self.plan, self.store = plan.job, plan, plan.store
         self.path = f"runs/{self.job.name}"
         self.started = time.perf_counter()
+
+    def show_suspects(self, reused: bool) -> None:
+        """Write what labels look wrong, and print where; what is there of the same weights stays."""
+        storage = self.store.storage
+        page = f"{self.path}/{PAGE}"
+        if not (reused and storage.stat(page)):
+            for name, data in show(self.plan).files.items():
+                storage.write_bytes(f"{self.path}/{name}", data)
+        console.out.print(f"{'':19}  {storage.uri(page)}", soft_wrap=True, markup=False)
 
     def finish(self, results: dict[str, StageResult], size: Size | None = None) -> RunResult:
         """Write weights and summary, and print where everything lies.

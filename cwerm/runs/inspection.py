@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cwerm.errors import UserError
-from cwerm.runs.contact_sheet import contact_sheet
 from cwerm.runs.files import write_file
 from cwerm.runs.folder import load_weights
 from cwerm.runs.summary import artifact_of
 from cwerm.store.artifacts import Artifact
+from cwerm.suspects.contact_sheet import contact_sheet
 from cwerm.terminal import console
 
 if TYPE_CHECKING:

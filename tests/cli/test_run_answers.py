@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import MODULE, Answer, Finished
 
 import cwerm as package
@@ -55,6 +56,32 @@ def test_a_run_that_finds_everything_made_answers_its_summary(
     found, written = json.loads(answer.out), (finished.folder / "summary.json").read_text()
     assert found.pop("run") == str(finished.folder)
     assert found == json.loads(written)
+
+
+def test_several_jobs_stand_side_by_side(cwerm: Cwerm, finished: Finished, tmp_path: Path) -> None:
+    """They share what they can: plain training reads the images that are there."""
+    tree = yaml.safe_load(finished.job.read_text())
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump({**tree, "name": "plain", "method": "erm"}))
+    answer = cwerm("run", finished.job, tmp_path / "plain.yaml", "train.epochs=1", "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert [run["method"] for run in found["runs"]] == ["cw-erm", "erm"]
+    assert "ingest" in found["runs"][1]["reused"]
+    first, plain = found["points"]
+    assert plain["is_baseline"]
+    difference = first["mean"] - plain["mean"]
+    assert first["difference"]["mean"] == pytest.approx(difference)
+    assert "All points of comparison" in answer.err
+
+
+def test_a_mistake_in_the_second_job_shows_before_the_first_runs(
+    cwerm: Cwerm, finished: Finished, tmp_path: Path
+) -> None:
+    (tmp_path / "b.yaml").write_text("data: {source: sample, nothing: 1}")
+    before = finished.files()
+    cwerm("run", finished.job, tmp_path / "b.yaml").refused("data.nothing: unknown key")
+    cwerm("run", finished.job, tmp_path / "none.yaml").refused("none.yaml: no such job file")
+    assert finished.files() == before
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from PIL import Image
 
 from cwerm import pipeline
 from cwerm.errors import UserError
-from cwerm.finding.duplicates import groups_of
 from cwerm.finding.find import Found, find
-from cwerm.finding.suspects import nearest_of
 from cwerm.job.tree import load_job
 from cwerm.stages import common
 from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.storage import open_storage
+from cwerm.suspects.duplicates import groups_of
+from cwerm.suspects.suspects import nearest_of
 from cwerm.terminal import console
 
 CLASSES = [0, 1, 3, 5, 8, 9]  # of Fashion-MNIST

@@ -17,11 +17,11 @@ from PIL import Image
 
 from cwerm.data.corrections import COLUMNS, DECISIONS, Correction
 from cwerm.data.images import decode
-from cwerm.finding.duplicates import Duplicate
-from cwerm.finding.suspects import Suspect
 from cwerm.stages import common
 from cwerm.stages.pixels import to_square
 from cwerm.stages.plan import Plan
+from cwerm.suspects.duplicates import Duplicate
+from cwerm.suspects.suspects import Suspect
 
 SIDE, QUALITY = 96, 70  # of a thumbnail: pixels, and WebP's
 AT_ONCE = 1000  # images read at a time
@@ -89,7 +89,7 @@ def render(contents: Contents) -> str:
         "decisions": DECISIONS,
         "decided": [astuple(row) for row in contents.decided],
     }
-    rooms = Environment(loader=PackageLoader("cwerm.finding", ""), autoescape=True)
+    rooms = Environment(loader=PackageLoader("cwerm.suspects", ""), autoescape=True)
     return rooms.get_template("page.html.jinja").render(
         contents=contents,
         pairs=pairs.most_common(PAIRS),

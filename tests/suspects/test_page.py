@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from cwerm.data.corrections import Correction, Corrections
-from cwerm.finding.page import Contents, render
-from cwerm.finding.suspects import Suspect
+from cwerm.suspects.page import Contents, render
+from cwerm.suspects.suspects import Suspect
 
 MANY = 10_000
 NAMES = ["cat", "<b>dog</b>", 'o"wl', "鳥"]

@@ -1,0 +1,85 @@
+"""What a person is shown of the labels that look wrong, once all are weighed: files, and a few lines."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from cwerm.stages import common
+from cwerm.stages.plan import Plan
+from cwerm.suspects import duplicates as near
+from cwerm.suspects.contact_sheet import contact_sheet
+from cwerm.suspects.duplicates import Duplicate, find_duplicates
+from cwerm.suspects.page import suspects_page
+from cwerm.suspects.suspects import Suspect, as_csv, find_suspects
+from cwerm.terminal import console
+
+LIST, PAGE, SHEET, DUPLICATES = (
+    "suspects.csv",
+    "suspects.html",
+    "suspects.png",
+    "duplicates.csv",
+)
+ON_SHEET = 64
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What was found, the most probable mistake first."""
+
+    suspects: list[Suspect]
+    duplicates: list[Duplicate]
+    files: dict[str, bytes]
+    """By name; no sheet where there are no suspects."""
+
+
+def show(steps: Plan) -> Shown:
+    """Make the files of a plan whose weights are made by what judges labels; say what is in them."""
+    suspects, duplicates = find_suspects(steps), find_duplicates(steps)
+    files = {
+        LIST: as_csv(suspects).encode(),
+        PAGE: suspects_page(steps, suspects, duplicates).encode(),
+        DUPLICATES: near.as_csv(duplicates).encode(),
+    }
+    if suspects:
+        files[SHEET] = _sheet(steps, suspects[:ON_SHEET])
+    shown = Shown(suspects, duplicates, files)
+    _tell(steps, shown)
+    return shown
+
+
+def _tell(steps: Plan, shown: Shown) -> None:
+    labels = steps.made["label"]
+    used = int((~common.removed_of(steps.store, labels)).sum())
+    count = len(shown.suspects)
+    console.stage_line("suspects", f"{count:,} of {used:,} ({count / used:.1%})")
+    clean = common.clean_labels_of(steps.store, labels)
+    if clean is not None:
+        wrong = clean != common.labels_of(steps.store, labels)
+        hits = int(wrong[[suspect.id for suspect in shown.suspects]].sum()) if count else 0
+        console.note(
+            f"in truth {wrong.mean():.0%} were made wrong: precision {_share(hits, count)}, recall "
+            f"{_share(hits, int(wrong.sum()))}"
+        )
+    if shown.duplicates:
+        groups = {d.group for d in shown.duplicates}
+        differ = {d.group for d in shown.duplicates if d.labels_differ}
+        console.note(
+            f"{len(shown.duplicates):,} images are nearly the same as another, in {len(groups):,} groups; "
+            f"in {len(differ):,} of them labels differ"
+        )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2f}".lstrip("0") if 0 < part < whole else f"{int(part > 0)}"
+
+
+def _sheet(steps: Plan, suspects: list[Suspect]) -> bytes:
+    ids = np.array([suspect.id for suspect in suspects])
+    pictures = common.take_rows(steps.store, steps.made["ingest"], "images", "image", ids)
+    captions = [(s.label, f"→ {s.suggested}?") for s in suspects]
+    buffer = io.BytesIO()
+    contact_sheet(pictures, captions).save(buffer, format="PNG")
+    return buffer.getvalue()
