@@ -228,6 +228,14 @@ def test_columns_of_the_job(tmp_path: Path) -> None:
     assert [(sample.path, sample.label) for sample in read_all(source)] == ROWS
 
 
+def test_parquet_with_images_is_no_manifest(tmp_path: Path) -> None:
+    """Their column has another name, which is told as ever."""
+    rows = [{"img": b"bytes", "path": path, "label": label} for path, label in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    with pytest.raises(UserError, match=r"data\.image_column: .* has no column 'image'"):
+        open_source(str(tmp_path / "m.parquet"))
+
+
 def test_in_a_bucket(s3_prefix: str, tmp_path: Path) -> None:  # noqa: F811
     """Also a table on this machine that names objects."""
     storage = open_storage(s3_prefix)

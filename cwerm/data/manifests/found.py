@@ -29,6 +29,8 @@ def is_manifest(listing: Listing, uri: str, image: str) -> bool:
             }
     except (pa.ArrowException, OSError, ValueError):
         return False  # what is wrong with it is told where it is read
+    if any(pa.types.is_binary(kind) or pa.types.is_nested(kind) for kind in columns.values()):
+        return False  # these may be images, in a column of another name
     if image in columns:
         return pa.types.is_string(columns[image]) or pa.types.is_large_string(columns[image])
     return any(name in columns for name in PATHS)
