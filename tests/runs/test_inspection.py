@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from cwerm.errors import UserError
-from cwerm.runs import contact_sheet, inspection
+from cwerm.runs import inspection
 from cwerm.store.schema import table_schema
+from cwerm.suspects import contact_sheet
 
 
 @pytest.fixture

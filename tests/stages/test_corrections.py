@@ -139,6 +139,7 @@ def test_decisions_on_test_images_count_there(fork: Fork, tmp_path: Path) -> Non
     assert np.flatnonzero(common.column(table, "removed")).tolist() == [IN_TEST]
 
 
+@pytest.mark.slow
 def test_the_accuracy_is_that_of_the_test_images_that_are_left(
     trained: Chain, tmp_path: Path
 ) -> None:

@@ -85,12 +85,12 @@ def test_a_drawn_test_split(tmp_path: Path, make_job: MakeJob) -> None:
     store, made = run(make_job(**settings, data__rows_per_part=7))
     train, test = (store.read(made, name) for name in ("images", "test_images"))
     assert made.info["class_names"] == ["cat", "dog", "eel"]
-    assert np.bincount(labels_in(store, made, "test_labels")).tolist() == [8, 5, 1]
+    assert np.bincount(labels_in(store, made, "given_test_labels")).tolist() == [8, 5, 1]
     paths = [set(table.column("path").to_pylist()) for table in (train, test)]
     everything = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("*.png")}
     assert not paths[0] & paths[1]
     assert paths[0] | paths[1] == everything
-    for table, labels in ((train, "given_labels"), (test, "test_labels")):
+    for table, labels in ((train, "given_labels"), (test, "given_test_labels")):
         assert table.column("id").to_pylist() == list(range(table.num_rows))
         for row, label in zip(table.to_pylist(), labels_in(store, made, labels), strict=True):
             assert row["path"].startswith(made.info["class_names"][label])
@@ -169,7 +169,7 @@ def test_a_long_tail_with_noise(tmp_path: Path, make_job: MakeJob) -> None:
     assert np.array_equal(common.labels_of(store, noisy), expected)
     assert np.array_equal(common.clean_labels_of(store, noisy), true[kept])
     assert np.array_equal(labels_in(store, tail), true[kept])
-    for table in ("test_images", "trusted_images", "test_labels", "trusted_labels"):
+    for table in ("test_images", "trusted_images", "given_test_labels", "trusted_labels"):
         assert store.read(tail, table).equals(store.read(clean, table))
 
     other = make_job(data__rows_per_part=1000, resources__workers=1)
@@ -201,7 +201,7 @@ def test_trusted_and_test_sources_share_the_classes(tmp_path: Path, make_job: Ma
     store, made = run(make_job(data__source=str(tmp_path / "train"), **sources))
     assert made.rows("images") == 12
     assert labels_in(store, made, "trusted_labels").tolist() == [0, 0, 1, 1, 1]
-    assert labels_in(store, made, "test_labels").tolist() == [1] * 4
+    assert labels_in(store, made, "given_test_labels").tolist() == [1] * 4
 
 
 def test_a_class_unknown_to_training(tmp_path: Path, make_job: MakeJob) -> None:

@@ -31,7 +31,7 @@ for name in steps.names:
 """
 COMPARED = (
     ("ingest", "images", "id"),
-    ("ingest", "test_labels", "label"),
+    ("ingest", "given_test_labels", "label"),
     ("label", "labels", "label"),
     ("extract", "features", "feature"),
     ("select", "coreset", "id"),

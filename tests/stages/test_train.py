@@ -33,7 +33,7 @@ assert cwerm.algorithms.networks.models  # registers resnet20 with timm
 def images_of(chain: Chain, table: str) -> tuple[torch.Tensor, torch.Tensor]:
     """All images as uint8 [n, 3, 28, 28], decoded by Pillow alone, and their labels."""
     rows = chain.table("ingest", table).to_pylist()
-    name = {"images": "given_labels", "test_images": "test_labels"}[table]
+    name = {"images": "given_labels", "test_images": "given_test_labels"}[table]
     labels = chain.table("ingest", name).column("label").to_pylist()
     decoded = [np.asarray(Image.open(io.BytesIO(r["image"])).convert("RGB")) for r in rows]
     values = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
