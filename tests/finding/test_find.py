@@ -51,40 +51,6 @@ def folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def with_copies(folder: Path, to: Path) -> list[set[str]]:
-    """The folder with two images copied, one within its class and one into another; both groups."""
-    shutil.copytree(folder, to)
-    groups = []
-    for number, (name, other) in enumerate(((NAMES[1], NAMES[1]), (NAMES[2], NAMES[3]))):
-        first = sorted((to / name).glob("*.webp"))[number]
-        copy = to / other / f"{first.stem}-copy.webp"
-        shutil.copy(first, copy)
-        groups.append({f"{name}/{first.name}", f"{other}/{copy.name}"})
-    return groups
-
-
-def test_images_that_are_the_same_are_listed(
-    ray_session: None, folder: Path, tmp_path: Path
-) -> None:
-    """Those whose labels differ first, and nothing is embedded but what is new: nothing."""
-    same, differing = with_copies(folder, tmp_path / "copies")
-    said: list[str] = []
-    options = {"storage": str(folder.parent / "store")}
-    with console.told_to(said.append):
-        result = find(str(tmp_path / "copies"), tmp_path / "out", options=options)
-    rows = list(csv.DictReader(io.StringIO(result.files["duplicates"].read_text())))
-    groups: dict[str, set[str]] = {}
-    for row in rows:
-        groups.setdefault(row["group"], set()).add(row["path"])
-        assert row["label"] == row["path"].partition("/")[0]
-    assert groups["1"] == differing
-    assert same in groups.values()
-    assert {row["labels_differ"] for row in rows if row["group"] == "1"} == {"true"}
-    assert any(line.endswith("in 1 of them labels differ") for line in said)
-    page = result.files["page"].read_text()
-    assert page.count("<figure title=") == len(rows)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_groups_are_those_of_a_loop(seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -248,3 +214,38 @@ def test_nearest_of_a_class_is_that_of_all_distances(seed: int) -> None:
     distances[wanted[:, None] != labels] = np.inf
     expected = np.where(wanted == 4, -1, distances.argmin(axis=1))
     np.testing.assert_array_equal(rows, expected)
+
+
+def with_copies(folder: Path, to: Path) -> list[set[str]]:
+    """The folder with two images copied, one within its class and one into another; both groups."""
+    shutil.copytree(folder, to)
+    groups = []
+    for number, (name, other) in enumerate(((NAMES[1], NAMES[1]), (NAMES[2], NAMES[3]))):
+        first = sorted((to / name).glob("*.webp"))[number]
+        copy = to / other / f"{first.stem}-copy.webp"
+        shutil.copy(first, copy)
+        groups.append({f"{name}/{first.name}", f"{other}/{copy.name}"})
+    return groups
+
+
+@pytest.mark.slow
+def test_images_that_are_the_same_are_listed(
+    ray_session: None, folder: Path, tmp_path: Path
+) -> None:
+    """Those whose labels differ first, and nothing is embedded but what is new: nothing."""
+    same, differing = with_copies(folder, tmp_path / "copies")
+    said: list[str] = []
+    options = {"storage": str(folder.parent / "store")}
+    with console.told_to(said.append):
+        result = find(str(tmp_path / "copies"), tmp_path / "out", options=options)
+    rows = list(csv.DictReader(io.StringIO(result.files["duplicates"].read_text())))
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], set()).add(row["path"])
+        assert row["label"] == row["path"].partition("/")[0]
+    assert groups["1"] == differing
+    assert same in groups.values()
+    assert {row["labels_differ"] for row in rows if row["group"] == "1"} == {"true"}
+    assert any(line.endswith("in 1 of them labels differ") for line in said)
+    page = result.files["page"].read_text()
+    assert page.count("<figure title=") == len(rows)

@@ -24,6 +24,7 @@ from cwerm.errors import UserError
 from cwerm.stages import common, pixels
 from cwerm.stages.train.loop import set_determinism
 from cwerm.stages.train.settings import TrainSettings
+from cwerm.stages.train.targets import Learnt
 from cwerm.store.artifacts import Artifact
 from stages.conftest import Chain, Fork, run_stages
 
@@ -162,9 +163,9 @@ def _worker(chain: Chain, weights: np.ndarray) -> Any:
         "settings": TrainSettings.of(chain.job, chain.plan.outside),
         "store": chain.store,
         "images": chain.made["ingest"],
+        "labels_in_use": chain.run("label"),
         "samples": np.arange(400),
-        "labels": chain.labels,
-        "weights": weights,
+        "learnt": Learnt(chain.labels, weights),
         "samples_per_epoch": 400,
         "size": 32,
     }
