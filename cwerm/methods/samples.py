@@ -22,6 +22,8 @@ class Samples:
     its label; where the spreading asks for it."""
     known: np.ndarray | None = None
     """bool [n]: of which a person has said that the label is right; None for none."""
+    uncorrected: np.ndarray | None = None
+    """int64 [n]: labels as they were before a person corrected some; None where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cwerm.algorithms import selection
 from cwerm.data.corrections import DECISIONS
 from cwerm.errors import UserError, blame, did_you_mean
@@ -125,7 +123,7 @@ def check_images(plan: Plan) -> None:
         return
     settings, names = plan["select"].settings, images.info["class_names"]
     labels = common.labels_of(store, labels_in_use)
-    candidates = np.delete(labels, settings.held_out.left_out(store, labels_in_use, names))
+    candidates = labels[settings.candidates(store, labels_in_use, names)]
     with blame("coreset.ratio", names):
         size = settings.coreset_size(len(labels), len(candidates))
         coreset.select(candidates, size, "random", settings.scope or "class")

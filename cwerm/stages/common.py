@@ -87,6 +87,11 @@ def known_of(store: ArtifactStore, labels: Artifact) -> np.ndarray:
     return column(store.read(labels, "labels", ["known"]), "known")
 
 
+def uncorrected_of(store: ArtifactStore, labels: Artifact) -> np.ndarray:
+    """Labels of all training images before a person corrected some, int32 [n]."""
+    return column(store.read(labels, "labels", ["uncorrected"]), "uncorrected")
+
+
 def removed_of(store: ArtifactStore, labels: Artifact) -> np.ndarray:
     """Which training images a person wants to have left out, bool [n]."""
     return column(store.read(labels, "labels", ["removed"]), "removed")

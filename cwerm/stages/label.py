@@ -78,7 +78,7 @@ def _run(settings: LabelSettings, inputs: Inputs, context: Context) -> Artifact:
         train, test = _corrected(settings, images, context, used, tested)
         _check_enough(names, train, test)
         info = {"corrections": _counts(used, train, test)}
-    columns = [clean, train.known, train.removed]
+    columns = [clean, used, train.known, train.removed]
     tables = {
         "labels": common.table("labels", np.arange(len(used)), train.labels, *columns),
         "test_labels": common.table(
@@ -170,4 +170,4 @@ def _counts(used: np.ndarray, train: Corrected, test: Corrected) -> dict[str, in
     }
 
 
-label = Stage("label", 2, always("ingest"), LabelSettings.of, _run, in_passing=True)
+label = Stage("label", 3, always("ingest"), LabelSettings.of, _run, in_passing=True)

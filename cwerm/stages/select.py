@@ -79,6 +79,9 @@ class SelectSettings(Settings):
     held_out: HoldOut
     trusted: bool
     """Whether the meta set is the trusted images."""
+    keeps_removed: bool
+    """Whether images that a person removed are in it: nothing is trained on it, and their labels tell how
+    labels go wrong."""
 
     @classmethod
     def of(cls, job: Job, outside: Outside) -> SelectSettings:
@@ -95,7 +98,17 @@ class SelectSettings(Settings):
             seed=job.seed,
             held_out=HoldOut.of(job),
             trusted=bool(job.data.trusted),
+            keeps_removed=job.reweighting.believes and not job.trains_on_coreset,
         )
+
+    def candidates(self, store: ArtifactStore, labels: Artifact, names: list[str]) -> np.ndarray:
+        """Ids of the images that may be in the coreset, int64, ascending.
+
+        Raises:
+            UserError: as `HoldOut.ids`.
+        """
+        choose = self.held_out.ids if self.keeps_removed else self.held_out.left_out
+        return np.setdiff1d(np.arange(labels.rows("labels")), choose(store, labels, names))
 
     def coreset_size(self, num_samples: int, num_candidates: int) -> int:
         """Samples in the coreset, of all that may be in it.
@@ -127,8 +140,7 @@ def _run(settings: SelectSettings, inputs: Inputs, context: Context) -> Artifact
     names = images.info["class_names"]
     labels = common.labels_of(store, inputs["label"])
     meta = settings.held_out.ids(store, inputs["label"], names)
-    left_out = settings.held_out.left_out(store, inputs["label"], names)
-    candidates = np.setdiff1d(np.arange(len(labels)), left_out)
+    candidates = settings.candidates(store, inputs["label"], names)
     distances, evidence = None, {}
     if "extract" in inputs:
         distances = _distances(context, inputs["extract"], labels, candidates)

@@ -31,6 +31,7 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
         ("id", pa.int64()),
         ("label", pa.int32()),
         ("clean_label", pa.int32()),
+        ("uncorrected", pa.int32()),
         ("known", pa.bool_()),
         ("removed", pa.bool_()),
     ],

@@ -53,7 +53,7 @@ def find_suspects(steps: Plan) -> list[Suspect]:
     ids = np.flatnonzero((suggested != label) & ~removed)
     ids = ids[np.lexsort((ids, quality[ids]))]
     coreset = common.column(store.read(steps.made["select"], "coreset"), "id")
-    right = coreset[suggested[coreset] == label[coreset]]
+    right = coreset[(suggested[coreset] == label[coreset]) & ~removed[coreset]]
     features = steps.made["extract"]
 
     def vectors(of: np.ndarray) -> np.ndarray:

@@ -86,7 +86,12 @@ def test_weights_follow_decisions(judged: Chain, tmp_path: Path) -> None:
         assert weight[image] == pytest.approx(weight[label == label[image]].max(), rel=1e-2)
     assert weight[REMOVED] == 0
     assert np.delete(weight, REMOVED).mean() == pytest.approx(1, abs=1e-6)
-    assert REMOVED not in mine.table("select", "coreset").column("id").to_pylist()
+    others = np.setdiff1d(np.arange(400), [*known, REMOVED])
+    before = judged.table("broadcast", "weights").sort_by("id")
+    was = common.column(before, "quality")
+    np.testing.assert_array_equal(
+        quality[others], was[others], "nothing else is found of the others"
+    )
     assert mine.made["label"].info["corrections"] == {
         "confirmed": 1,
         "relabelled": 1,

@@ -14,7 +14,10 @@ TENSOR = pa.fixed_shape_tensor(pa.float16(), [3])
 @pytest.mark.parametrize(
     ("name", "columns"),
     [
-        ("labels", "id:int64 label:int32 clean_label:int32 known:bool removed:bool"),
+        (
+            "labels",
+            "id:int64 label:int32 clean_label:int32 uncorrected:int32 known:bool removed:bool",
+        ),
         ("given_test_labels", "id:int64 label:int32"),
         ("test_labels", "id:int64 label:int32 removed:bool"),
         ("rejects", "path:string reason:string"),

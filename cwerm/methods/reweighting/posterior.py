@@ -50,9 +50,11 @@ class Posterior(Reweighting):
         from cwerm.algorithms.labels.posterior import LabelPosterior
 
         posterior = LabelPosterior(run.num_classes, run.seed)
+        # how labels go wrong is seen in all of them as they were given
+        before = reference.uncorrected
         posterior.fit(
             reference.inputs,
-            reference.labels,
+            reference.labels if before is None else before,
             trusted_features=clean.inputs if clean else None,
             trusted_labels=clean.labels if clean else None,
         )

@@ -62,7 +62,8 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     learned_info = inputs["reweight"].info
     if "noise_rate" in learned_info:
         lows, highs = zip(*(scaled[index][1:] for index, _ in parts), strict=True)
-        info["found"] = _found(learned_info, int((~removed).sum()), min(lows), max(highs))
+        given = "corrections" in in_use.info
+        info["found"] = _found(learned_info, len(removed), min(lows), max(highs), given)
     tables = {"weights": [scaled[index][0] for index, _ in parts]}
     beliefs = [file for index, _ in parts if (file := done[index].beliefs)]
     if beliefs:
@@ -71,12 +72,16 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     return writer.commit(tables, info)
 
 
-def _found(learned: dict[str, Any], samples: int, low: float, high: float) -> list[str]:
+def _found(
+    learned: dict[str, Any], samples: int, low: float, high: float, corrected: bool
+) -> list[str]:
     """What the user is told of the labels, in lines."""
     from cwerm.algorithms.labels.result import headline  # loads torch
 
     rate = learned["noise_rate"] if learned["open"] else None
     line = headline(samples, rate, tuple(learned["noise_rate_interval"]), (low, high))
+    if corrected and rate is not None:
+        line += "; that is before corrections"
     return [line, *learned["warnings"]]
 
 

@@ -64,8 +64,10 @@ def read_sets(task: Task) -> Sets:
     else:
         own, other = np.empty((len(ids), 0), np.float32), np.empty((len(meta_ids), 0), np.float32)
     clean = Samples(other, meta_labels) if len(meta_ids) else None
-    known = common.known_of(store, task.inputs["label"])[ids]
-    reference = Samples(own, labels, _agreement(task, ids, labels), known)
+    in_use = task.inputs["label"]
+    known = common.known_of(store, in_use)[ids]
+    before = common.uncorrected_of(store, in_use)[ids].astype(np.int64)
+    reference = Samples(own, labels, _agreement(task, ids, labels), known, before)
     return Sets(ids, reference, clean, classifier, pictures)
 
 
