@@ -54,6 +54,15 @@ def blame(key: str, class_names: Sequence[str] = ()) -> Iterator[None]:
         raise UserError(f"{key}: {text}") from error
 
 
+@contextmanager
+def renaming(key: str, name: str) -> Iterator[None]:
+    """Name what the user gave in another way, in a `UserError` that tells of ``key``."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(key, name)) from None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'ratio'?``, or nothing where no known name is near."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

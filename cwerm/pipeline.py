@@ -66,7 +66,7 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
             if stage == "ingest":
                 check_images(steps)
             if stage == "broadcast" and steps.job.believes:
-                folder.show_suspects(results[stage].reused)
+                folder.show_suspects()
     return folder.finish(results, sizing.size)
 
 

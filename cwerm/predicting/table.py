@@ -50,24 +50,38 @@ def written(target: Path, names: Sequence[str]) -> Iterator[Write]:
 
     partial = target.with_name(f".{target.name}.partial")
     schema = _schema(names)
-    writer: Any = csv.CSVWriter if target.suffix == ".csv" else parquet.ParquetWriter
+    kind: Any = csv.CSVWriter if target.suffix == ".csv" else parquet.ParquetWriter
     try:
-        with writer(str(partial), schema) as file:
+        with _blamed(target):
+            file = kind(str(partial), schema)
 
-            def write(rows: FewRows, threshold: float) -> list[str | None]:
-                table, chosen = _table(rows, threshold, names, schema)
+        def write(rows: FewRows, threshold: float) -> list[str | None]:
+            table, chosen = _table(rows, threshold, names, schema)
+            with _blamed(target):
                 file.write_table(table)
-                return chosen
+            return chosen
 
+        try:
             yield write
-        partial.replace(target)
+        finally:
+            with _blamed(target):
+                file.close()
+        with _blamed(target):
+            partial.replace(target)
+    finally:
+        if partial.parent.is_dir():
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _blamed(target: Path) -> Iterator[None]:
+    """Tell of the file what goes wrong with it, and of nothing else."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"--to: '{target}' can't be written ({error.strerror or error}); choose another place"
         ) from None
-    finally:
-        if partial.parent.is_dir():
-            partial.unlink(missing_ok=True)
 
 
 def _schema(names: Sequence[str]) -> pa.Schema:

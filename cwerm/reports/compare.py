@@ -15,7 +15,7 @@ from cwerm.reports.comparison import SweepResults, group
 from cwerm.reports.page import markdown, print_table
 from cwerm.reports.points import IGNORED, Trial, setting
 from cwerm.reports.sweep_tables import as_csv, points_table
-from cwerm.runs.files import write_file
+from cwerm.runs.files import make_folder, write_file
 from cwerm.runs.summary import address, load_summary
 from cwerm.store.storage import open_storage
 from cwerm.terminal import console
@@ -52,12 +52,7 @@ def _write(to: Path, results: SweepResults, text: Sequence[str]) -> None:
     files = {f"{NAME}.{kind}": data for kind, data in drawn.items()}
     files[f"{NAME}.csv"] = as_csv(results).encode()
     files[f"{NAME}.md"] = "\n\n".join([*text, ""]).encode()
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--to: '{to}' can't be made ({error.strerror}); choose another place"
-        ) from None
+    make_folder(to)
     for name, data in files.items():
         write_file(to / name, data)
     for name in (f"{NAME}.png", f"{NAME}.csv"):

@@ -7,6 +7,20 @@ from pathlib import Path
 from cwerm.errors import UserError
 
 
+def make_folder(to: Path) -> None:
+    """A folder for what a command writes, and those above it.
+
+    Raises:
+        UserError: it can't be made.
+    """
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--to: '{to}' can't be made ({error.strerror}); choose another place"
+        ) from None
+
+
 def write_file(target: Path, data: bytes) -> None:
     """All of it or nothing: an earlier file of that name is replaced at the end.
 

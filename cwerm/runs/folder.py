@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cwerm.errors import UserError
+from cwerm.runs.summary import load_summary
 from cwerm.stages.plan import Plan, StageResult
 from cwerm.store.artifacts import Artifact, File
 from cwerm.store.storage import open_storage
-from cwerm.suspects.show import PAGE, show
+from cwerm.suspects.show import FILES, PAGE, show
 from cwerm.terminal import console
 
 if TYPE_CHECKING:
@@ -39,14 +40,26 @@ class RunFolder:
         self.path = f"runs/{self.job.name}"
         self.started = time.perf_counter()
 
-    def show_suspects(self, reused: bool) -> None:
+    def show_suspects(self) -> None:
         """Write what labels look wrong, and print where; what is there of the same weights stays."""
         storage = self.store.storage
         page = f"{self.path}/{PAGE}"
-        if not (reused and storage.stat(page)):
-            for name, data in show(self.plan).files.items():
-                storage.write_bytes(f"{self.path}/{name}", data)
+        weights = self._uris({"broadcast": self.plan.made["broadcast"]})["weights"]
+        if self._finished_weights() != weights or not storage.stat(page):
+            files = show(self.plan).files
+            for name in FILES:
+                if name in files:
+                    storage.write_bytes(f"{self.path}/{name}", files[name])
+                else:
+                    storage.delete(f"{self.path}/{name}")
         console.out.print(f"{'':19}  {storage.uri(page)}", soft_wrap=True, markup=False)
+
+    def _finished_weights(self) -> Any:
+        """Where the weights lie of the run that finished in this folder; None for none."""
+        try:
+            return load_summary(self.store.storage.uri(self.path))["artifacts"].get("weights")
+        except UserError:
+            return None  # there is none, or a damaged one
 
     def finish(self, results: dict[str, StageResult], size: Size | None = None) -> RunResult:
         """Write weights and summary, and print where everything lies.
@@ -62,6 +75,9 @@ class RunFolder:
             self._write_parquet("weights.parquet", weights)
         else:
             storage.delete(f"{self.path}/weights.parquet")
+        if "broadcast" not in artifacts or not self.job.believes:
+            for name in FILES:  # of another job that had this folder
+                storage.delete(f"{self.path}/{name}")
         summary = self._summary(artifacts, results)
         summary["resources"] = size.record() if size else None
         if "broadcast" in artifacts:

@@ -6,8 +6,7 @@ A worker, which may see other files under the same names, never looks for itself
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cwerm.data.catalog import open_source
 from cwerm.data.confusions import read_confusions
 from cwerm.data.corrections import Corrections
 from cwerm.data.source import Source
-from cwerm.errors import UserError, blame
+from cwerm.errors import UserError, blame, renaming
 from cwerm.job.tree import Job
 from cwerm.stages.backbone_weights import identity_of, weights_file
 from cwerm.store.storage import fetch
@@ -99,10 +98,6 @@ class Outside:
             return identity_of(features.backbone, weights)
 
 
-@contextmanager
-def naming(role: str) -> Iterator[None]:
+def naming(role: str) -> AbstractContextManager[None]:
     """Name the key that the source comes from, in what goes wrong."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).replace("data.source", f"data.{role}")) from None
+    return renaming("data.source", f"data.{role}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +9,7 @@ import numpy as np
 from cwerm.stages import common
 from cwerm.stages.plan import Plan
 
-__all__ = ["Duplicate", "as_csv", "find_duplicates", "groups_of"]
+__all__ = ["Duplicate", "find_duplicates", "groups_of"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,3 @@ def groups_of(numbers: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
     starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
     groups = [rows for rows in np.split(order, starts[1:]) if len(rows) > 1]
     return sorted(groups, key=lambda rows: (len({*labels[rows].tolist()}) == 1, rows[0]))
-
-
-def as_csv(duplicates: Sequence[Duplicate]) -> str:
-    """A row an image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "path", "id", "label", "labels_differ"])
-    for d in duplicates:
-        writer.writerow([d.group, d.path, d.id, d.label, str(d.labels_differ).lower()])
-    return text.getvalue()

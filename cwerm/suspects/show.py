@@ -9,11 +9,11 @@ import numpy as np
 
 from cwerm.stages import common
 from cwerm.stages.plan import Plan
-from cwerm.suspects import duplicates as near
 from cwerm.suspects.contact_sheet import contact_sheet
+from cwerm.suspects.csv_files import as_csv
 from cwerm.suspects.duplicates import Duplicate, find_duplicates
 from cwerm.suspects.page import suspects_page
-from cwerm.suspects.suspects import Suspect, as_csv, find_suspects
+from cwerm.suspects.suspects import Suspect, find_suspects
 from cwerm.terminal import console
 
 LIST, PAGE, SHEET, DUPLICATES = (
@@ -22,6 +22,7 @@ LIST, PAGE, SHEET, DUPLICATES = (
     "suspects.png",
     "duplicates.csv",
 )
+FILES = (LIST, PAGE, SHEET, DUPLICATES)
 ON_SHEET = 64
 
 
@@ -39,9 +40,9 @@ def show(steps: Plan) -> Shown:
     """Make the files of a plan whose weights are made by what judges labels; say what is in them."""
     suspects, duplicates = find_suspects(steps), find_duplicates(steps)
     files = {
-        LIST: as_csv(suspects).encode(),
+        LIST: as_csv(Suspect, suspects).encode(),
         PAGE: suspects_page(steps, suspects, duplicates).encode(),
-        DUPLICATES: near.as_csv(duplicates).encode(),
+        DUPLICATES: as_csv(Duplicate, duplicates).encode(),
     }
     if suspects:
         files[SHEET] = _sheet(steps, suspects[:ON_SHEET])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +10,7 @@ from cwerm.algorithms.neighbors import NeighborIndex
 from cwerm.stages import common
 from cwerm.stages.plan import Plan
 
-__all__ = ["Suspect", "as_csv", "find_suspects", "nearest_of"]
+__all__ = ["Suspect", "find_suspects", "nearest_of"]
 
 
 @dataclass(frozen=True)
@@ -91,13 +88,3 @@ def nearest_of(
             _, near = NeighborIndex(vectors[rows], rows).search(queries[asking], 1)
             found[asking] = near[:, 0]
     return found
-
-
-def as_csv(suspects: Sequence[Suspect]) -> str:
-    """A row a suspect, under the names of its fields."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Suspect)])
-    for suspect in suspects:
-        writer.writerow([f"{v:.6f}" if isinstance(v, float) else v for v in astuple(suspect)])
-    return text.getvalue()

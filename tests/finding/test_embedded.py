@@ -166,6 +166,18 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "out" / "suspects.csv").exists()
 
 
+@pytest.mark.parametrize(
+    "override", ["data.corrections=c.csv", "data.limit=100", "data.noise=flip", "data.trusted=x"]
+)
+def test_what_would_have_no_effect_is_refused(
+    digits: dict[str, Any], tmp_path: Path, override: str
+) -> None:
+    folder, key = digits["folder"], override.partition("=")[0]
+    given = [f"features.source={folder / 'vectors.npy'}", override]
+    with pytest.raises(UserError, match=rf"{key}: without images it has no effect"):
+        find(str(folder / "labels.csv"), tmp_path / "out", given)
+
+
 def test_a_training_takes_no_embeddings(tmp_path: Path) -> None:
     tree = {"data": {"source": "sample"}, "features": {"source": str(tmp_path / "x.npy")}}
     with pytest.raises(UserError, match=r"features\.source: `cwerm find` takes it"):

@@ -27,7 +27,7 @@ from cwerm.stages.reweight.samples import Task
 from cwerm.stages.reweight.states import state_paths
 from cwerm.stages.train.loop import Worker
 from cwerm.stages.train.settings import TrainSettings
-from cwerm.stages.train.targets import Learnt
+from cwerm.stages.train.targets import Targets
 from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import Storage, open_storage
@@ -214,7 +214,7 @@ def _worker(folder: Path, board: _Board) -> tuple[Worker, dict[str, Any]]:
         "store": store,
         "images": writer.commit(parts, {"class_names": ["a", "b"]}),
         "samples": np.arange(40),
-        "learnt": Learnt(labels, np.ones(40, dtype=np.float32)),
+        "targets": Targets(labels, np.ones(40, dtype=np.float32)),
         "samples_per_epoch": 40,
         "size": 32,
         "board": board,

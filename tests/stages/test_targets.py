@@ -15,7 +15,7 @@ from cwerm.algorithms.training.targets import on_device
 from cwerm.errors import UserError
 from cwerm.job.tree import parse_job
 from cwerm.pipeline import plan
-from cwerm.stages.train.targets import Learnt, check_targets, chosen_targets, learnt
+from cwerm.stages.train.targets import Targets, check_targets, chosen_targets, make_targets
 from cwerm.terminal import console
 from stages.conftest import Chain, Vary, run_stages
 from stages.noisy import Arrays
@@ -29,7 +29,7 @@ JUDGED: dict[str, Any] = {
 }
 
 
-def learned(chain: Chain, **train: Any) -> tuple[str, Learnt]:
+def learned(chain: Chain, **train: Any) -> tuple[str, Targets]:
     """What the training of the chain's job would learn, and the name of it."""
     tree = chain.job.model_dump()
     tree["train"] |= train
@@ -37,7 +37,9 @@ def learned(chain: Chain, **train: Any) -> tuple[str, Learnt]:
     settings, inputs = steps["train"].settings, steps.inputs("train")
     ids, weights = Chain(steps).training_set()
     assert np.array_equal(ids, np.arange(chain.made["ingest"].rows("images")))
-    return chosen_targets(settings, inputs), learnt(settings, inputs, steps.store, ids, weights)
+    return chosen_targets(settings, inputs), make_targets(
+        settings, inputs, steps.store, ids, weights
+    )
 
 
 @pytest.fixture

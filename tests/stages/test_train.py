@@ -24,7 +24,7 @@ from cwerm.errors import UserError
 from cwerm.stages import common, pixels
 from cwerm.stages.train.loop import set_determinism
 from cwerm.stages.train.settings import TrainSettings
-from cwerm.stages.train.targets import Learnt
+from cwerm.stages.train.targets import Targets
 from cwerm.store.artifacts import Artifact
 from stages.conftest import Chain, Fork, run_stages
 
@@ -165,7 +165,7 @@ def _worker(chain: Chain, weights: np.ndarray) -> Any:
         "images": chain.made["ingest"],
         "labels_in_use": chain.run("label"),
         "samples": np.arange(400),
-        "learnt": Learnt(chain.labels, weights),
+        "targets": Targets(chain.labels, weights),
         "samples_per_epoch": 400,
         "size": 32,
     }

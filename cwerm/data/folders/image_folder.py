@@ -12,7 +12,7 @@ from cwerm.data.labels import alike, normal, sort_labels
 from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, kind_of_name, suffix
 from cwerm.data.reading import patiently
-from cwerm.data.source import Chunk, Sample, runs
+from cwerm.data.source import Chunk, Sample, pieces
 from cwerm.errors import UserError, shown
 from cwerm.store.storage import open_storage
 
@@ -129,15 +129,12 @@ class ImageFolder(FileSource):
         """Runs of up to ``rows`` images and `PART_BYTES`, sorted by path."""
         files = self._splits.get(split, [])
         chunks = []
-        for window in range(0, len(files), rows):
-            start = window
-            for length in runs([file.size for file in files[window : window + rows]]):
-                part = files[start : start + length]
-                problems = tuple(file.problem for file in part)
-                paths = tuple(file.path for file in part)
-                shown_problems = problems if any(problems) else ()
-                chunks.append(Chunk(split, start, length, paths, shown_problems))
-                start += length
+        for piece in pieces([file.size for file in files], rows):
+            part = files[piece]
+            problems = tuple(file.problem for file in part)
+            paths = tuple(file.path for file in part)
+            shown_problems = problems if any(problems) else ()
+            chunks.append(Chunk(split, piece.start, len(part), paths, shown_problems))
         return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:

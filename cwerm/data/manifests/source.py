@@ -17,7 +17,7 @@ from cwerm.data.files import FileSource, held_out_split
 from cwerm.data.listing import FoundFile, Listing, address, list_files
 from cwerm.data.manifests.rows import Row, read_rows
 from cwerm.data.reading import patiently
-from cwerm.data.source import Chunk, Sample, runs
+from cwerm.data.source import Chunk, Sample, pieces
 from cwerm.errors import UserError, blame, shown
 from cwerm.job.surroundings import S3
 from cwerm.store.storage import open_storage
@@ -111,13 +111,10 @@ class Manifest(FileSource):
         """Runs of up to ``rows`` images and `PART_BYTES`, in the order of the manifest."""
         named = self._splits.get(split, [])
         chunks = []
-        for window in range(0, len(named), rows):
-            start, some = window, named[window : window + rows]
-            for length in runs([self._sizes[self._below(row.path)] for row in some]):
-                part = named[start : start + length]
-                paths, labels = tuple(r.path for r in part), tuple(r.label for r in part)
-                chunks.append(Chunk(split, start, length, paths, labels=labels))
-                start += length
+        for piece in pieces([self._sizes[self._below(row.path)] for row in named], rows):
+            part = named[piece]
+            paths, labels = tuple(row.path for row in part), tuple(row.label for row in part)
+            chunks.append(Chunk(split, piece.start, len(part), paths, labels=labels))
         return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:

@@ -15,7 +15,7 @@ from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import suffix
 from cwerm.data.parquet.names import split_of
 from cwerm.data.reading import patiently, patiently_each
-from cwerm.data.source import Chunk, Sample, runs
+from cwerm.data.source import Chunk, Sample, pieces
 from cwerm.data.tars.samples import Found, samples
 from cwerm.errors import UserError, blame, shown
 from cwerm.store.storage import filesystem
@@ -71,8 +71,7 @@ class Tars(FileSource):
         chunks = []
         for path, sizes in self._sizes.items():
             if self._splits[path] == split and sizes:
-                windows = (sizes[at : at + rows] for at in range(0, len(sizes), rows))
-                parts = tuple(length for window in windows for length in runs(window))
+                parts = tuple(piece.stop - piece.start for piece in pieces(sizes, rows))
                 several = parts if len(parts) > 1 else ()
                 chunks.append(Chunk(split, 0, len(sizes), (path,), parts=several))
         return chunks

@@ -104,8 +104,15 @@ class Weigh:
         judged = []
         for some, inputs in self._inputs(number, vectors):
             near_agreement = None if agreement is None else agreement[some]
-            where = rows[some], positions[some], distances[some]
-            batch = Batch(inputs, labels[some], near_agreement, known[some], None, *where)
+            batch = Batch(
+                inputs,
+                labels[some],
+                near_agreement,
+                known[some],
+                rows=rows[some],
+                neighbors=positions[some],
+                distances=distances[some],
+            )
             judged.append(spreading.spread(batch, work.reference, self.learned))
         file, sums = _write(work.writer, number, ids, labels, removed, nearest, judged)
         return Weighed(file, sums, self._write_beliefs(number, ids, judged))

@@ -22,7 +22,7 @@ from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import batch_bytes, classifier_size, savable, told_size
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.stages.train.settings import TrainSettings
-from cwerm.stages.train.targets import chosen_targets, learnt
+from cwerm.stages.train.targets import chosen_targets, make_targets
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.writing import Writer
 from cwerm.terminal import console
@@ -99,7 +99,7 @@ def loop_inputs(settings: TrainSettings, inputs: Inputs, store: ArtifactStore) -
         "images": images,
         "labels_in_use": inputs["label"],
         "samples": samples,
-        "learnt": learnt(settings, inputs, store, samples, weights),
+        "targets": make_targets(settings, inputs, store, samples, weights),
         "samples_per_epoch": images.rows("images") - len(left_out),
         "size": classifier_size("train", settings.model, asked),
     }

@@ -83,17 +83,17 @@ class Worker:
         store: ArtifactStore = config["store"]
         images: Artifact = config["images"]
         size, samples, device = config["size"], config["samples"], ranks.device
-        recipe, learnt = recipe_of(self.settings), config["learnt"]
+        recipe, targets = recipe_of(self.settings), config["targets"]
         train = pixels.load_pixels(store, images, "images", size)
         self.batches = PixelBatches(
             torch.from_numpy(train[samples]).to(device),
-            torch.from_numpy(learnt.labels.astype(np.int64)).to(device),
-            torch.from_numpy(learnt.weights).to(device),
+            torch.from_numpy(targets.labels.astype(np.int64)).to(device),
+            torch.from_numpy(targets.weights).to(device),
             Normaliser.of(train[samples]),
             recipe,
             ranks,
             config["samples_per_epoch"],
-            learnt.beliefs,
+            targets.beliefs,
         )
         asked = store.read(config["labels_in_use"], "test_labels")
         kept = np.flatnonzero(~common.column(asked, "removed"))

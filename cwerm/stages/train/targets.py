@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cwerm.algorithms.training.targets import Beliefs
 
 
-class Learnt(NamedTuple):
+class Targets(NamedTuple):
     """Of the samples that are trained on, [n] each."""
 
     labels: np.ndarray
@@ -61,29 +61,29 @@ def chosen_targets(settings: TrainSettings, inputs: Mapping[str, Artifact]) -> s
     return broadcast.info["targets"] if settings.targets == "auto" else settings.targets
 
 
-def learnt(
+def make_targets(
     settings: TrainSettings,
     inputs: Mapping[str, Artifact],
     store: ArtifactStore,
     ids: np.ndarray,
     weights: np.ndarray,
-) -> Learnt:
+) -> Targets:
     """What is learned of the samples ``ids``, ascending, which have these weights."""
     from cwerm.algorithms.training.targets import Beliefs, relabelled
 
     labels = common.labels_of(store, inputs["label"])[ids]
     targets = chosen_targets(settings, inputs)
     if targets == "given":
-        return Learnt(labels, weights)
+        return Targets(labels, weights)
     if targets == "relabel":
         table = store.read(inputs["broadcast"], "weights").sort_by("id")
         columns = ("suggested_label", "suggestion_probability")
         suggested, probability = (common.column(table, name)[ids] for name in columns)
         labels, weights = relabelled(labels, weights, suggested, probability)
-        return Learnt(labels, weights.astype(np.float32))
+        return Targets(labels, weights.astype(np.float32))
     table = store.read(inputs["broadcast"], "beliefs").sort_by("id")
     kept = [
         table.column(name).combine_chunks().flatten().to_numpy().reshape(len(table), -1)[ids]
         for name in ("classes", "probabilities")
     ]
-    return Learnt(labels, np.ones(len(ids), np.float32), Beliefs(*kept))
+    return Targets(labels, np.ones(len(ids), np.float32), Beliefs(*kept))

@@ -1,0 +1,65 @@
+"""The run folder shows the suspects of its own weights, and of no others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cwerm.runs import folder as folders
+from cwerm.runs.folder import RunFolder
+from cwerm.suspects.show import FILES, LIST, PAGE, SHEET
+from stages.conftest import Chain, Vary
+
+JUDGED: dict[str, Any] = {
+    "reweight": {"method": "posterior"},
+    "broadcast": {"method": "function"},
+    "coreset": {"method": "auto", "meta": "none"},
+}
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def place(chain: Chain) -> Path:
+    return Path(chain.job.storage, "runs", chain.job.name)
+
+
+def finished(chain: Chain) -> None:
+    """As if the run of the chain's weights had ended here."""
+    (file, *more) = chain.made["broadcast"].tables["weights"]
+    uris = [chain.store.uri(chain.made["broadcast"], part) for part in (file, *more)]
+    summary = {
+        "name": "small", "method": "cw-erm", "control": "none", "seed": 0, "test_accuracy": 0.5,
+        "test_accuracy_top5": None, "train_accuracy": 0.5, "test_expected_calibration_error": 0.1,
+        "test_per_class_accuracy": [0.5], "class_names": ["a"], "num_samples": 1, "num_test_samples": 1,
+        "num_rejects": 0, "seconds": {}, "reused": [],
+        "artifacts": {"weights": uris if more else uris[0]},
+    }  # fmt: skip
+    (place(chain) / "summary.json").write_text(json.dumps(summary))
+
+
+def test_what_is_shown_is_of_these_weights(vary: Vary, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = vary("broadcast", **JUDGED)
+    clean = vary("broadcast", **JUDGED, data__noise="none", data__limit=200)
+    RunFolder(noisy.plan).show_suspects()
+    shown = {name: (place(noisy) / name).read_bytes() for name in FILES}
+    assert shown[LIST].count(b"\n") > 50
+    finished(noisy)
+    made: list[bool] = []
+    own = folders.show
+
+    def show(steps: Any) -> Any:
+        made.append(True)
+        return own(steps)
+
+    monkeypatch.setattr(folders, "show", show)
+    RunFolder(noisy.plan).show_suspects()
+    assert made == [], "it is there"
+    RunFolder(clean.plan).show_suspects()
+    assert made == [True], "the folder has that of other weights"
+    assert (place(clean) / LIST).read_bytes().count(b"\n") == 1
+    assert not (place(clean) / SHEET).exists(), "nothing is left of the others"
+    finished(clean)
+    RunFolder(noisy.plan).show_suspects()
+    assert (place(noisy) / PAGE).read_bytes() == shown[PAGE]
