@@ -91,7 +91,7 @@ class RunFolder:
         self, artifacts: dict[str, Artifact], results: dict[str, StageResult]
     ) -> dict[str, Any]:
         ingested, trained = artifacts["ingest"], artifacts["train"].info
-        changed = self.plan.made["label"].info.get("corrections", {})
+        changed = self.plan.execute("label").artifact.info.get("corrections", {})
         return {
             "name": self.job.name,
             "method": self.job.method,
@@ -158,7 +158,7 @@ def weight_scores(plan: Plan) -> dict[str, float | None]:
 
     store = plan.store
     ids, weights = train.training_set(plan["train"].settings, plan.inputs("train"), store)
-    labels = common.labels_of(store, plan.made["label"])[ids]
+    labels = common.labels_of(store, plan.execute("label").artifact)[ids]
     ratio = detection.class_weight_ratio(weights, labels)
     table = store.read(plan.made["broadcast"], "weights", ["id", "quality"]).sort_by("id")
     judged = not table.column("quality").null_count
@@ -167,7 +167,7 @@ def weight_scores(plan: Plan) -> dict[str, float | None]:
         "effective_sample_size": detection.effective_sample_size(weights),
         "class_weight_ratio": ratio if np.isfinite(ratio) else None,
     }
-    clean = common.clean_labels_of(store, plan.made["label"])
+    clean = common.clean_labels_of(store, plan.execute("label").artifact)
     if clean is not None:
         wrong = clean[ids] != labels
         scores["share_mislabelled"] = float(np.mean(wrong))

@@ -52,7 +52,7 @@ def show(steps: Plan) -> Shown:
 
 
 def _tell(steps: Plan, shown: Shown) -> None:
-    labels = steps.made["label"]
+    labels = steps.execute("label").artifact
     used = int((~common.removed_of(steps.store, labels)).sum())
     count = len(shown.suspects)
     console.stage_line("suspects", f"{count:,} of {used:,} ({count / used:.1%})")

@@ -46,7 +46,7 @@ def find_suspects(steps: Plan) -> list[Suspect]:
         for name in ("label", "suggested_label", "quality", "suggestion_probability")
     )
     # another class is suggested for a label that is an issue, and for no other
-    removed = common.removed_of(store, steps.made["label"])
+    removed = common.removed_of(store, steps.execute("label").artifact)
     ids = np.flatnonzero((suggested != label) & ~removed)
     ids = ids[np.lexsort((ids, quality[ids]))]
     coreset = common.column(store.read(steps.made["select"], "coreset"), "id")
