@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STORAGE ?= cwerm-store
+# cwerm's default; the paper's method; plain training
+QUICKSTART := jobs/quickstart.yaml jobs/quickstart-paper.yaml jobs/quickstart-erm.yaml
 
 .PHONY: run test test-stages test-maths test-rest test-all fmt lint clean
 
@@ -12,7 +14,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	touch $@
 
 run: $(VENV)/.installed
-	$(BIN)/cwerm run jobs/quickstart.yaml --storage $(STORAGE)
+	$(BIN)/cwerm run $(QUICKSTART) --storage $(STORAGE)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

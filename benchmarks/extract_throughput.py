@@ -32,7 +32,7 @@ from cwerm.stages.extract import embedding
 from cwerm.stages.plan import Plan
 from cwerm.store.artifacts import Artifact, ArtifactStore
 
-JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
+JOB = Path(__file__).parent.parent / "jobs" / "paper" / "sample.yaml"
 TOLERANCE = 0.02  # float16 of values up to about 6
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import cwerm
 from cwerm.job.tree import load_job
 
-JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
+JOB = Path(__file__).parent.parent / "jobs" / "paper" / "sample.yaml"
 AUTO = [
     "reweight.method=auto",
     "broadcast.method=auto",

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 from _report import print_ratio, print_table, surroundings
 
-JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
+JOB = Path(__file__).parent.parent / "jobs" / "paper" / "sample.yaml"
 RATES = [0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12]
 CWERM = [sys.executable, "-m", "cwerm.cli"]
 

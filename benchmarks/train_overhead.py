@@ -32,7 +32,7 @@ from cwerm.stages.classifiers import create_classifier
 from cwerm.stages.plan import Plan
 from cwerm.stages.train import loop as train_loop
 
-JOB = Path(__file__).parent.parent / "jobs" / "quickstart.yaml"
+JOB = Path(__file__).parent.parent / "jobs" / "paper" / "sample.yaml"
 WORKERS = 2
 CONTESTANTS = ("plain", "stage")
 # "starts" and "cpu" (the process's clock): at each epoch's start and at the end; "loop", "loss": one

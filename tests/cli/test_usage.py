@@ -17,7 +17,7 @@ import yaml
 from commands import Answer, process, write_job
 
 Cwerm = Callable[..., Answer]
-JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
+JOBS = sorted((Path(__file__).parents[2] / "jobs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(

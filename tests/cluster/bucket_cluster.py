@@ -80,9 +80,9 @@ class Cluster:
 
     @contextmanager
     def submit(self, storage: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-        """``cwerm submit jobs/quickstart.yaml`` on the laptop; afterwards nothing of it runs."""
+        """``cwerm submit jobs/paper/sample.yaml`` on the laptop; afterwards nothing of it runs."""
         words = [
-            *("cwerm", "submit", str(ROOT / "jobs/quickstart.yaml"), *options),
+            *("cwerm", "submit", str(ROOT / "jobs/paper/sample.yaml"), *options),
             *("--address", self.dashboard, "--storage", storage),
         ]
         with subprocess.Popen(

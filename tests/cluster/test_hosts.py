@@ -82,7 +82,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     storage = tmp_path_factory.mktemp("local") / "store"
     started = time.monotonic()
     answer = process(
-        "run", ROOT / "jobs/quickstart.yaml", "name=local", *CHANGES, "--storage", storage
+        "run", ROOT / "jobs/paper/sample.yaml", "name=local", *CHANGES, "--storage", storage
     )
     answer.succeeded()
     return Finished(str(storage), "local", time.monotonic() - started)

@@ -94,7 +94,7 @@ def test_a_shipped_folder_gives_what_one_machine_gives(
         cluster.laptop.home / "images", copied / "images", copy_function=shutil.copyfile
     )
     store = tmp_path / "store"
-    job = ROOT / "jobs/quickstart.yaml"
+    job = ROOT / "jobs/paper/sample.yaml"
     with start("run", job, "name=local", *CHANGES, "--storage", store, cwd=copied) as running:
         out, err = running.communicate(timeout=RUN_SECONDS)
     assert (running.returncode, err) == (0, ""), (out, err)

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from cwerm.data.sample import SampleSource
-from cwerm.job.tree import Job
+from cwerm.job.tree import Job, load_job
 from cwerm.pipeline import PIPELINE, plan
 
 MakeJob = Callable[..., Job]
 ROOT = Path(__file__).parents[2] / "cwerm"
+JOBS = Path(__file__).parents[2] / "jobs"
+QUICKSTART = ("quickstart", "quickstart-paper", "quickstart-erm")
 ALL = ("ingest", "extract", "select", "reweight", "broadcast", "train")
 
 
@@ -98,6 +100,18 @@ def test_a_setting_changes_the_keys_from_its_stage_on(make_job: MakeJob, change:
 def test_how_a_run_is_done_changes_no_key(make_job: MakeJob, change: str) -> None:
     before = keys(make_job())
     assert keys(make_job(**{change: NONE[change]})) == before
+
+
+def test_the_jobs_of_the_quickstart_share_what_they_can(tmp_path: Path) -> None:
+    jobs = {name: load_job(JOBS / f"{name}.yaml") for name in QUICKSTART}
+    assert [job.name for job in jobs.values()] == list(jobs), "a folder of its own for each"
+    places = {"storage": str(tmp_path)}
+    plans = [plan(job.model_copy(update=places)) for job in jobs.values()]
+    for stage, count in {"ingest": 3, "label": 3, "extract": 2}.items():
+        keys = [steps[stage].key for steps in plans[:count]]
+        assert len({*keys}) == 1, stage
+    trainings = [job.train.model_dump() for job in jobs.values()]
+    assert trainings[0] == trainings[1] == trainings[2], "what is compared differs in nothing else"
 
 
 def test_the_source_is_asked_once(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:

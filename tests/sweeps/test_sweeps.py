@@ -19,7 +19,7 @@ from cwerm.sweeps.trial import Trials
 
 JOB = {"data": {"source": "sample"}, "seed": 3}
 STUDIES = sorted((Path(__file__).parents[2] / "tune").glob("*.yaml"))
-QUICKSTART = Path(__file__).parents[2] / "jobs" / "quickstart.yaml"
+JOB_FILE = Path(__file__).parents[2] / "jobs" / "paper" / "sample.yaml"
 
 
 def trials(**changes: Any) -> Trials:
@@ -93,7 +93,7 @@ def test_a_point_of_optuna_is_run_with_all_seeds() -> None:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_studies_give_valid_jobs(path: Path) -> None:
-    sweep, job = load_both(path, QUICKSTART)
+    sweep, job = load_both(path, JOB_FILE)
     base = job.model_dump()
     found = points(sweep, job.seed)
     assert len(found) >= 3
