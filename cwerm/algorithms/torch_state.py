@@ -51,12 +51,12 @@ def float32_defaults() -> Iterator[None]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the number of cores."""
+def one_thread() -> Iterator[int]:
+    """Sums in one order, whatever the number of cores; gives the threads that there were."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        yield before
     finally:
         torch.set_num_threads(before)
 

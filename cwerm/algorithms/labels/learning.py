@@ -53,6 +53,7 @@ def learn(
     chances: Joint | None,
     classes: int,
     seed: int,
+    threads: int = 1,
 ) -> Learned:
     """Fit the views to the given labels, then to what is believed of them, while that pays.
 
@@ -66,7 +67,7 @@ def learn(
     def fit(targets: Targets) -> tuple[Views | None, OfReference, Square]:
         views, said = None, None
         if reference is not None:
-            views = Views(reference, targets, seed, head)
+            views = Views(reference, targets, seed, head, threads)
             said = views.of_reference(chances)
         else:
             assert chances is not None

@@ -112,13 +112,15 @@ class LabelPosterior:
         self.place = np.argsort(order)
         given, chances, own = (None if a is None else a[order] for a in (given, chances, own))
         numbers = numbers[order]
-        with plain_torch(), float32_defaults(), one_thread():
+        with plain_torch(), float32_defaults(), one_thread() as threads:
             self.reference = None
             if given is not None:
                 k = neighbours_for(np.concatenate([numbers, known]))
                 trusted = given[:0] if trusted is None else trusted
                 self.reference = Reference(given, trusted, own, k, self.seed)
-            learned = learn(self.reference, numbers, known, chances, self.num_classes, self.seed)
+            learned = learn(
+                self.reference, numbers, known, chances, self.num_classes, self.seed, threads
+            )
             self.views, self.verdict = learned.views, Verdict.on(learned, numbers)
         return self
 

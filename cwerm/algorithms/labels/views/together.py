@@ -6,6 +6,8 @@ regression and, where a user has them, probabilities of a model of their own.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +76,7 @@ class Views:
         targets: Float32[np.ndarray, "all classes"],
         seed: int,
         head: TrustedHead | None,
+        threads: int = 1,
     ) -> None:
         self.reference, self.targets, self.head = reference, targets, head
         vectors, fold = reference.vectors, reference.fold
@@ -82,7 +85,11 @@ class Views:
         for number in range(FOLDS):
             part = np.flatnonzero(fold != number)
             parts.append(part if len(part) else everything)
-        self.networks = [network.train(vectors, targets, seed + i, p) for i, p in enumerate(parts)]
+        seeds = [seed + number for number in range(len(parts))]
+        # side by side, as a step is too small to be shared
+        with ThreadPoolExecutor(threads) as pool:
+            networks = pool.map(partial(network.train, vectors, targets), seeds, parts)
+            self.networks = [*networks]
         self.ridges = [ridge.fit_ridge(vectors, targets, part) for part in parts]
         self.head_weight = 1.0
 
