@@ -114,6 +114,7 @@ def _describe(artifact: Artifact, reused: bool) -> str:
         for table in artifact.tables
         if not table.endswith(("_labels", "digests", "beliefs"))
     ]
-    if "test_accuracy" in artifact.info:
-        rows.append(f"test accuracy {artifact.info['test_accuracy']:.4f}")
+    for name in ("validation_accuracy", "test_accuracy"):
+        if name in artifact.info:
+            rows.append(f"{name.replace('_', ' ')} {artifact.info[name]:.4f}")
     return ", ".join(rows) + ("  [green]reused[/green]" if reused else "")

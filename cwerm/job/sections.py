@@ -24,9 +24,16 @@ class Data(Section):
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of each class drawn as test split, where the source has none and ``test`` is not given; 0 for
     none, where nothing is trained."""
+    validation: Address | None = None
+    """Source of the validation images, which tell how well a training goes, epoch by epoch, and what a sweep
+    chooses; the test images are then read once, at the end. Not needed where ``source`` has a test and a
+    validation split of its own."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each class of the training images drawn as validation split, where there is none; 0 for none.
+    A sweep draws 0.1 where nothing is said."""
     split_seed: Seed = 0
-    """Seed of the drawn test split, ``limit``, ``imbalance`` and ``noise``; apart from ``seed``, so that
-    runs share the data."""
+    """Seed of the drawn test and validation splits, ``limit``, ``imbalance`` and ``noise``; apart from
+    ``seed``, so that runs share the data."""
     trusted: Address | None = None
     """Source of trusted (clean) images that serve as the meta set."""
     corrections: Address | None = None
@@ -37,9 +44,9 @@ class Data(Section):
     imbalance: Annotated[float, Field(ge=1)] = 1.0
     """Largest class over smallest of the long tail that is drawn from the training images; 1 for none."""
     noise: Literal["none", "uniform", "symmetric", "flip", "flip2", "confusion"] = "none"
-    """Wrong training labels made on purpose, the true ones kept as ``clean_label``: ``uniform`` draws from
-    all classes, ``symmetric`` from all others, ``flip`` takes the next class, ``flip2`` one of two,
-    ``confusion`` what people take for each other, by ``confusions``."""
+    """Wrong training labels made on purpose, the true ones kept as ``clean_label``, and as many in a drawn
+    validation split: ``uniform`` draws from all classes, ``symmetric`` from all others, ``flip`` takes the
+    next class, ``flip2`` one of two, ``confusion`` what people take for each other, by ``confusions``."""
     noise_rate: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Probability that a label is drawn anew; with ``confusion`` the share of wrong labels. Without effect
     without ``noise``."""

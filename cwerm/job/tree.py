@@ -112,7 +112,8 @@ class Job(Section):
     @property
     def places(self) -> dict[str, str]:
         """By key, the paths and URIs that every node must see."""
-        named = {f"data.{key}": getattr(self.data, key) for key in ("source", "test", "trusted")}
+        keys = ("source", "test", "validation", "trusted")
+        named = {f"data.{key}": getattr(self.data, key) for key in keys}
         return {key: value for key, value in named.items() if value} | {"storage": self.storage}
 
     @property

@@ -98,6 +98,8 @@ class RunFolder:
             "control": self.job.control,
             "seed": self.job.seed,
             "targets": trained["targets"],
+            "validation_accuracy": trained.get("validation_accuracy"),
+            "validation_accuracy_top5": trained.get("validation_accuracy_top5"),
             "test_accuracy": trained["test_accuracy"],
             "test_accuracy_top5": trained.get("test_accuracy_top5"),
             "train_accuracy": trained["train_accuracy"],
@@ -106,7 +108,8 @@ class RunFolder:
             "test_per_class_accuracy": trained["test_per_class_accuracy"],
             "class_names": ingested.info["class_names"],
             "num_samples": ingested.rows("images"),
-            "num_test_samples": ingested.rows("test_images") - changed.get("removed_test", 0),
+            "num_validation_samples": _kept(ingested, "validation", changed),
+            "num_test_samples": _kept(ingested, "test", changed),
             "corrections": changed or None,
             "num_rejects": ingested.rows("rejects"),
             "seconds": {name: round(a.seconds, 3) for name, a in artifacts.items()},
@@ -143,6 +146,14 @@ class RunFolder:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         self.store.storage.write_bytes(f"{self.path}/{name}", buffer.getvalue())
+
+
+def _kept(images: Artifact, split: str, corrections: dict[str, int]) -> int:
+    """Images of a held-out split, without what a person removed."""
+    table = f"{split}_images"
+    if table not in images.tables:
+        return 0
+    return images.rows(table) - corrections.get(f"removed_{split}", 0)
 
 
 def weight_scores(plan: Plan) -> dict[str, float | None]:
@@ -225,6 +236,8 @@ def _print_table(summary: dict[str, Any], folder: str) -> None:
     for stage, seconds in summary["seconds"].items():
         table.add_row(stage, "reused" if stage in summary["reused"] else f"{seconds:.1f} s")
     table.add_section()
+    if summary["validation_accuracy"] is not None:
+        table.add_row("validation accuracy", f"{100 * summary['validation_accuracy']:.2f} %")
     table.add_row("test accuracy", f"{100 * summary['test_accuracy']:.2f} %")
     if summary["test_accuracy_top5"] is not None:
         table.add_row("top 5", f"{100 * summary['test_accuracy_top5']:.2f} %")

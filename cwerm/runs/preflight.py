@@ -119,6 +119,11 @@ def check_images(plan: Plan) -> None:
     labels_in_use = plan.execute("label").artifact
     if counts := labels_in_use.info.get("corrections"):
         console.note(told_corrections(counts))
+    if wrong := labels_in_use.info.get("wrong_validation_labels"):
+        console.note(
+            f"data.noise: {wrong:,} of {images.rows('validation_images'):,} validation labels are wrong, "
+            "too, as those that are trained on; test labels are as given"
+        )
     if "select" not in plan.names:
         return
     settings, names = plan["select"].settings, images.info["class_names"]
@@ -140,8 +145,10 @@ def check_images(plan: Plan) -> None:
 def told_corrections(counts: dict[str, int]) -> str:
     """What became of the labels by a person's decisions, in a line."""
     done = ", ".join(f"{counts[name]:,} {name}" for name in DECISIONS)
-    tested = counts["of_test"] + counts["removed_test"]
-    return f"corrections: {done}" + (f"; {tested:,} of test images" if tested else "")
+    for split in ("validation", "test"):
+        held_out = counts.get(f"of_{split}", 0) + counts.get(f"removed_{split}", 0)
+        done += f"; {held_out:,} of {split} images" if held_out else ""
+    return f"corrections: {done}"
 
 
 def check_rejected(plan: Plan) -> None:

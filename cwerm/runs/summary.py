@@ -22,6 +22,7 @@ class _Summary(BaseModel, strict=True):
     method: Literal["erm", "w-erm", "c-random-erm", "c-moderate-erm", "cw-erm"]
     control: str
     seed: int
+    validation_accuracy: Number | None = None
     test_accuracy: Number
     test_accuracy_top5: Number | None
     train_accuracy: Number

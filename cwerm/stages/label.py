@@ -1,6 +1,7 @@
-"""Label: the labels that were given -> ``labels`` and ``test_labels``, those in use.
+"""Label: the labels that were given -> ``labels``, ``validation_labels`` and ``test_labels``, those in use.
 
-Noise is made on purpose if asked for, of the training labels alone; then come a person's corrections.
+Noise is made on purpose if asked for, of the training labels and those of validation images that were drawn
+from the same: nobody has checked these either. Then come a person's corrections.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from cwerm.stages.stage import Context, Inputs, Settings, Stage, always
 from cwerm.store.artifacts import Artifact
 
 KEY = "data.corrections"
+LABELS = {  # as the source has them, by the images that they are of
+    "images": "given_labels",
+    "validation_images": "given_validation_labels",
+    "test_images": "given_test_labels",
+}
 
 
 class LabelSettings(Settings):
@@ -38,8 +44,8 @@ class LabelSettings(Settings):
     """A digest of them."""
     partial: bool = False
     """Corrections may be of images that the job leaves out."""
-    test_of_source: bool = False
-    """The test images lie in the source that the corrections are of."""
+    of_source: tuple[str, ...] = ()
+    """The tables of images in the source that the corrections are of."""
 
     @classmethod
     def of(cls, job: Job, outside: Outside) -> LabelSettings:
@@ -51,8 +57,10 @@ class LabelSettings(Settings):
             found["confusions"] = outside.confusions
         if outside.corrections:
             left_out = data.limit is not None or data.imbalance > 1
-            digest, own_test = outside.corrections.digest, data.test is None
-            found |= {"corrections": digest, "partial": left_out, "test_of_source": own_test}
+            others = {"test_images": data.test, "validation_images": data.validation}
+            own = ("images", *(table for table, source in others.items() if source is None))
+            digest = outside.corrections.digest
+            found |= {"corrections": digest, "partial": left_out, "of_source": own}
         return cls(**found)
 
 
@@ -65,35 +73,49 @@ def _run(settings: LabelSettings, inputs: Inputs, context: Context) -> Artifact:
     """
     images, store, writer = inputs["ingest"], context.store, context.writer
     names = images.info["class_names"]
-    given, tested = (
-        common.column(store.read(images, table, ["label"]), "label")
-        for table in ("given_labels", "given_test_labels")
-    )
-    used, clean = given, None
-    if settings.noise is not None:
-        used, clean = made_wrong(settings, names, given), given
-    train, test = _as_given(used), _as_given(tested)
-    info = {}
-    if settings.corrections:
-        train, test = _corrected(settings, images, context, used, tested)
-        _check_enough(names, train, test)
-        info = {"corrections": _counts(used, train, test)}
-    columns = [clean, used, train.known, train.removed]
-    tables = {
-        "labels": common.table("labels", np.arange(len(used)), train.labels, *columns),
-        "test_labels": common.table(
-            "test_labels", np.arange(len(tested)), test.labels, test.removed
-        ),
+    given = {
+        table: common.column(store.read(images, source, ["label"]), "label")
+        for table, source in LABELS.items()
+        if source in images.tables
     }
+    used, clean = {**given}, None
+    info: dict[str, Any] = {}
+    if settings.noise is not None:
+        clean = given["images"]
+        noisy = [table for table in ("images", "validation_images") if table in given]
+        noisy = [table for table in noisy if table == "images" or table in images.info["drawn"]]
+        ends = np.cumsum([len(given[table]) for table in noisy])[:-1]
+        every = np.concatenate([given[table] for table in noisy])
+        wrong = np.split(made_wrong(settings, names, every, len(clean)), ends)
+        used |= dict(zip(noisy, wrong, strict=True))
+        if "validation_images" in noisy:
+            changed = used["validation_images"] != given["validation_images"]
+            info["wrong_validation_labels"] = int(changed.sum())
+    after = {table: _as_given(labels) for table, labels in used.items()}
+    if settings.corrections:
+        after = _corrected(settings, images, context, used)
+        _check_enough(names, after)
+        info["corrections"] = _counts(used, after)
+    train = after.pop("images")
+    columns = [clean, used["images"], train.known, train.removed]
+    tables = {
+        "labels": common.table("labels", np.arange(len(train.labels)), train.labels, *columns)
+    }
+    for table, held_out in after.items():
+        name = LABELS[table].removeprefix("given_")
+        ids = np.arange(len(held_out.labels))
+        tables[name] = common.table(name, ids, held_out.labels, held_out.removed)
     parts = {name: [writer.write_part(name, 0, table)] for name, table in tables.items()}
     return writer.commit(parts, info)
 
 
-def made_wrong(settings: LabelSettings, names: list[str], labels: np.ndarray) -> np.ndarray:
-    """Labels with noise, int32 [n].
+def made_wrong(
+    settings: LabelSettings, names: list[str], labels: np.ndarray, of_training: int | None = None
+) -> np.ndarray:
+    """Labels with noise, int32 [n]; the first ``of_training``, or all, are of training images.
 
     Raises:
-        UserError: a class that the noise leaves without images.
+        UserError: a class that the noise leaves without training images.
     """
     assert settings.noise, "without a kind of noise there is none"
     rate, seed = settings.noise_rate, settings.seed
@@ -105,7 +127,7 @@ def made_wrong(settings: LabelSettings, names: list[str], labels: np.ndarray) ->
     else:
         with blame("data.noise", names):
             noisy = corrupt_labels(labels, settings.noise, rate, len(names), seed)
-    lost = np.setdiff1d(labels, noisy)
+    lost = np.setdiff1d(labels, noisy[:of_training])
     if len(lost):
         raise UserError(
             f"data.noise_rate: at {rate:g} no training image keeps or gets the label "
@@ -120,13 +142,9 @@ def _as_given(labels: np.ndarray) -> Corrected:
 
 
 def _corrected(
-    settings: LabelSettings,
-    images: Artifact,
-    context: Context,
-    used: np.ndarray,
-    tested: np.ndarray,
-) -> tuple[Corrected, Corrected]:
-    """Training and test images after the corrections."""
+    settings: LabelSettings, images: Artifact, context: Context, used: dict[str, np.ndarray]
+) -> dict[str, Corrected]:
+    """The images of each table after the corrections."""
     corrections = context.outside.corrections
     assert corrections, "the settings were made of them"
 
@@ -135,39 +153,48 @@ def _corrected(
             return []
         return context.store.read(images, table, ["path"]).column("path").to_pylist()
 
-    asked, labels = paths("images"), used
-    if settings.test_of_source:
-        asked, labels = asked + paths("test_images"), np.concatenate([used, tested])
+    own = [table for table in settings.of_source if table in used]
+    asked = [path for table in own for path in paths(table)]
     with blame(KEY):
-        found, decided = corrections.apply(asked, labels, images.info["class_names"])
+        found, decided = corrections.apply(
+            asked, np.concatenate([used[table] for table in own]), images.info["class_names"]
+        )
     if not settings.partial:
         check_paths(corrections.rows.keys() - decided - {*paths("rejects")}, KEY)
-    train, test = (
-        Corrected(*(a[some] for a in found)) for some in (slice(len(used)), slice(len(used), None))
-    )
-    return train, test if settings.test_of_source else _as_given(tested)
+    ends = np.cumsum([len(used[table]) for table in own])[:-1]
+    parts = zip(*(np.split(values, ends) for values in found), strict=True)
+    after = {table: Corrected(*part) for table, part in zip(own, parts, strict=True)}
+    return {table: after.get(table) or _as_given(labels) for table, labels in used.items()}
 
 
-def _check_enough(names: list[str], train: Corrected, test: Corrected) -> None:
+def _check_enough(names: list[str], after: dict[str, Corrected]) -> None:
+    train = after["images"]
     left = np.bincount(train.labels[~train.removed], minlength=len(names))
     if not left.all():
         raise UserError(
             f"{KEY}: they leave class '{names[int(left.argmin())]}' without training images; keep some, or "
             "remove the class from the source"
         )
-    if len(test.labels) and test.removed.all():
-        raise UserError(f"{KEY}: they remove all test images; keep some")
+    for table, split in after.items():
+        if len(split.labels) and split.removed.all():
+            raise UserError(f"{KEY}: they remove all {table.replace('_', ' ')}; keep some")
 
 
-def _counts(used: np.ndarray, train: Corrected, test: Corrected) -> dict[str, int]:
-    relabelled = int((train.labels != used).sum())
-    return {
+def _counts(used: dict[str, np.ndarray], after: dict[str, Corrected]) -> dict[str, int]:
+    train = after["images"]
+    relabelled = int((train.labels != used["images"]).sum())
+    counts = {
         "confirmed": int(train.known.sum()) - relabelled,
         "relabelled": relabelled,
         "removed": int(train.removed.sum()),
-        "of_test": int(test.known.sum()),
-        "removed_test": int(test.removed.sum()),
     }
+    for split in ("validation", "test"):
+        if found := after.get(f"{split}_images"):
+            counts |= {
+                f"of_{split}": int(found.known.sum()),
+                f"removed_{split}": int(found.removed.sum()),
+            }
+    return counts
 
 
-label = Stage("label", 3, always("ingest"), LabelSettings.of, _run, in_passing=True)
+label = Stage("label", 4, always("ingest"), LabelSettings.of, _run, in_passing=True)

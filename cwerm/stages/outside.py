@@ -19,7 +19,7 @@ from cwerm.job.tree import Job
 from cwerm.stages.backbone_weights import identity_of, weights_file
 from cwerm.store.storage import fetch
 
-ROLES = ("source", "test", "trusted")  # the keys of `data` that name a source
+ROLES = ("source", "test", "validation", "trusted")  # the keys of `data` that name a source
 
 
 class Outside:

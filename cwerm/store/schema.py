@@ -40,6 +40,8 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     "trusted_digests": [("id", pa.int64()), ("digest", DIGEST)],
     "given_test_labels": [("id", pa.int64()), ("label", pa.int32())],
     "test_labels": [("id", pa.int64()), ("label", pa.int32()), ("removed", pa.bool_())],
+    "given_validation_labels": [("id", pa.int64()), ("label", pa.int32())],
+    "validation_labels": [("id", pa.int64()), ("label", pa.int32()), ("removed", pa.bool_())],
     "trusted_labels": [("id", pa.int64()), ("label", pa.int32())],
     "rejects": [("path", pa.string()), ("reason", pa.string())],
     "coreset": [("id", pa.int64()), ("label", pa.int32()), ("distance", pa.float32())],

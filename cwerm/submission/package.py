@@ -19,7 +19,7 @@ JOB_FILE, SWEEP_FILE = "cwerm-job.yaml", "cwerm-sweep.yaml"
 LARGEST = 500 * 2**20  # Ray's own limit
 __all__ = ["files_of", "is_relative", "pack", "shipped_job"]
 
-DATA_KEYS = ("source", "root", "test", "trusted", "corrections", "confusions")
+DATA_KEYS = ("source", "root", "test", "validation", "trusted", "corrections", "confusions")
 
 
 def shipped_job(job: Job, working_dir: Path | None) -> Job:

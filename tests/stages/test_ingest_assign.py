@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from cwerm.algorithms.noise.corrupt import corrupt_labels, long_tail
 from cwerm.errors import UserError
@@ -59,13 +62,13 @@ def assign(
                 found[table][ids[row]] = entry
     for entries in found.values():
         assert list(entries) == list(range(len(entries))), "contiguous, in the order of the source"
-    given = {table: list(entries.values()) for table, entries in found.items()}
+    rows_of = {table: list(entries.values()) for table, entries in found.items()}
     if noise.noise:
-        true = np.array(column(given["images"], 1), dtype=np.int32)
+        true = np.array(column(rows_of["images"], 1), dtype=np.int32)
         wrong = made_wrong(noise, names, true).tolist()
-        entries = zip(column(given["images"], 0), wrong, true.tolist(), strict=True)
-        given["images"] = [(int(row or 0), label, clean) for row, label, clean in entries]
-    return given
+        entries = zip(column(rows_of["images"], 0), wrong, true.tolist(), strict=True)
+        rows_of["images"] = [(int(row or 0), label, clean) for row, label, clean in entries]
+    return rows_of
 
 
 def column(entries: list[tuple[int, int, int | None]], place: int) -> list[int | None]:
@@ -204,6 +207,55 @@ def test_the_drawn_test_split_is_a_fair_draw() -> None:
     assert 16 < counts.min() < counts.max() < 70  # 40 on average, deviation 5.7
     shared = [len(a & b) for a, b in pairwise(drawn)]
     assert abs(np.mean(shared) - 4) < 0.6
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+@examples(max_examples=40)
+@given(
+    st.lists(st.integers(2, 40), min_size=2, max_size=4),
+    st.integers(3, 200),
+    st.sampled_from([0.1, 0.25, 0.5]),
+    st.integers(0, 2**31),
+)
+def test_a_drawn_split_has_a_share_of_each_class_and_all_copies_of_an_image(
+    split: str, sizes: list[int], different: int, share: float, seed: int
+) -> None:
+    """Of so many different images, each under any label."""
+    codes = training_labels(sizes)
+    which = np.random.default_rng(seed).integers(different, size=len(codes))
+    tables = ["images", "test_images"][: 1 + (split == "validation")]
+    parts = [codes, TEST][: len(tables)]
+    seen = [images(0, different)[which], images(different, len(TEST))][: len(tables)]
+    job = settings(**{"test_fraction": 0.0, f"{split}_fraction": share}, split_seed=seed)
+    found = assign_rows(IngestSettings.of(job, Outside(job)), NAMES, tables, parts, seen)[0].ids
+    assert found.keys() == {"images", f"{split}_images"}
+    drawn = found[f"{split}_images"] >= 0
+    assert np.array_equal(drawn, found["images"] < 0)
+    for code, size in enumerate(sizes):
+        mine, others = which[codes == code], which[codes != code]
+        is_alone = len({*mine}) == len(mine) and not np.isin(mine, others).any()
+        count = max(1, round(share * size))
+        assert count <= drawn[codes == code].sum() < size
+        assert not is_alone or drawn[codes == code].sum() == count
+    for image in which:
+        # of a class that would have nothing left some copies stay
+        emptied = [
+            np.isin(which[codes == code], which[drawn]).all() for code in codes[which == image]
+        ]
+        assert len({*drawn[which == image]}) == 1 or any(emptied)
+
+
+def test_validation_images_are_drawn_of_what_is_trained_on() -> None:
+    train = training_labels([30, 27, 40, 28])
+    data = {"limit": 80, "imbalance": 4.0, "split_seed": 3}
+    plain = assign(settings(**data), train, with_test=False)
+    found = assign(settings(**data, validation_fraction=0.2), train, with_test=False)
+    assert found["test_images"] == plain["test_images"]
+    parts = [column(found[table], 0) for table in ("images", "validation_images")]
+    assert sorted(parts[0] + parts[1]) == column(plain["images"], 0)
+    assert np.bincount(column(found["validation_images"], 1)).tolist() == [4, 2, 1, 1]
+    with pytest.raises(UserError, match=r"^data\.validation_fraction: class 'dog' has 1 readable "):
+        assign(settings(**{**data, "imbalance": 20.0}, validation_fraction=0.2), train)
 
 
 def test_very_many_classes_take_no_pass_each() -> None:

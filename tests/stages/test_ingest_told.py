@@ -48,7 +48,7 @@ def test_classes_and_splits_are_told(tmp_path: Path) -> None:
     fill(tmp_path / "b", {"cat": 1, "dog": 1, "@eaDir": 1})
     assert told(job_of(source=f"{tmp_path}/a"), [3, 2]) == [
         "cat 3, dog 2",
-        "train: Training/; test: Testing/; not used: valid/, 1 images",
+        "train: Training/; validation: valid/; test: Testing/",
         "left out: 1 x .txt",
     ]
     assert told(job_of(source=f"{tmp_path}/b", test_fraction=0.2), [1, 1])[1:] == [

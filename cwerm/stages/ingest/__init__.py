@@ -33,6 +33,7 @@ from cwerm.store.writing import Writer
 
 LABELS = {
     "images": "given_labels",
+    "validation_images": "given_validation_labels",
     "test_images": "given_test_labels",
     "trusted_images": "trusted_labels",
 }
@@ -96,12 +97,13 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
             "median_short_side": int(np.median(sizes)),
             "full_scale": full_scale(largest),
             "common_size": list(*shapes) if len(shapes) == 1 else None,
+            "drawn": sorted({*tables} - {table for table, _, _ in chunks}),
             "understood": understood(settings, sources, chunks, names, given, largest),
         },
     )
 
 
-ingest = Stage("ingest", 4, always(), IngestSettings.of, _run)
+ingest = Stage("ingest", 5, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:

@@ -12,6 +12,8 @@ from cwerm.algorithms.noise.corrupt import long_tail
 from cwerm.errors import UserError, blame
 from cwerm.stages.ingest.settings import IngestSettings
 
+STREAMS = {"test": 1, "validation": 2}  # of what is drawn from the split seed
+
 
 @dataclass
 class ChunkRows:
@@ -50,15 +52,12 @@ def assign_rows(
     the training rows of all chunks together, so that it does not depend on the chunks.
 
     Raises:
-        UserError: too few images of a class for the test split, the limit or the tail.
+        UserError: too few images of a class for a drawn split, the limit or the tail.
     """
     train_chunks = [i for i, table in enumerate(tables) if table == "images"]
     train = np.concatenate([codes[i] for i in train_chunks])
-    drawn = None
-    if "test_images" not in tables and settings.test_fraction:
-        images = np.concatenate([pixels[i] for i in train_chunks])
-        drawn = _drawn_test(settings, names, train, images)
-    table_of = _tables_of_training_rows(settings, names, train, drawn)
+    images = np.concatenate([pixels[i] for i in train_chunks])
+    table_of = _tables_of_training_rows(settings, names, train, images, {*tables})
     ends = np.cumsum([len(codes[i]) for i in train_chunks])[:-1]
     tables_in = dict(zip(train_chunks, np.split(table_of, ends), strict=True))
 
@@ -77,12 +76,20 @@ def assign_rows(
 
 
 def _tables_of_training_rows(
-    settings: IngestSettings, names: list[str], labels: np.ndarray, drawn: np.ndarray | None
+    settings: IngestSettings,
+    names: list[str],
+    labels: np.ndarray,
+    pixels: np.ndarray,
+    given: set[str],
 ) -> np.ndarray:
-    """``images``, ``test_images`` or, where a row is left out, nothing."""
+    """``images``, ``test_images``, ``validation_images`` or, where a row is left out, nothing.
+
+    Validation images are drawn last, of what is left to train on: they are as many of each class, and as
+    few in all, as ``limit`` and ``imbalance`` leave there.
+    """
     table_of = np.where(labels >= 0, "images", "").astype(object)  # text of any length
-    if drawn is not None:
-        table_of[drawn] = "test_images"
+    if "test_images" not in given and settings.test_fraction:
+        table_of[_drawn(settings, "test", names, table_of, labels, pixels)] = "test_images"
     rows = np.flatnonzero(table_of == "images")
     kept = rows
     if settings.limit is not None and settings.limit < len(kept):
@@ -92,29 +99,40 @@ def _tables_of_training_rows(
         with blame("data.imbalance", names):
             kept = kept[long_tail(labels[kept], settings.imbalance, settings.split_seed)]
     table_of[np.setdiff1d(rows, kept)] = ""
+    if "validation_images" not in given and settings.validation_fraction:
+        drawn = _drawn(settings, "validation", names, table_of, labels, pixels)
+        table_of[drawn] = "validation_images"
     return table_of
 
 
-def _drawn_test(
-    settings: IngestSettings, names: list[str], labels: np.ndarray, pixels: np.ndarray
+def _drawn(
+    settings: IngestSettings,
+    split: str,
+    names: list[str],
+    table_of: np.ndarray,
+    labels: np.ndarray,
+    pixels: np.ndarray,
 ) -> np.ndarray:
-    """Positions of the test split: the same share of each class, at least one.
+    """Positions of a split drawn from the training rows: the same share of each class, at least one.
 
     Drawn by what is seen in the images, so that a corrected label or a new image moves hardly any other,
-    and copies of an image stay together.
+    and copies of an image stay together, whatever their labels: of a class of nothing else some are drawn.
     """
-    odd = np.random.default_rng([settings.split_seed, 1]).integers(2**64, dtype=np.uint64) | 1
+    stream, share = STREAMS[split], getattr(settings, f"{split}_fraction")
+    odd = np.random.default_rng([settings.split_seed, stream]).integers(2**64, dtype=np.uint64) | 1
     lots = pixels[:, :8].copy().view(np.uint64)[:, 0] * odd  # modulo 2^64
-    drawn = []
-    order = np.lexsort((lots, labels))
-    order = order[np.count_nonzero(labels < 0) :]
-    classes, first = np.unique(labels[order], return_index=True)
-    for label, rows in zip(classes, np.split(order, first[1:]), strict=True):
-        count = max(1, round(settings.test_fraction * len(rows)))
-        if count >= len(rows):
-            raise UserError(
-                f"data.test_fraction: class '{names[label]}' has {len(rows)} readable image(s), too few "
-                "to draw a test split from; add images, or give data.test"
-            )
-        drawn.append(rows[:count])
-    return np.concatenate(drawn)
+    train = np.flatnonzero(table_of == "images")
+    order = train[np.lexsort((lots[train], labels[train]))]
+    _, first, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    counts = np.maximum(1, np.rint(share * sizes).astype(np.int64))
+    if (counts >= sizes).any():
+        few = int(np.argmax(counts >= sizes))
+        raise UserError(
+            f"data.{split}_fraction: class '{names[labels[order[first[few]]]]}' has {sizes[few]} readable "
+            f"image(s), too few to draw a {split} split from; add images, or give data.{split}"
+        )
+    place = np.arange(len(order)) - np.repeat(first, sizes)  # within the class
+    chosen = place < np.repeat(counts, sizes)
+    copies = chosen | np.isin(lots[order], lots[order[chosen]])
+    is_left = np.add.reduceat(~copies, first) > 0
+    return order[np.where(np.repeat(is_left, sizes), copies, chosen)]

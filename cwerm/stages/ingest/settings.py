@@ -16,6 +16,7 @@ class IngestSettings(Settings):
     label_column: str
     rows_per_part: int
     test_fraction: float
+    validation_fraction: float
     split_seed: int
     limit: int | None
     imbalance: float | None
@@ -30,6 +31,7 @@ class IngestSettings(Settings):
             label_column=data.label_column,
             rows_per_part=data.rows_per_part,
             test_fraction=data.test_fraction,
+            validation_fraction=data.validation_fraction,
             split_seed=data.split_seed,
             limit=data.limit,
             imbalance=data.imbalance if data.imbalance > 1 else None,

@@ -10,7 +10,12 @@ from cwerm.stages.ingest.settings import IngestSettings
 from cwerm.stages.ingest.sources import WorkItem
 
 FEW = 8  # classes, which are told one by one
-_TABLES = {"images": "train", "test_images": "test", "trusted_images": "trusted"}
+_TABLES = {
+    "images": "train",
+    "validation_images": "validation",
+    "test_images": "test",
+    "trusted_images": "trusted",
+}
 
 
 def understood(
@@ -60,8 +65,11 @@ def _origins(
             role, split = used[table]
             of_role = "" if role == "source" else f" of data.{role}"
             texts.append(f"{name}: {sources[role].origin(split)}{of_role}")
-        elif table == "test_images" and settings.test_fraction:
-            texts.append(f"test: drawn, {100 * settings.test_fraction:g} % of each class")
+        elif share := {
+            "test_images": settings.test_fraction,
+            "validation_images": settings.validation_fraction,
+        }.get(table):
+            texts.append(f"{name}: drawn, {100 * share:g} % of each class")
     for split in ("val", "test"):
         chunks = sources["source"].chunks(split, settings.rows_per_part)
         if chunks and ("source", split) not in used.values():

@@ -8,7 +8,7 @@ import os
 import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from cwerm.stages import common, pixels
 from cwerm.stages.classifiers import create_classifier, freeze_unused
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.store.artifacts import Artifact, ArtifactStore
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EVALUATION_BATCH = 500
 HISTOGRAM_BINS = 64
@@ -55,7 +58,8 @@ def train_worker(config: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             saved_state.write_files(folder, worker.state(), epoch + 1)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-        remark = f"loss {metrics['train_loss']:.3f}  test {metrics['test_accuracy']:.3f}"
+        accuracy = metrics[f"{worker.curve}_accuracy"]
+        remark = f"loss {metrics['train_loss']:.3f}  {worker.curve} {accuracy:.3f}"
         config["board"].post.remote(epoch + 1, remark)
 
 
@@ -95,12 +99,11 @@ class Worker:
             config["samples_per_epoch"],
             targets.beliefs,
         )
-        asked = store.read(config["labels_in_use"], "test_labels")
-        kept = np.flatnonzero(~common.column(asked, "removed"))
-        share = kept[ranks.rank :: ranks.world_size]
-        test = pixels.load_pixels(store, images, "test_images", size)
-        self.test_images = torch.from_numpy(test[share]).to(device)
-        self.test_labels = torch.from_numpy(common.column(asked, "label")[share].astype(np.int64))
+        self._held_out = functools.partial(
+            self._share_of, store, images, config["labels_in_use"], size
+        )
+        self.curve = "validation" if "validation_images" in images.tables else "test"
+        self._curve = self._held_out(self.curve)
         classes = len(images.info["class_names"])
         name, seed = self.settings.model, self.settings.seed
         model = create_classifier("train.model", name, classes, size, seed)
@@ -141,25 +144,42 @@ class Worker:
         except DivergedError as error:
             raise UserError(f"train.lr: {error}; lower train.lr") from None
         if self.reports(epoch):
-            metrics |= {f"test_{name}": value for name, value in self.evaluate().items()}
+            metrics |= self.evaluate(self.curve, *self._curve)
+        if self.curve != "test" and epoch + 1 == self.settings.epochs:
+            # once, as nothing is to be chosen by them
+            metrics |= self.evaluate("test", *self._held_out("test"))
         self.history.append(metrics)
         return metrics
+
+    def _share_of(
+        self, store: ArtifactStore, images: Artifact, labels: Artifact, size: int, split: str
+    ) -> tuple[Tensor, Tensor]:
+        """This rank's images and labels of a held-out split, without what a person removed."""
+        import torch
+
+        asked = store.read(labels, f"{split}_labels")
+        kept = np.flatnonzero(~common.column(asked, "removed"))
+        share = kept[self.ranks.rank :: self.ranks.world_size]
+        loaded = pixels.load_pixels(store, images, f"{split}_images", size)[share]
+        own = common.column(asked, "label")[share].astype(np.int64)
+        return torch.from_numpy(loaded).to(self.ranks.device), torch.from_numpy(own)
 
     def reports(self, epoch: int) -> bool:
         """Whether this epoch ends with an evaluation and a checkpoint."""
         done, settings = epoch + 1, self.settings
         return done % settings.report_every == 0 or done == settings.epochs
 
-    def evaluate(self) -> dict[str, Any]:
-        """Metrics on the test images, each rank doing its share."""
+    def evaluate(self, split: str, images: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Metrics on a held-out split by their names, each rank doing its share."""
         import torch
 
         model, normalise = self.training.model.eval(), self.batches.normalise
         with torch.inference_mode():
-            parts = self.test_images.split(EVALUATION_BATCH)
-            logits = torch.cat([model(normalise(images)) for images in parts])
-        part = Evaluation.from_logits(logits.cpu(), self.test_labels)
-        return functools.reduce(Evaluation.merge, self.ranks.gather(part)).summary()
+            parts = images.split(EVALUATION_BATCH)
+            logits = torch.cat([model(normalise(part)) for part in parts])
+        found = Evaluation.from_logits(logits.cpu(), labels)
+        whole = functools.reduce(Evaluation.merge, self.ranks.gather(found)).summary()
+        return {f"{split}_{name}": value for name, value in whole.items()}
 
 
 def recipe_of(settings: TrainSettings) -> Recipe:
