@@ -21,7 +21,13 @@ from cwerm.store.storage import open_storage
 from cwerm.terminal import console
 
 METRIC = "test_accuracy"
-FIGURES = (METRIC, "test_accuracy_top5", "train_accuracy", "test_expected_calibration_error")
+FIGURES = (
+    METRIC,
+    "test_accuracy_top5",
+    "validation_accuracy",
+    "train_accuracy",
+    "test_expected_calibration_error",
+)
 NAME = "comparison"
 
 

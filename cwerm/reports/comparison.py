@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,22 @@ class SweepResults:
         """A point less its baseline; None for a baseline, and where no seed is common to the two."""
         baseline = None if point.is_baseline else self.baseline_of(point)
         return None if baseline is None else paired_difference(point.scores, baseline.scores)
+
+    def by(self, metric: str) -> SweepResults:
+        """The same points with another figure of their trials as score."""
+        points = [
+            replace(
+                point, trials=tuple(replace(t, score=t.values.get(metric)) for t in point.trials)
+            )
+            for point in self.points
+        ]
+        return replace(self, metric=metric, points=tuple(points))
+
+    @property
+    def reported(self) -> SweepResults:
+        """By test images where validation images judged: a point's own choice flatters its score."""
+        metric = self.metric.replace("validation_", "test_")
+        return self if metric == self.metric else self.by(metric)
 
     def records(self) -> list[dict[str, Any]]:
         """Each point as plain values."""

@@ -108,7 +108,7 @@ class PointResults:
 
     def average(self, column: str) -> float | None:
         """Mean of a column over the trials that are done and have a value there."""
-        given = [trial.values[column] for trial in self.trials if trial.status == "done"]
+        given = [trial.values.get(column) for trial in self.trials if trial.status == "done"]
         known = [value for value in given if value is not None]
         return float(np.mean(known)) if known else None
 

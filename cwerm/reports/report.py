@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 CLASSES = "Classes"
 NOTE = (
     "Mean ± sample standard deviation over the n seeds that are done. The difference to the baseline is "
-    "paired by seed, with its 95 % t-interval, not corrected for the number of points. Seconds are what "
+    "paired by seed, with its 95 % t-interval, not corrected for the number of points; where validation "
+    "images judge, it is that of the test images, which have no part in the choice. Seconds are what "
     "it took to make each artifact, also where it was reused."
 )
 
@@ -82,15 +83,16 @@ def _of_sweep(folder: str, storage: Storage) -> _Parts:
         reasons = [trial.error for trial in sweep.trials if trial.error]
         first = f"; the first says: {' '.join(reasons[0].split())}" if reasons else ""
         raise UserError(f"{folder}: none of {len(sweep.trials)} trials is done{first}")
-    tables = [*pivots(sweep), points_table(sweep)]
+    reported = sweep.reported
+    tables = [*pivots(reported), points_table(sweep)]
     notes = [NOTE, *best_line(sweep)]
     unfinished = unfinished_table(sweep)
     text = "\n\n".join([*map(markdown, tables), *notes]) + "\n"
     if unfinished.rows:
         tables.append(unfinished)
         text += f"\n{markdown(unfinished)}\n"
-    files = {"table.md": text.encode(), "table.csv": as_csv(sweep).encode()}
-    return f"Sweep {sweep.name}", tables, _figures(sweep), files, notes
+    files = {"table.md": text.encode(), "table.csv": as_csv(reported).encode()}
+    return f"Sweep {sweep.name}", tables, _figures(reported), files, notes
 
 
 def _read_sweep(folder: str, description: bytes, results: bytes) -> SweepResults:
@@ -128,16 +130,26 @@ def _figures(sweep: SweepResults) -> dict[str, tuple[str, Figure]]:
     )
     if sweep.report == "ratio" and varies("coreset.ratio"):
         times = "Mean time of each stage, by the size of the coreset."
-        return {
+        drawn = {
             "accuracy_by_ratio": (
                 f"{spread}, by the size of the coreset.",
                 figures.accuracy_by_ratio(sweep),
             ),
             "seconds_by_ratio": (times, figures.seconds_by_ratio(sweep)),
         }
+        known = sweep.by("auroc")
+        if any(point.n for point in known.points):
+            seen = (
+                "How well what was learned tells wrong labels, which are known here, from right ones (area "
+                "under the ROC curve; 0.5 is chance), by the size of the coreset."
+            )
+            drawn["auroc_by_ratio"] = (seen, figures.accuracy_by_ratio(known))
+        return drawn
     if sweep.report == "backbones" and varies("features.backbone"):
-        drawn = figures.accuracy_by_backbone(sweep)
-        return {"accuracy_by_backbone": (f"{spread}, by the backbone of the features.", drawn)}
+        by_backbone = figures.accuracy_by_backbone(sweep)
+        return {
+            "accuracy_by_backbone": (f"{spread}, by the backbone of the features.", by_backbone)
+        }
     return {"accuracy": (f"{spread}; dotted: the baseline.", figures.accuracy_by_setting(sweep))}
 
 

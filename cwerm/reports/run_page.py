@@ -20,7 +20,8 @@ from cwerm.store.storage import open_storage
 
 LOWEST = 30  # classes that the figure shows
 HISTORY = "train/history.json"
-EPOCH_NUMBERS = {"epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+EPOCH_NUMBERS = {"epoch"} | {f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy")}
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ class Run:
         """The summary in words."""
         summary = self.summary
         seconds, reused = summary["seconds"], summary["reused"]
+        validated = summary.get("validation_accuracy")
         found = [
             ("method", METHODS[summary["method"]]),
             ("control", summary["control"]),
             ("seed", str(summary["seed"])),
             ("training images", f"{summary['num_samples']:,}"),
             ("unreadable images", f"{summary['num_rejects']:,}"),
+            *([("validation accuracy", _percent(validated))] if validated is not None else []),
             ("test images", f"{summary['num_test_samples']:,}"),
             ("test accuracy", _percent(summary["test_accuracy"])),
             ("test accuracy, top 5", _percent(summary["test_accuracy_top5"])),
@@ -116,20 +119,22 @@ def _history(folder: str, text: bytes) -> list[dict[str, Any]]:
 
 @matplotlib.rc_context(STYLE)
 def training_curve(history: Sequence[dict[str, Any]]) -> Figure:
-    """Loss and accuracy of training and test images over the epochs."""
+    """Loss and accuracy of training, validation and test images over the epochs."""
     figure = Figure(figsize=(8, 2.9), layout="constrained")
     for axis, metric, factor in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True
     ):
-        for position, split in enumerate(("train", "test")):
+        for position, split in enumerate(SPLITS):
             name = f"{split}_{metric}"
             known = [epoch for epoch in history if name in epoch]
+            if not known:
+                continue
             values = [factor * epoch[name] for epoch in known]
             epochs = [epoch["epoch"] + 1 for epoch in known]
-            mark = ("", "o")[position] if len(known) > 1 else "o"
+            mark = "o" if position or len(known) == 1 else ""
             axis.plot(
-                epochs, values, ("-", "--")[position], color=COLORS[position], marker=mark, ms=3,
-                label={"train": "training", "test": "test"}[split],
+                epochs, values, ("-", "-.", "--")[position], color=COLORS[(0, 2, 1)[position]],
+                marker=mark, ms=3, label=SPLITS[split],
             )  # fmt: skip
         axis.set(xlabel="epoch", ylabel="accuracy, %" if factor == 100 else "loss")
         axis.locator_params(axis="x", integer=True)

@@ -61,21 +61,31 @@ def _pivot(
 
 
 def points_table(sweep: SweepResults) -> Table:
-    """A row for each point."""
+    """A row for each point: what it was judged by, and where validation images judge its test accuracy."""
     keys = varying(sweep) or [*sweep.keys] or ["method"]
-    _, label = figure_style.scale(sweep.metric)
+    reported, known = sweep.reported, sweep.by("auroc")
+    shown_by = [sweep] if reported is sweep else [sweep, reported]
+    place = len(shown_by)  # of the difference, which is that of the reported
+    if sweep.metric != "auroc" and any(point.n for point in known.points):
+        shown_by.append(known)
+    labels = [figure_style.scale(each.metric)[1] for each in shown_by]
     compared = any(point.is_baseline for point in sweep.points)
-    header = [*keys, "n", label, *(["difference [95 %]"] if compared else []), "seconds"]
+    if compared:
+        labels.insert(place, "difference [95 %]")
     rows = []
-    for point in sweep.points:
+    for number, point in enumerate(sweep.points):
         settings = [
             shown(key, setting(point.job, key)) if point.relevant(key) else NONE for key in keys
         ]
-        change = "baseline" if point.is_baseline else _change(sweep, sweep.difference(point))
+        cells = [_score(each, each.points[number]) for each in shown_by]
+        if compared:
+            mine = reported.points[number]
+            change = _change(reported, reported.difference(mine))
+            cells.insert(place, "baseline" if point.is_baseline else change)
         seconds = point.seconds("total")
         time = NONE if seconds is None else f"{seconds:,.1f}"
-        change_or_not = [change] if compared else []
-        rows.append([*settings, str(point.n), _score(sweep, point), *change_or_not, time])
+        rows.append([*settings, str(point.n), *cells, time])
+    header = [*keys, "n", *labels, "seconds"]
     return Table(f"All points of {sweep.name}", header, rows, len(keys))
 
 
@@ -97,13 +107,18 @@ def best_line(sweep: SweepResults) -> list[str]:
         return []
     if any(key.startswith("data.") for key in varying(sweep)):
         return []
-    chosen = (
-        " It is chosen by the test images, so that its figure flatters it."
-        if sweep.metric.startswith("test_")
-        else ""
-    )
     name = describe(best.job, varying(sweep)) or sweep.name
-    return [f"Best mean of the points whose seeds are all done: {name}.{chosen}"]
+    line = f"Best mean of the points whose seeds are all done: {name}"
+    reported = sweep.reported
+    if sweep.metric.startswith("test_"):
+        chosen = ". It is chosen by the test images, so that its figure flatters it."
+    elif reported is sweep:
+        chosen = "."
+    else:
+        tested = reported.points[sweep.points.index(best)]
+        (_, label), (_, test) = (figure_style.scale(each.metric) for each in (sweep, reported))
+        chosen = f", by {label} {_score(sweep, best)}; {test} {_score(reported, tested)}."
+    return [f"{line}{chosen}"]
 
 
 def _score(sweep: SweepResults, point: PointResults | None) -> str:

@@ -16,8 +16,11 @@ from cwerm.values.explain import explain
 
 KINDS = ("grid", "choice", "uniform", "log_uniform", "integer")
 # What each epoch of training gives; a finished trial can be judged by more, see `Metric`.
-EPOCH_METRICS = ("test_accuracy", "test_accuracy_top5", "train_accuracy", "train_loss")
+EPOCH_METRICS = ("validation_accuracy", "validation_accuracy_top5", "train_accuracy", "train_loss")
+TEST_METRICS = ("test_accuracy", "test_accuracy_top5")  # what its end gives
 Metric = Literal[
+    "validation_accuracy",
+    "validation_accuracy_top5",
     "test_accuracy",
     "test_accuracy_top5",
     "train_accuracy",
@@ -50,8 +53,9 @@ class Sweep(Section):
     points of one space, each chosen (TPE) after what the earlier ones gave."""
     num_samples: Count = 10
     """Points that ``random`` and ``optuna`` try."""
-    metric: Metric | list[Metric] = "test_accuracy"
-    """What a point is judged by; ``optuna`` can weigh several."""
+    metric: Metric | list[Metric] = "validation_accuracy"
+    """What a point is judged by; ``optuna`` can weigh several. For a validation metric each trial has a
+    validation split, its source's own or a drawn one (``data.validation_fraction``)."""
     mode: Mode | list[Mode] = "max"
     """Whether more of it is better, or less; a list along with a list of metrics."""
     scheduler: Literal["none", "asha", "median"] = "none"
@@ -170,7 +174,8 @@ def _check_search(sweep: Sweep) -> None:
         return
     if sweep.metrics[0] not in EPOCH_METRICS or len(sweep.metrics) > 1:
         raise UserError(
-            f"metric: a scheduler needs one that each epoch gives: {', '.join(EPOCH_METRICS)}"
+            f"metric: a scheduler needs one that each epoch gives: {', '.join(EPOCH_METRICS)}; test images "
+            "are read at the end"
         )
     if sweep.search == "optuna" and sweep.seeds > 1:
         raise UserError(

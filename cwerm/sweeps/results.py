@@ -18,7 +18,7 @@ from cwerm.reports.comparison import read_sweep
 from cwerm.reports.points import setting
 from cwerm.store.storage import Storage
 from cwerm.sweeps.earlier import Earlier
-from cwerm.sweeps.file import EPOCH_METRICS, Point, Sweep
+from cwerm.sweeps.file import EPOCH_METRICS, TEST_METRICS, Point, Sweep
 from cwerm.sweeps.trial import Records, Trials
 
 STAGES = tuple(stage.name for stage in PIPELINE if not stage.in_passing)
@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
         ("error", pa.string()),
         ("epochs", pa.int64()),
-        *((name, pa.float64()) for name in EPOCH_METRICS),
+        *((name, pa.float64()) for name in (*EPOCH_METRICS, *TEST_METRICS)),
         ("seconds_total", pa.float64()),
         *((f"seconds_{stage}", pa.float64()) for stage in STAGES),
         ("auroc", pa.float64()),
@@ -38,6 +38,10 @@ SCHEMA = pa.schema(
         ("folder", pa.string()),
         ("job", pa.string()),
     ]
+)
+
+BEST = (
+    "# With data.validation_fraction=0 also the images of a drawn validation split are trained on."
 )
 
 
@@ -72,6 +76,8 @@ def write_results(
     if best is not None:
         job = {**best.job, "name": f"{trials.name}-best"}
         text = yaml.safe_dump(job, sort_keys=False)
+        if best.job["data"]["validation_fraction"]:
+            text = f"{BEST}\n{text}"
         storage.write_bytes(f"{folder}/best.yaml", text.encode())
     return bool(done)
 

@@ -12,6 +12,9 @@ from cwerm.errors import UserError
 from cwerm.job.file import apply_override, methods_first, read_tree, set_key
 from cwerm.job.tree import SECTIONS, Job, parse_job
 from cwerm.sweeps.file import Point, Sweep, check_keys, flat, is_range, load_sweep
+from cwerm.terminal import console
+
+DRAWN = 0.1  # of the training images, as validation split
 
 
 def load_both(
@@ -29,6 +32,21 @@ def load_both(
     job = parse_job(base_tree(job_file, sweep, overrides, options or {}))
     check_keys(sweep, job.model_dump())
     return sweep, job
+
+
+def with_validation(sweep: Sweep, job: Job) -> Job:
+    """The job with a validation split to judge the sweep by; that it is drawn is told."""
+    keys = ("data.validation", "data.validation_fraction")
+    judged_by = [metric for metric in sweep.metrics if metric.startswith("validation_")]
+    data = job.data
+    if not judged_by or data.validation or data.validation_fraction or {*keys} & {*sweep.keys}:
+        return job
+    console.note(
+        f"judged by validation images: {100 * DRAWN:g} % of the training images are drawn for it, where "
+        "data.source has no validation split (data.validation_fraction; metric: test_accuracy draws none)"
+    )
+    drawn = data.model_copy(update={"validation_fraction": DRAWN})
+    return job.model_copy(update={"data": drawn})
 
 
 def points(sweep: Sweep, seed: int) -> list[Point]:

@@ -21,7 +21,7 @@ from cwerm.sweeps.earlier import Earlier, read_earlier
 from cwerm.sweeps.file import Sweep, flat
 from cwerm.sweeps.results import write_results
 from cwerm.sweeps.search import param_space, progress, tune_config
-from cwerm.sweeps.space import load_both, points
+from cwerm.sweeps.space import load_both, points, with_validation
 from cwerm.sweeps.trial import Records, Trials, run_trial
 from cwerm.terminal import console
 
@@ -55,6 +55,7 @@ def sweep(
         UserError: a mistake in a file, nothing to resume, or not one trial that ended well.
     """
     settings, job = load_both(sweep_file, job_file, overrides, options)
+    job = with_validation(settings, job)
     base = {**job.model_dump(), "storage": _absolute(job.storage)}
     base["resources"]["address"] = None  # trials run inside the cluster
     trials = Trials(

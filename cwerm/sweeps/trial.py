@@ -11,12 +11,12 @@ from typing import Any
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
 from cwerm.store.storage import Storage, open_storage, parse_mapping
-from cwerm.sweeps.file import EPOCH_METRICS, Point
+from cwerm.sweeps.file import EPOCH_METRICS, TEST_METRICS, Point
 from cwerm.sweeps.space import trial_job
 from cwerm.terminal import console
 
 STATUSES = ("done", "failed", "stopped", "begun")
-NUMBERS = (*EPOCH_METRICS, "epochs", "auroc", "effective_sample_size")
+NUMBERS = (*EPOCH_METRICS, *TEST_METRICS, "epochs", "auroc", "effective_sample_size")
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,7 @@ def _record(job: Job, folder: str, summary: dict[str, Any]) -> dict[str, Any]:
         "epochs": job.train.epochs,
         "seconds_total": sum(seconds.values()),
         **{f"seconds_{stage}": value for stage, value in seconds.items()},
-        **{name: summary[name] for name in ("test_accuracy", "test_accuracy_top5", "reused")},
-        "train_accuracy": summary["train_accuracy"],
-        "train_loss": summary["train_loss"],
+        **{name: summary[name] for name in (*EPOCH_METRICS, *TEST_METRICS, "reused")},
         "auroc": weights.get("auroc"),
         "effective_sample_size": weights.get("effective_sample_size"),
         "folder": folder,

@@ -28,7 +28,10 @@ class Begun:
         self.folder, self.tune, self.job = folder, folder / "tune.yaml", folder / "job.yaml"
         space = {"method": "erm", "train.lr": {"grid": RATES}}
         self.tune.write_text(yaml.safe_dump({"name": "study", "space": space} | tree))
-        job = {"storage": str(folder / "store"), "data": {"source": "sample"}}
+        job = {
+            "storage": str(folder / "store"),
+            "data": {"source": "sample", "validation_fraction": 0.1},
+        }
         self.job.write_text(yaml.safe_dump(job))
         self.settings, loaded = load_both(self.tune, self.job)
         base = {**loaded.model_dump()}
@@ -44,7 +47,7 @@ class Begun:
             "base": {**base, "resources": None, "s3": None},
         }
         description = {
-            "name": "study", "report": None, "metric": "test_accuracy", "mode": "max",
+            "name": "study", "report": None, "metric": "validation_accuracy", "mode": "max",
             "baseline": {}, "keys": ["method", "train.lr"], "experiment": "abc", "given": given,
         }  # fmt: skip
         self.path = folder / "store/sweeps/study"
@@ -56,8 +59,8 @@ class Begun:
         for job in self.trials.jobs(point):
             record = {
                 "trial": job.name, "seed": job.seed, "status": "done", "error": None, "epochs": 2,
-                "job": json.dumps(job.model_dump()), "test_accuracy": 0.5 + point["train.lr"],
-                "seconds_total": 3.0, "reused": ["ingest"], "folder": "runs/x",
+                "job": json.dumps(job.model_dump()), "validation_accuracy": 0.5 + point["train.lr"],
+                "test_accuracy": 0.4, "seconds_total": 3.0, "reused": ["ingest"], "folder": "runs/x",
             }  # fmt: skip
             self.records.write(job.name, record | changes)
         return job.name
@@ -76,7 +79,7 @@ def test_nothing_of_tunes_state_is_loaded(tmp_path: Path) -> None:
         (state / name).write_bytes(pickled(mark))
     sweep(begun.tune, begun.job, resume=True)
     assert not mark.exists()
-    assert [row["test_accuracy"] for row in begun.rows()] == [0.55, 0.6]
+    assert [row["validation_accuracy"] for row in begun.rows()] == [0.55, 0.6]
     assert [row["status"] for row in begun.rows()] == ["done", "done"]
 
 
@@ -106,10 +109,10 @@ def test_a_damaged_record_counts_as_none(
 @pytest.mark.parametrize(
     "change",
     [
-        {"status": "fine"}, {"test_accuracy": "0.9"}, {"test_accuracy": float("nan")}, {"seed": "0"},
+        {"status": "fine"}, {"test_accuracy": "0.9"}, {"validation_accuracy": float("nan")}, {"seed": "0"},
         {"epochs": 1.5}, {"epochs": None}, {"job": "[]"}, {"job": "{}"}, {"job": 5}, {"reused": [1]},
         {"reused": "x"}, {"error": 5}, {"folder": 1}, {"seconds_ingest": 10**30}, {"trial": None},
-        {"test_accuracy": None}, {"test_accuracy": True},
+        {"validation_accuracy": None}, {"validation_accuracy": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -193,7 +196,7 @@ def test_a_sampler_that_goes_on_draws_other_points(tmp_path: Path) -> None:
 
 
 def test_two_metrics_are_told_together(tmp_path: Path) -> None:
-    tree = {"metric": ["test_accuracy", "seconds_total"], "mode": ["max", "min"]}
+    tree = {"metric": ["validation_accuracy", "seconds_total"], "mode": ["max", "min"]}
     begun = _optuna(tmp_path, **tree)
     begun.leave(_point(0.01))
     found = read_earlier(begun.settings, begun.trials, begun.records, [])

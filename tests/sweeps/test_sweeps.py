@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cwerm.errors import UserError
 from cwerm.job.tree import parse_job
 from cwerm.sweeps.file import parse_sweep
-from cwerm.sweeps.space import domain, load_both, points
+from cwerm.sweeps.space import domain, load_both, points, with_validation
 from cwerm.sweeps.trial import Trials
 
 JOB = {"data": {"source": "sample"}, "seed": 3}
@@ -121,6 +121,10 @@ def test_the_studies_give_valid_jobs(path: Path) -> None:
         ({"space": {}, "mode": ["max", "min"]}, "mode: give one"),
         ({"space": {}, "scheduler": "asha", "metric": "auroc"}, "metric: a scheduler needs one"),
         (
+            {"space": {}, "scheduler": "asha", "metric": "test_accuracy"},
+            "metric: a scheduler needs one",
+        ),
+        (
             {"space": {}, "scheduler": "asha", "search": "optuna", "seeds": 2},
             "seeds: with search: optuna",
         ),
@@ -154,6 +158,25 @@ def test_what_does_not_fit_the_job_is_refused(
     with pytest.raises(UserError) as caught:
         load_both(tmp_path / "sweep.yaml", tmp_path / "job.yaml", overrides)
     assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("tree", "data", "drawn"),
+    [
+        ({}, {}, 0.1),
+        ({"metric": ["seconds_total", "validation_accuracy_top5"], "search": "optuna"}, {}, 0.1),
+        ({"metric": "test_accuracy"}, {}, 0.0),
+        ({"space": {"data.validation_fraction": {"grid": [0.1, 0.3]}}}, {}, 0.0),
+        ({}, {"validation_fraction": 0.3}, 0.3),
+        ({}, {"validation": "images/val"}, 0.0),
+    ],
+)
+def test_a_sweep_has_validation_images_to_be_judged_by(
+    tree: dict[str, Any], data: dict[str, Any], drawn: float
+) -> None:
+    sweep = parse_sweep({"space": {"method": "erm"}, **tree})
+    job = with_validation(sweep, parse_job({"data": {"source": "sample", **data}}))
+    assert job.data.validation_fraction == drawn
 
 
 def test_the_order_of_settings_file_then_sweep_then_command_line(tmp_path: Path) -> None:

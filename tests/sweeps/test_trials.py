@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import timm
@@ -51,7 +53,7 @@ class Study:
         return [{**row, "job": json.loads(row["job"])} for row in rows]
 
     def scores(self) -> dict[str, float]:
-        return {row["trial"]: row["test_accuracy"] for row in self.rows()}
+        return {row["trial"]: row["validation_accuracy"] for row in self.rows()}
 
     def attempts(self, stage: str) -> list[Path]:
         """The folders that attempts at artifacts of a stage have made."""
@@ -111,7 +113,7 @@ def test_the_best_job_is_by_the_mean_over_seeds_and_ready_to_run(finished: Study
     means = {}
     for row in finished.rows():
         if row["status"] == "done":
-            means.setdefault(row["job"]["method"], []).append(row["test_accuracy"])
+            means.setdefault(row["job"]["method"], []).append(row["validation_accuracy"])
     highest = max(means, key=lambda method: sum(means[method]) / len(means[method]))
     job = load_job(finished.folder / "best.yaml")
     assert job.method == highest == best.job["method"]
@@ -120,13 +122,28 @@ def test_the_best_job_is_by_the_mean_over_seeds_and_ready_to_run(finished: Study
 
 
 def test_a_small_sweep_in_a_terminal(parted_data: Path, tmp_path: Path) -> None:
-    tree = {"space": {"method": "erm", "train.lr": {"choice": [0.05]}}, "report": None}
+    """Judged by validation images, a tenth of the training images; the test images tell of the chosen."""
+    tree = {"space": {"method": "erm", "train.lr": {"grid": [0.1, 1e-6]}}, "report": None}
     study = Study(tmp_path, parted_data, tree, epochs=1)
     answer = process("sweep", study.tune, study.job)
     answer.succeeded()
-    assert "test accuracy" in answer.out
-    assert [row["status"] for row in study.rows()] == ["done"]
-    assert (study.folder / "report" / "table.csv").exists()
+    told = " ".join(answer.out.split())
+    assert "judged by validation images: 10 % of the training images are drawn" in told
+    rows = study.rows()
+    assert [row["status"] for row in rows] == ["done"] * 2
+    assert [row["job"]["data"]["validation_fraction"] for row in rows] == [0.1] * 2
+    shares = [40 * row["validation_accuracy"] for row in rows]
+    assert np.allclose(shares, np.round(shares)), "of 40 images"
+    chosen = max(rows, key=lambda row: row["validation_accuracy"])
+    assert load_job(study.folder / "best.yaml").train.lr == chosen["job"]["train"]["lr"]
+    with (study.folder / "report" / "table.csv").open() as file:
+        lines = [*csv.DictReader(file)]
+    for name in ("validation_accuracy", "test_accuracy"):
+        assert [float(line[f"{name}_mean"]) for line in lines] == [row[name] for row in rows]
+    text = (study.folder / "report" / "table.md").read_text()
+    assert "| validation accuracy, % | test accuracy, % |" in text
+    by = f"by validation accuracy, % {100 * chosen['validation_accuracy']:.2f}"
+    assert f"{by}; test accuracy, % {100 * chosen['test_accuracy']:.2f}" in text
 
 
 @pytest.mark.slow
@@ -187,7 +204,7 @@ def test_optuna_weighs_accuracy_against_seconds(parted_data: Path, tmp_path: Pat
         "search": "optuna",
         "num_samples": 4,
         "seeds": 2,
-        "metric": ["test_accuracy", "seconds_total"],
+        "metric": ["validation_accuracy", "seconds_total"],
         "mode": ["max", "min"],
     }
     rows = Study(tmp_path, parted_data, tree).run()
