@@ -116,6 +116,8 @@ class SelectSettings(Settings):
         Raises:
             ValueError: the ratio leaves none.
         """
+        if self.ratio == 1:
+            return num_candidates
         if self.ratio is not None:
             return coresets.coreset_size(num_samples, self.ratio)
         return num_candidates if self.size is None else min(num_candidates, self.size)
