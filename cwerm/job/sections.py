@@ -111,8 +111,8 @@ class Coreset(Section):
     ``margin``, ``el2n``, ``grand``, ``forgetting``, or ``module:Class``, your own. ``auto``: ``random``
     for ``reweight.method: posterior``, which looks at all kinds of samples, else ``moderate``."""
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Size of the coreset as a share of the training images, 1 for all but the meta set; where not given, 0.01,
-    and for ``reweight.method: posterior`` all images up to 20,000."""
+    """Size of the coreset as a share of the training images, 1 for all but the meta set; where not given,
+    0.01, and for ``reweight.method: posterior`` all images up to 20,000."""
     scope: Literal["class", "global"] = "class"
     """Select within each class, in proportion to its size, or over all classes at once."""
     meta: Annotated[Literal["none", "hold_out"], BeforeValidator(_was_auto)] = "none"

@@ -116,8 +116,11 @@ def best_line(sweep: SweepResults) -> list[str]:
         chosen = "."
     else:
         tested = reported.points[sweep.points.index(best)]
-        (_, label), (_, test) = (figure_style.scale(each.metric) for each in (sweep, reported))
-        chosen = f", by {label} {_score(sweep, best)}; {test} {_score(reported, tested)}."
+        by, then = (
+            f"{figure_style.scale(each.metric)[1].removesuffix(', %')} {_score(each, point)} %"
+            for each, point in ((sweep, best), (reported, tested))
+        )
+        chosen = f", chosen by {by}; {then}."
     return [f"{line}{chosen}"]
 
 

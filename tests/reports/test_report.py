@@ -102,6 +102,41 @@ def test_the_table_of_all_points(tmp_path: Path) -> None:
     assert f"all done: CW-ERM, coreset {method}, ratio {100 * ratio:g} %." in text
 
 
+def test_validation_chooses_and_tests_tell(tmp_path: Path) -> None:
+    """Two ratios on noisy labels: what is best by test accuracy is not chosen, and differences are its."""
+    rows = []
+    for seed in range(2):
+        plain = a_row({"method": "erm"}, seed, 0.70 + 0.02 * seed)
+        rows.append(plain | {"validation_accuracy": 0.50})
+        for ratio, test, validation in ((0.01, 0.80, 0.51), (0.1, 0.75, 0.55)):
+            row = a_row({"method": "cw-erm", "coreset.ratio": ratio}, seed, test + 0.02 * seed)
+            rows.append(row | {"validation_accuracy": validation, "auroc": 0.5 + 4 * ratio})
+    folder = str(tmp_path / "study")
+    keys = ["method", "coreset.ratio"]
+    leave(open_storage(folder), rows, a_description(keys, "ratio", metric="validation_accuracy"))
+    written = report(folder)
+    text = Path(folder, "report", "table.md").read_text()
+    header, _, *lines = cells(text, "All points of study")
+    assert header == [
+        *keys, "n", "validation accuracy, %", "test accuracy, %", "difference [95 %]", "AUROC",
+        "seconds",
+    ]  # fmt: skip
+    plain, low, high = ("71.00 ± 1.41", "81.00 ± 1.41", "76.00 ± 1.41")
+    assert [line[3:7] for line in lines] == [
+        ["50.00 ± 0.00", plain, "baseline", "-"],
+        ["51.00 ± 0.00", low, "+10.00 [+10.00, +10.00]", "0.540 ± 0.000"],
+        ["55.00 ± 0.00", high, "+5.00 [+5.00, +5.00]", "0.900 ± 0.000"],
+    ]
+    best = "CW-ERM, ratio 10 %, chosen by validation accuracy 55.00 ± 0.00 %; test accuracy"
+    assert f"{best} {high} %." in text
+    assert f"{folder}/report/auroc_by_ratio.png" in written
+    check_picture(Path(folder, "report", "auroc_by_ratio.png"))
+    with Path(folder, "report", "table.csv").open() as file:
+        assert [float(line["validation_accuracy_mean"]) for line in csv.DictReader(file)] == [
+            pytest.approx(value) for value in (0.5, 0.51, 0.55)
+        ]
+
+
 def test_failures_are_listed_with_their_reasons(tmp_path: Path) -> None:
     folder = a_folder(tmp_path, "ratio")
     page = Path(report(folder)[-1]).read_text()

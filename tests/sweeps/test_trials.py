@@ -142,8 +142,8 @@ def test_a_small_sweep_in_a_terminal(parted_data: Path, tmp_path: Path) -> None:
         assert [float(line[f"{name}_mean"]) for line in lines] == [row[name] for row in rows]
     text = (study.folder / "report" / "table.md").read_text()
     assert "| validation accuracy, % | test accuracy, % |" in text
-    by = f"by validation accuracy, % {100 * chosen['validation_accuracy']:.2f}"
-    assert f"{by}; test accuracy, % {100 * chosen['test_accuracy']:.2f}" in text
+    by = f"chosen by validation accuracy {100 * chosen['validation_accuracy']:.2f} %"
+    assert f"{by}; test accuracy {100 * chosen['test_accuracy']:.2f} %" in text
 
 
 @pytest.mark.slow
