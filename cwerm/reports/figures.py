@@ -100,7 +100,7 @@ def seconds_by_ratio(sweep: SweepResults) -> Figure:
     found = [panel for panel in every if panel.point.relevant("coreset.ratio")]
     longest = max(point.seconds("total") or 0.0 for panel in found for point in panel.points)
     divisor, unit, short = (60, "minutes", "min") if longest > 600 else (1, "seconds", "s")
-    figure, axes = grid(len(found), min(len(found), 3), 4.6, 3.2)
+    figure, axes = grid(len(found), 2 if len(found) == 4 else min(len(found), 3), 4.6, 3.2)
     for panel, axis in zip(found, axes, strict=False):
         curve = [point for point in panel.points if point.relevant("coreset.ratio")]
         curve.sort(key=lambda point: point.settings["coreset.ratio"])

@@ -41,7 +41,15 @@ def print_table(table: Table) -> None:
 
     made = rich.table.Table(title=escape(table.title), show_header=any(table.header))
     for place, name in enumerate(table.header):
-        made.add_column(escape(name), justify="left" if place < table.words else "right")
+        is_words = place < table.words
+        # in a narrow terminal words are cut, and no figure
+        figures = [] if is_words else [part for row in table.rows for part in row[place].split()]
+        made.add_column(
+            escape(name),
+            justify="left" if is_words else "right",
+            overflow="fold",
+            min_width=max(map(len, figures), default=None),
+        )
     for row in table.rows:
         made.add_row(*map(escape, row))
     console.out.print(made)

@@ -18,7 +18,7 @@ METHODS = {
 }
 _NOISE = ("data.noise", "data.noise_rate", "data.imbalance")
 _PLAIN = ("features.backbone", "train.model", "data.source")  # their values need no word before
-_KEPT = {"method", *_PLAIN}  # named choices, which may settle other keys
+_KEPT = {"method", "reweight.method", *_PLAIN}  # named choices, which may settle other keys
 
 
 @dataclass(frozen=True)
