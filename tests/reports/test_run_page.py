@@ -139,3 +139,19 @@ def test_a_run_whose_history_is_gone(tmp_path: Path) -> None:
         UserError, match=r"^.*/quick: its training history is no longer in the store"
     ):
         report(folder)
+
+
+def test_the_curve_is_that_of_the_validation_images() -> None:
+    history = [
+        {"epoch": epoch}
+        | {
+            f"{split}_{name}": 0.5
+            for split in ("train", "validation")
+            for name in ("loss", "accuracy")
+        }
+        for epoch in range(3)
+    ]
+    history[-1] |= {"test_loss": 0.4, "test_accuracy": 0.6}
+    for axis in run_page.training_curve(history).axes:
+        lines = {str(line.get_label()): len(line.get_xydata()) for line in axis.lines}
+        assert lines == {"training": 3, "validation": 3, "test": 1}

@@ -75,7 +75,11 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
         with naming(role):
             source.check_unchanged()
     _check_rows(tables, rows)
-    parts = {table: [files[i] for i in sorted(files)] for table, files in tables.items()}
+    parts = {
+        table: [file for _, file in sorted(tables[table].items())]
+        for table in LABELS
+        if table in tables
+    }
     parts.setdefault("test_images", [])
     labels = {name: _labels_table(rows, table) for table, name in LABELS.items() if table in parts}
     digests = {
