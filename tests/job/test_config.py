@@ -113,7 +113,7 @@ def test_every_key_refuses_a_mapping_in_a_persons_words(section: str, name: str)
     message = refusal(tree)
     assert message.startswith(f'{section}.{name}: got {{"a": 1}}, should be ')
     for jargon in ("Input", "valid", "instance", "dictionary", "None", "string", "integer"):
-        assert jargon not in message
+        assert jargon not in message.removeprefix(f"{section}.{name}")
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_classes_and_splits_are_told(tmp_path: Path) -> None:
     ]
     both = job_of(source=f"{tmp_path}/a", test=f"{tmp_path}/b", trusted=f"{tmp_path}/b")
     assert told(both, [3, 2])[1:] == [
-        "train: Training/; test: all class folders of data.test; trusted: all class folders of "
-        "data.trusted; not used: valid/, 1 images; not used: Testing/, 1 images",
+        "train: Training/; validation: valid/; test: all class folders of data.test; trusted: all class "
+        "folders of data.trusted; not used: Testing/, 1 images",
         "left out: 1 x .txt",
         "data.test: left out: 1 x folder @eaDir",
         "data.trusted: left out: 1 x folder @eaDir",
