@@ -17,7 +17,7 @@ from cwerm.data.names import suffix
 from cwerm.data.parquet.names import has_parquet_name
 from cwerm.errors import UserError, blame
 from cwerm.job.tree import Job
-from cwerm.store.schema import open_plain
+from cwerm.store.plain_types import open_plain
 from cwerm.store.storage import fetch
 from cwerm.suspects.page import Contents
 from cwerm.suspects.suspects import Suspect, nearest_of

@@ -190,7 +190,7 @@ def load_weights(run: str | RunResult) -> pa.Table:
     """
     import numpy as np
 
-    from cwerm.store import schema
+    from cwerm.store import plain_types, schema
 
     folder = run.folder if isinstance(run, RunResult) else str(run)
     try:
@@ -200,7 +200,7 @@ def load_weights(run: str | RunResult) -> pa.Table:
             f"{folder}: no weights.parquet; give the folder of a finished run of method cw-erm"
         ) from None
     try:
-        table = schema.read_parquet(data, "weights.parquet")
+        table = plain_types.read_parquet(data, "weights.parquet")
         schema.check_stored("weights", table.schema)
         ids = np.sort(table.column("id").to_numpy())
         if not len(ids) or not np.array_equal(ids, np.arange(len(ids))):

@@ -14,7 +14,7 @@ from cwerm.data.files import split_in_name
 from cwerm.data.labels import Label
 from cwerm.data.names import suffix
 from cwerm.errors import did_you_mean
-from cwerm.store.schema import open_plain
+from cwerm.store.plain_types import open_plain
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 PATHS = (
