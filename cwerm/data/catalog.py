@@ -5,6 +5,9 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from cwerm.data.folders.image_folder import ImageFolder
+from cwerm.data.huggingface.found import saved_shards
+from cwerm.data.huggingface.hub import SCHEME, open_named
+from cwerm.data.huggingface.source import SavedSet
 from cwerm.data.listing import address, list_files
 from cwerm.data.manifests import Manifest
 from cwerm.data.manifests.found import is_manifest
@@ -45,8 +48,9 @@ def open_source(
 
     Args:
         spec: one of `KNOWN_NAMES`, a folder of class folders, a table of paths and labels, a Parquet
-            file or tar shard or a folder of them; local or ``s3://``. A known name comes before a folder of
-            that name (``./mnist``).
+            file or tar shard or a folder of them, or a data set as Hugging Face's ``save_to_disk`` writes it;
+            local or ``s3://``. Or ``hf:owner/name``, one of their hub. A known name comes before a folder
+            of that name (``./mnist``).
         root: where public data sets lie or are downloaded to, by default ``~/.cache/cwerm``; or the
             folder that a table's paths are below, by default its own.
         image_column: the column of images, or of their paths.
@@ -62,6 +66,8 @@ def open_source(
         source = ARRAY_SOURCES[spec](str(local_path(root or DEFAULT_ROOT)))
         source.arrays("train")  # a missing data set should be known before any work is planned
         return source
+    if spec.startswith(SCHEME):
+        return open_named(spec, image_column, label_column)
     is_name = not urlsplit(spec).scheme and "/" not in spec and "." not in spec
     if is_name and not local_path(spec).exists():
         raise UserError(
@@ -82,6 +88,9 @@ def _open_files(
     listing = list_files(spec, s3)
     if is_manifest(listing, address(spec), image_column):
         return Manifest(listing, image_column, label_column, root, s3)
+    saved = saved_shards(listing, address(spec))
+    if saved is not None:
+        return SavedSet(listing, image_column, label_column, saved)
     shards = tar_files(listing)
     if shards and len(shards) >= sum(suffix(file.path) in IMAGES for file in listing.files):
         return Tars(listing, label_column, shards)

@@ -38,6 +38,9 @@ class Parquet(FileSource):
     ``ClassLabel``, where it has one, so that files may number the classes as they like.
     """
 
+    by_place = False
+    """Whether rows name the images, where paths in the column of images do not."""
+
     def __init__(
         self,
         listing: Listing,
@@ -187,7 +190,7 @@ class Parquet(FileSource):
             place, problem = f"{path}[{row}]", ""
             if cell.is_missing:
                 cell, problem = self._picture(path, cell)
-            name = shown(cell.path or place)
+            name = place if self.by_place else shown(cell.path or place)
             yield Sample(cell.image, label, name, problem, shown(place), extra)
 
     def _rows(self, path: str, chunk: Chunk) -> Iterator[Row]:

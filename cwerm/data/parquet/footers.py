@@ -59,7 +59,7 @@ class Footer:
 
 
 @contextmanager
-def readable(where: str, place: str = "") -> Iterator[None]:
+def readable(where: str, place: str = "", kind: str = "Parquet file") -> Iterator[None]:
     """Turn what Arrow says of a damaged file into one line that names it, and the place within it."""
     try:
         yield
@@ -70,7 +70,7 @@ def readable(where: str, place: str = "") -> Iterator[None]:
                 f"data.source: '{shown(where)}' can't be read {place} ({reason}); replace it"
             ) from error
         raise UserError(
-            f"data.source: '{shown(where)}' is not a readable Parquet file ({reason}); "
+            f"data.source: '{shown(where)}' is not a readable {kind} ({reason}); "
             "replace it or move it away"
         ) from error
 
