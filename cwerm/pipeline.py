@@ -112,7 +112,7 @@ def _describe(artifact: Artifact, reused: bool) -> str:
     rows = [
         f"{artifact.rows(table):,} {table.replace('_', ' ')}"
         for table in artifact.tables
-        if not table.endswith(("_labels", "digests", "beliefs"))
+        if not table.endswith(("_labels", "digests", "beliefs", "extra"))
     ]
     if "test_accuracy" in artifact.info:
         rows.append(f"test accuracy {artifact.info['test_accuracy']:.4f}")

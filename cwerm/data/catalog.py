@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from cwerm.data.folders.image_folder import ImageFolder
@@ -19,6 +21,7 @@ from cwerm.data.public.cifar import Cifar10, Cifar100
 from cwerm.data.public.fashion_mnist import FashionMnist
 from cwerm.data.public.mnist import Mnist
 from cwerm.data.sample import SampleSource
+from cwerm.data.several import Several, distinct_names
 from cwerm.data.source import Source
 from cwerm.data.tars import Tars
 from cwerm.data.tars.source import tar_files
@@ -37,7 +40,7 @@ DEFAULT_ROOT = "~/.cache/cwerm"
 
 
 def open_source(
-    spec: str,
+    spec: str | Sequence[str],
     *,
     root: str | None = None,
     image_column: str = "image",
@@ -57,9 +60,17 @@ def open_source(
         label_column: the column of labels.
         s3: how to reach ``s3://`` URIs; by default as the standard AWS variables say.
 
+    Several addresses make one source of all of them.
+
     Raises:
         UserError: an unknown name, a missing path, no data, or data that can't be read.
     """
+    if not isinstance(spec, str):
+        one = functools.partial(open_source, root=root, image_column=image_column, s3=s3)
+        if len(spec) > 1:
+            distinct_names(spec)  # before any is opened
+            return Several(spec, [one(each, label_column=label_column) for each in spec])
+        (spec,) = spec
     if spec == "sample":
         return SampleSource()
     if spec in ARRAY_SOURCES:

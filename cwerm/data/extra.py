@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,6 +22,9 @@ _OURS = frozenset(
 )
 """Columns of ours, in any file that the values go to, or that is read again."""
 _PREFIX = "source_"
+# as int and float write them, so that nothing is lost, such as the zeros of a code
+_WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
+_DECIMAL = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?([eE][-+]?\d{1,2})?")
 
 Columns = dict[str, pa.DataType]
 """Types by name."""
@@ -31,7 +36,7 @@ def can_travel(kind: pa.DataType) -> bool:
     return (
         (types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind))
         or (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
-        or (types.is_date(kind) or types.is_timestamp(kind))
+        or (types.is_date(kind) or types.is_timestamp(kind) or types.is_null(kind))
     )
 
 
@@ -51,17 +56,58 @@ def unified(of_files: Iterable[Mapping[str, pa.DataType]]) -> tuple[Columns, lis
 
 
 def _simplest(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_large_string(kind):
+    if pa.types.is_large_string(kind) or pa.types.is_null(kind):
         return pa.string()
     return pa.float32() if pa.types.is_float16(kind) else kind
 
 
 def _common(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    if first == second:
+        return first
+    if not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (first, second)):
+        return None
     try:
         fields = [pa.schema([("", kind)]) for kind in (first, second)]
         return pa.unify_schemas(fields, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return None
+
+
+def of_values(values: Sequence[Any], *, text: bool = False) -> pa.Array | None:
+    """A column of these values; None where they are not plain, or not of one kind.
+
+    Where all is ``text``, as in CSV, whole numbers and decimal ones that are written as such are numbers.
+    """
+    if text and (found := _numbers(values)) is not None:
+        return found
+    try:
+        column = pa.array(values)
+    except (ValueError, TypeError, OverflowError, pa.ArrowException):
+        return None
+    return column.cast(_simplest(column.type)) if can_travel(column.type) else None
+
+
+def _numbers(values: Sequence[str | None]) -> pa.Array | None:
+    written = [value or None for value in values]
+    given = [value for value in written if value]
+    for pattern, kind in ((_WHOLE, int), (_DECIMAL, float)):
+        if given and all(pattern.fullmatch(value) for value in given):
+            return pa.array([kind(value) if value else None for value in written])
+    return None
+
+
+def values_of(column: pa.Array) -> list[Any]:
+    """Values of a column as Python has them.
+
+    Raises:
+        ValueError: one that it can't have, such as a day of the year 100,000, or text that is no UTF-8.
+    """
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"holds a value that can't be read ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def told_left_out(names: list[str]) -> Iterator[str]:

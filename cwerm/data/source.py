@@ -50,6 +50,8 @@ class Chunk:
         problems: for each file, why it is not to be opened, "" for most; () where all can be.
         parts: rows of each part that it becomes, where it is read at once but makes several.
         labels: one for each file, where neither the files nor their names tell them.
+        extra: values of `Source.extra_columns`, likewise.
+        source: of several sources, the number of the one that it belongs to.
     """
 
     split: str
@@ -59,6 +61,8 @@ class Chunk:
     problems: tuple[str, ...] = ()
     parts: tuple[int, ...] = ()
     labels: tuple[str | int, ...] = ()
+    extra: pa.Table | None = None
+    source: int = 0
 
 
 def runs(sizes: Sequence[int] | np.ndarray) -> list[int]:

@@ -112,7 +112,9 @@ class Job(Section):
     @property
     def places(self) -> dict[str, str]:
         """By key, the paths and URIs that every node must see."""
-        named = {f"data.{key}": getattr(self.data, key) for key in ("source", "test", "trusted")}
+        named = {f"data.{key}": getattr(self.data, key) for key in ("test", "trusted")}
+        for number, address in enumerate(self.data.sources):
+            named["data.source" if number == 0 else f"data.source[{number}]"] = address
         return {key: value for key, value in named.items() if value} | {"storage": self.storage}
 
     @property

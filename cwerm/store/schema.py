@@ -6,6 +6,7 @@ import pyarrow as pa
 
 IMAGE_BYTES = pa.binary()
 DIGEST = pa.binary(16)  # tells an image from any other, whatever its label and place
+EXTRA = "extra"  # id, and whatever plain columns a source has beside images and labels
 
 _NULLABLE = {
     "clean_label",  # null where the labels in use are all that is known
@@ -75,6 +76,10 @@ def table_schema(name: str, *, value_type: pa.DataType | None = None) -> pa.Sche
 
 def check(name: str, table: pa.Table) -> None:
     """Assert that ``table`` has the schema of ``name`` and no missing required value."""
+    if name == EXTRA:
+        if table.schema.field(0) != pa.field("id", pa.int64(), nullable=False):
+            raise AssertionError(f"table {name}: got {table.schema}")
+        return
     value_column = next((c for c in ("image", "feature") if name.endswith(f"{c}s")), None)
     value_type = table.schema.field(value_column).type if value_column else None
     expected = table_schema(name, value_type=value_type)

@@ -89,7 +89,7 @@ def _names(values: Any, where: str) -> list[str]:
     Raises:
         UserError: one is no such name, but leads elsewhere.
     """
-    names = values if isinstance(values, list) else [None]
+    names: list[Any] = values if isinstance(values, list) else [None]
     for name in names:
         if not isinstance(name, str):
             raise UserError(f"data.source: '{where}' names no files; save the data set again")

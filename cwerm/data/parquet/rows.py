@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cwerm.data.extra import values_of
 from cwerm.data.labels import Label
 from cwerm.data.parquet.footers import Columns, Footer, readable
 from cwerm.data.parquet.images import Cell, cells
 from cwerm.data.parquet.labels import NO_LABEL, label_of
 from cwerm.data.source import Chunk
-from cwerm.errors import UserError, shown
+from cwerm.errors import UserError, blame, shown
 
 BATCH_ROWS = 128  # rows held at a time,
 BATCH_BYTES = 16 * 2**20  # and bytes, where images are large
@@ -82,10 +83,15 @@ def rows_of(
     """
     images = cells(batch.column(columns.image), footer.layout)
     labels = _labels(batch, footer, columns.label, row, where)
-    extra = batch.select(others).to_pylist() if others else [{}] * len(batch)
-    for cell, label, values in zip(images, labels, extra, strict=True):
-        yield row, cell, label, values
+    columns_of_others = [_values(batch, name, where) for name in others]
+    for cell, label, *values in zip(images, labels, *columns_of_others, strict=True):
+        yield row, cell, label, dict(zip(others, values, strict=True))
         row += 1
+
+
+def _values(batch: pa.RecordBatch, name: str, where: str) -> list[Any]:
+    with blame(f"data.source: column '{shown(name)}' of '{shown(where)}'"):
+        return values_of(batch.column(name))
 
 
 def _batch_rows(rows: int, held: int) -> int:
