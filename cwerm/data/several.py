@@ -108,7 +108,7 @@ class Several(Source):
         """Where each of them has the split, and which have none."""
         have = [(name, s.origin(split)) for name, s in self._named() if s.chunks(split, 1024)]
         lacking = [name for name, s in self._named() if name not in dict(have)]
-        told = ", ".join(f"{name}: {origin}" for name, origin in have)
+        told = ", ".join(n if n == origin else f"{n}: {origin}" for n, origin in have)
         return told + (f" (none in {', '.join(lacking)})" if lacking else "")
 
     def remarks(self) -> list[str]:

@@ -15,7 +15,6 @@ from cwerm.data.several import Several, distinct_names
 from cwerm.errors import UserError
 from cwerm.job.tree import parse_job
 from cwerm.stages.ingest.several import same_kind, told_of_sources
-from cwerm.stages.ingest.sources import WorkItem
 from cwerm.submission.package import shipped_job
 
 
@@ -138,16 +137,14 @@ def test_integers_match_folders_of_their_numbers(tmp_path: Path) -> None:
 def test_classes_of_one_source_and_names_that_are_alike_are_told(tmp_path: Path) -> None:
     source = opened(folder(tmp_path / "a", "Rose", "oak"), folder(tmp_path / "b", "rose", "oak"))
     names = ["Rose", "oak", "rose"]
-    chunks = source.chunks("train", 10)
-    items: list[WorkItem] = [("images", "source", chunk) for chunk in chunks]
-    codes = [np.array([0, 1]), np.array([2, 1])]
-    assert told_of_sources(source, items, codes, names) == [
+    codes = [(0, np.array([0, 1])), (1, np.array([2, 1]))]
+    assert told_of_sources(source, codes, names) == [
         "2 sources: a 2, b 2",
         "classes that a alone has: Rose",
         "classes that b alone has: rose",
         "'Rose' (a) and 'rose' (b) are counted as classes of their own",
     ]
-    assert told_of_sources(source.sources[0], items, codes, names) == []
+    assert told_of_sources(source.sources[0], codes, names) == []
 
 
 @pytest.mark.parametrize("wrong", [[], [""], [3], 3])

@@ -76,9 +76,13 @@ def _read(path: str) -> bytes:
 
 def _inner(path: str, roots: Sequence[str]) -> str:
     """The path in the data set's repository, without where it is kept here."""
-    folder = next((r for r in roots if os.path.realpath(os.path.dirname(path)).startswith(r)), "")
-    inner = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    return re.sub(r"^snapshots/[^/]+/", "", os.path.relpath(inner, folder)) if folder else path
+    parent, name = os.path.split(path)
+    parent = os.path.realpath(parent)
+    for root in roots:
+        if os.path.commonpath([root, parent]) == root:
+            inner = os.path.relpath(os.path.join(parent, name), root)
+            return re.sub(r"^snapshots/[^/]+/", "", inner)
+    return path
 
 
 def open_named(address: str, image: str, label: str) -> HubSet:
@@ -92,6 +96,11 @@ def open_named(address: str, image: str, label: str) -> HubSet:
         raise UserError(
             f"data.source: '{address}' needs the package datasets; pip install 'cwerm[huggingface]', or give "
             "the folder that save_to_disk made"
+        )
+    if os.path.exists(name.repository):  # which the library would take instead
+        raise UserError(
+            f"data.source: '{name.repository}' is a folder here, too; give it as './{name.repository}', "
+            "or run where there is none"
         )
     import datasets
     from huggingface_hub import constants
@@ -116,8 +125,13 @@ def open_named(address: str, image: str, label: str) -> HubSet:
 
 def _loaded(datasets: Any, address: str, name: Name) -> Any:
     """The data set's splits; programs that a data set may hold are never run."""
-    bars, level = datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity_error()  # what it warns of is told as a remark
+    from huggingface_hub.utils import logging as hub_logging
+
+    bars = datasets.is_progress_bar_enabled()
+    logs = [datasets.logging, hub_logging]
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()  # what is in vain is told in the end
     if not console.out.is_terminal or console.out.quiet:
         datasets.disable_progress_bars()
     try:
@@ -126,6 +140,10 @@ def _loaded(datasets: Any, address: str, name: Name) -> Any:
         )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:MOST_LETTERS] or type(error).__name__
+        if isinstance(error, ConnectionError):
+            offline = datasets.config.HF_HUB_OFFLINE
+            reason = "HF_HUB_OFFLINE is set" if offline else "the hub does not answer"
+            reason += ", and it is not in the cache"
         configs = _CONFIGS.search(str(error))
         if configs:
             raise UserError(
@@ -136,6 +154,7 @@ def _loaded(datasets: Any, address: str, name: Name) -> Any:
             f"data.source: '{address}' can't be had ({reason}); check the name and the network"
         ) from None
     finally:
-        datasets.logging.set_verbosity(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
         if bars:
             datasets.enable_progress_bars()

@@ -101,7 +101,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
             "common_size": list(*shapes) if len(shapes) == 1 else None,
             "understood": [
                 *understood(settings, sources, chunks, names, given, largest),
-                *told_of_sources(sources["source"], chunks, codes, names),
+                *told_of_sources(sources["source"], _training(work), names),
                 *told_of_extra(sources["source"]),
             ],
         },
@@ -157,6 +157,16 @@ class _ChunkWriter:
                 else images_table(samples, part.ids[of], part.full_scale)
             )
             files[name] = self.writer.write_part(name, part.index, table, part.contents(of))
+
+
+def _training(work: list[tuple[WorkItem, list[ChunkRows]]]) -> list[tuple[int, np.ndarray]]:
+    """The classes of each chunk's training images, with the number of their source."""
+    return [
+        (chunk.source, part.labels[part.ids["images"] >= 0])
+        for (_, _, chunk), parts in work
+        for part in parts
+        if "images" in part.ids
+    ]
 
 
 def assigned(

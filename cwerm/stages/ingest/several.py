@@ -10,28 +10,25 @@ from cwerm.data.labels import Label, alike
 from cwerm.data.several import Several
 from cwerm.data.source import Source
 from cwerm.errors import UserError
-from cwerm.stages.ingest.sources import WorkItem
 
 FEW = 8  # classes that are told by name
 
 
 def told_of_sources(
-    source: Source, items: Sequence[WorkItem], codes: Sequence[np.ndarray], names: Sequence[str]
+    source: Source, codes: Sequence[tuple[int, np.ndarray]], names: Sequence[str]
 ) -> list[str]:
     """How many images each source has, classes that one alone has, and names that are nearly the same.
 
     Args:
         source: all of them as one; nothing is told of any other kind.
-        items: what is read of it.
-        codes: class of each row of an item, -1 where it is not readable.
+        codes: classes of training images, with the number of their source.
         names: of the classes.
     """
     if not isinstance(source, Several):
         return []
     counts = np.zeros((len(source.names), len(names)), np.int64)
-    for (table, _, chunk), of_chunk in zip(items, codes, strict=True):
-        if table == "images":
-            counts[chunk.source] += np.bincount(of_chunk[of_chunk >= 0], minlength=len(names))
+    for number, some in codes:
+        counts[number] += np.bincount(some, minlength=len(names))
     sizes = zip(source.names, counts.sum(axis=1), strict=True)
     lines = [f"{len(counts)} sources: {', '.join(f'{name} {n:,}' for name, n in sizes)}"]
     lonely = (counts > 0).sum(axis=0) == 1
