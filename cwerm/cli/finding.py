@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cwerm.cli.app import AddressOption, Overrides, StorageOption, app, settings
+from cwerm.cli.app import AddressOption, StorageOption, app, settings
+
+SETTING = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*=")  # and no path, such as ./label=cat
 
 
 @app.command()
@@ -15,7 +18,13 @@ def find(
     source: Annotated[
         str, typer.Argument(metavar="PATH", help="Labelled images: whatever data.source can be.")
     ],
-    overrides: Overrides = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH ...] [section.key=value ...]",
+            help="More images, and settings of a job.",
+        ),
+    ] = None,
     corrections: Annotated[
         str | None, typer.Option(help="What the page saved: decisions on single labels.")
     ] = None,
@@ -30,4 +39,6 @@ def find(
     options = settings(storage, address)
     if corrections is not None:
         options["data.corrections"] = corrections
-    console.answer(find(source, to, overrides or [], options).record())
+    overrides = [text for text in more or [] if SETTING.match(text)]
+    sources = [source, *(text for text in more or [] if not SETTING.match(text))]
+    console.answer(find(sources, to, overrides, options).record())

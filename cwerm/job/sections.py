@@ -12,10 +12,12 @@ from cwerm.values import Address, Count, Rate, Section, Seed, Text
 class Data(Section):
     """Where the labelled images come from."""
 
-    source: Address
+    source: Address | Annotated[list[Address], Field(min_length=1)]
     """``sample``, ``fashion_mnist``, ``mnist``, ``cifar10``, ``cifar100``, or a path or URI: a folder of
-    class folders, a table (CSV, JSON Lines, Parquet) of paths and labels, Parquet with images, or tar shards
-    as WebDataset has them."""
+    class folders, a table (CSV, JSON Lines, Parquet) of paths and labels, Parquet with images, tar shards
+    as WebDataset has them, or a folder that ``save_to_disk`` of Hugging Face's datasets made; or
+    ``hf:owner/name``, a data set of their hub (also ``hf:owner/name/config`` and ``@revision``). A list of
+    these is one source: classes are matched by name."""
     root: Address | None = None
     """Where a known data set lies or is downloaded to; or the folder that the paths of a table are below,
     by default the table's own."""
@@ -65,6 +67,11 @@ class Data(Section):
     rows_per_part: Count = 1024
     """Images a part, the unit of work, of commit and of resumption; fewer where they are large, so that a
     part holds up to 128 MiB of them."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The addresses of ``source``, one or several."""
+        return [self.source] if isinstance(self.source, str) else self.source
 
 
 class Features(Section):

@@ -112,8 +112,10 @@ class Job(Section):
     @property
     def places(self) -> dict[str, str]:
         """By key, the paths and URIs that every node must see."""
-        keys = ("source", "test", "validation", "trusted")
+        keys = ("test", "validation", "trusted")
         named = {f"data.{key}": getattr(self.data, key) for key in keys}
+        for number, address in enumerate(self.data.sources):
+            named["data.source" if number == 0 else f"data.source[{number}]"] = address
         return {key: value for key, value in named.items() if value} | {"storage": self.storage}
 
     @property

@@ -12,7 +12,7 @@ from cwerm.reports.comparison import SweepResults, read_sweep
 from cwerm.reports.page import NONE, Table, markdown, page, print_table
 from cwerm.reports.run_page import read_run
 from cwerm.reports.sweep_tables import as_csv, best_line, pivots, points_table, unfinished_table
-from cwerm.store.schema import read_parquet
+from cwerm.store.plain_types import read_parquet
 from cwerm.store.storage import Storage, open_storage, parse_mapping
 from cwerm.terminal import console
 

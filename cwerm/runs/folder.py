@@ -66,13 +66,16 @@ class RunFolder:
 
         ``size`` is what the run was sized to, None where it had nothing to compute.
         """
+        from cwerm.runs.weights_file import weights_file
+
         artifacts = {name: result.artifact for name, result in results.items()}
         storage = self.store.storage
         storage.delete(f"{self.path}/summary.json")
         storage.write_bytes(f"{self.path}/job.yaml", self.job.to_yaml().encode())
         if "broadcast" in artifacts:
             weights = self.store.read(artifacts["broadcast"], "weights")
-            self._write_parquet("weights.parquet", weights)
+            data = weights_file(self.store, weights, artifacts["ingest"])
+            storage.write_bytes(f"{self.path}/weights.parquet", data)
         else:
             storage.delete(f"{self.path}/weights.parquet")
         if "broadcast" not in artifacts or not self.job.believes:
@@ -138,15 +141,6 @@ class RunFolder:
         text = json.dumps(value, indent=1).encode()
         self.store.storage.write_bytes(f"{self.path}/{name}", text)
 
-    def _write_parquet(self, name: str, table: pa.Table) -> None:
-        import io
-
-        import pyarrow.parquet as pq
-
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        self.store.storage.write_bytes(f"{self.path}/{name}", buffer.getvalue())
-
 
 def _kept(images: Artifact, split: str, corrections: dict[str, int]) -> int:
     """Images of a held-out split, without what a person removed."""
@@ -194,14 +188,15 @@ def load_weights(run: str | RunResult) -> pa.Table:
     Columns: id, label, weight (mean 1), neighbor_id, neighbor_distance, neighbor_label; and of the
     posterior quality (the probability that the label is right), suggested_label,
     suggestion_probability and duplicate_group (the same for images that are nearly the same, -1 for none),
-    null where something else was learned.
+    null where something else was learned. Beside them, what the source's table has of each image: columns
+    of plain values, under their own names, or with ``source_`` before one of those here.
 
     Raises:
         UserError: the folder holds no weights, or damaged ones.
     """
     import numpy as np
 
-    from cwerm.store import schema
+    from cwerm.store import plain_types, schema
 
     folder = run.folder if isinstance(run, RunResult) else str(run)
     try:
@@ -211,7 +206,7 @@ def load_weights(run: str | RunResult) -> pa.Table:
             f"{folder}: no weights.parquet; give the folder of a finished run of method cw-erm"
         ) from None
     try:
-        table = schema.read_parquet(data, "weights.parquet")
+        table = plain_types.read_parquet(data, "weights.parquet")
         schema.check_stored("weights", table.schema)
         ids = np.sort(table.column("id").to_numpy())
         if not len(ids) or not np.array_equal(ids, np.arange(len(ids))):

@@ -53,6 +53,26 @@ def take_rows(
     return values
 
 
+def extra_of(store: ArtifactStore, images: Artifact, ids: np.ndarray) -> pa.Table | None:
+    """What the source tells of images beside their labels, a row for each of ``ids``; None where nothing.
+
+    Reads only the parts that hold them.
+    """
+    if schema.EXTRA not in images.tables:
+        return None
+    ends = np.cumsum([part.rows for part in images.tables[schema.EXTRA]])
+    part_of = np.searchsorted(ends, ids, side="right")
+    found, order = [], []
+    for index in np.unique(part_of).tolist():
+        rows = store.read_part(images, schema.EXTRA, index)
+        wanted = np.flatnonzero(part_of == index)
+        found.append(rows.take(ids[wanted] - (ends[index] - len(rows))))
+        order.append(wanted)
+    whole = pa.concat_tables(found or [store.read_part(images, schema.EXTRA, 0).slice(0, 0)])
+    places = np.argsort(np.concatenate(order)) if order else np.empty(0, np.int64)
+    return whole.take(places).drop_columns("id")
+
+
 def dimensions(store: ArtifactStore, features: Artifact, table: str = "features") -> int:
     """Length of a feature vector."""
     (length,) = _feature_field(store, features, table).shape

@@ -27,9 +27,13 @@ class Outside:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        named = {role: getattr(job.data, role) for role in ROLES}
-        self.addresses: dict[str, str] = {role: spec for role, spec in named.items() if spec}
-        """Of the sources, by their key in ``data``."""
+        named = {role: getattr(job.data, role) for role in ROLES} | {"source": job.data.sources}
+        self._specs: dict[str, str | list[str]] = {role: s for role, s in named.items() if s}
+        self.addresses = {
+            role: spec if isinstance(spec, str) else ", ".join(spec)
+            for role, spec in self._specs.items()
+        }
+        """Of the sources, by their key in ``data``; of several, all in one text."""
         self.weights_address: str = job.features.weights
 
     @cached_property
@@ -41,9 +45,9 @@ class Outside:
         """
         data, opened = self._job.data, {}
         columns = {"image_column": data.image_column, "label_column": data.label_column}
-        for role, address in self.addresses.items():
+        for role, spec in self._specs.items():
             with naming(role):
-                opened[role] = open_source(address, root=data.root, s3=self._job.s3, **columns)
+                opened[role] = open_source(spec, root=data.root, s3=self._job.s3, **columns)
         return opened
 
     @cached_property
@@ -65,7 +69,7 @@ class Outside:
         data = self._job.data
         if data.noise != "confusion":
             return None
-        return read_confusions(data.source, data.confusions, self._job.s3)
+        return read_confusions(self.addresses["source"], data.confusions, self._job.s3)
 
     @cached_property
     def corrections(self) -> Corrections | None:

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cwerm.errors import UserError
-from cwerm.store import schema
+from cwerm.store import plain_types, schema
 from cwerm.store.manifest import Artifact, File, folder_of, parse_manifest
 from cwerm.store.storage import Storage, parse_mapping
 from cwerm.store.verified import VERIFIED
@@ -127,7 +127,7 @@ class ArtifactStore:
         self, folder: str, file: File, data: bytes, columns: list[str] | None, table: str | None
     ) -> pa.Table:
         try:
-            parquet = schema.open_parquet(io.BytesIO(data), file.path)
+            parquet = plain_types.open_parquet(io.BytesIO(data), file.path)
             if parquet.metadata.num_rows != file.rows:
                 raise ValueError(f"{parquet.metadata.num_rows} rows instead of {file.rows}")
             if table is not None:

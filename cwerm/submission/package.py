@@ -38,8 +38,11 @@ def shipped_job(job: Job, working_dir: Path | None) -> Job:
     tree = job.model_dump()
     tree["resources"]["address"] = None  # there, Ray Jobs tells it
     for key in DATA_KEYS:
-        if tree["data"][key] is not None:
-            tree["data"][key] = _shipped_path(f"data.{key}", tree["data"][key], working_dir)
+        value = tree["data"][key]
+        if isinstance(value, list):
+            tree["data"][key] = [_shipped_path(f"data.{key}", v, working_dir) for v in value]
+        elif value is not None:
+            tree["data"][key] = _shipped_path(f"data.{key}", value, working_dir)
     weights = job.features.weights
     if weights not in ("pretrained", "random") and not weights.startswith("package:"):
         tree["features"]["weights"] = _shipped_path("features.weights", weights, working_dir)
@@ -112,9 +115,10 @@ def pack(
 
 def _check_needed(job: Job, shipped: set[str]) -> None:
     """Refuse a job whose data stay here, as what is hidden does."""
-    uris = {f"data.{key}": getattr(job.data, key) for key in DATA_KEYS}
-    uris["features.weights"] = job.features.weights
-    for key, uri in uris.items():
+    uris = [(f"data.{key}", getattr(job.data, key)) for key in DATA_KEYS if key != "source"]
+    uris += [("data.source", source) for source in job.data.sources]
+    uris += [("features.weights", job.features.weights)]
+    for key, uri in uris:
         if not uri or not uri.startswith("./") or uri == "./.":
             continue
         path = uri.removeprefix("./")

@@ -6,16 +6,29 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import astuple, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-def as_csv(kind: type, items: Sequence[Any]) -> str:
-    """Items of a dataclass; the names alone where there are none."""
+def as_csv(kind: type, items: Sequence[Any], extra: pa.Table | None = None) -> str:
+    """Items of a dataclass, each with its row of ``extra``; the names alone where there are none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(kind)])
-    writer.writerows([_cell(value) for value in astuple(item)] for item in items)
+    others = (
+        [] if extra is None else [extra.column(name).to_pylist() for name in extra.column_names]
+    )
+    names = [] if extra is None else extra.column_names
+    writer.writerow([*(field.name for field in fields(kind)), *names])
+    for item, *values in zip(items, *others, strict=True):
+        writer.writerow([*map(_cell, astuple(item)), *map(_other, values)])
     return text.getvalue()
+
+
+def _other(value: Any) -> Any:
+    """A value of the source's own, to the last digit."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _cell(value: Any) -> Any:

@@ -59,7 +59,7 @@ def suspects_page(steps: Plan, suspects: Sequence[Suspect], duplicates: Sequence
     ids |= {duplicate.id for duplicate in shown}
     return render(
         Contents(
-            title=f"Labels of {steps.job.data.source}",
+            title=f"Labels of {steps.outside.addresses['source']}",
             told=steps.made["broadcast"].info.get("found", []),
             suspects=suspects,
             pictures=_thumbnails(steps, sorted(ids)),

@@ -39,8 +39,10 @@ class Shown:
 def show(steps: Plan) -> Shown:
     """Make the files of a plan whose weights are made by what judges labels; say what is in them."""
     suspects, duplicates = find_suspects(steps), find_duplicates(steps)
+    ids = np.array([suspect.id for suspect in suspects], np.int64)
+    extra = common.extra_of(steps.store, steps.made["ingest"], ids)
     files = {
-        LIST: as_csv(Suspect, suspects).encode(),
+        LIST: as_csv(Suspect, suspects, extra).encode(),
         PAGE: suspects_page(steps, suspects, duplicates).encode(),
         DUPLICATES: as_csv(Duplicate, duplicates).encode(),
     }

@@ -20,7 +20,7 @@ ARROW = {
     "read_table", "ParquetFile", "ParquetDataset", "read_metadata", "read_schema", "read_pandas",
     "open_file", "open_stream", "read_feather", "dataset", "read_parquet", "RecordBatchFileReader",
 }  # fmt: skip
-LOOKS_FIRST = {"store/schema.py"}
+LOOKS_FIRST = {"store/plain_types.py"}
 FORBIDDEN = {
     "eval", "exec", "compile", "__import__", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all",
     "yaml.unsafe_load_all", "yaml.full_load_all", "torch.hub.load", "torch.jit.load",

@@ -19,7 +19,7 @@ from cwerm.data import open_source
 from cwerm.errors import UserError
 from cwerm.stages import common
 from cwerm.store.artifacts import ArtifactStore
-from cwerm.store.schema import open_parquet, read_parquet
+from cwerm.store.plain_types import open_parquet, read_parquet
 from cwerm.store.storage import open_storage
 
 OBJECT = "ray.data.arrow_pickled_object"

@@ -70,7 +70,7 @@ def scanned(job: Job) -> tuple[Any, Any]:
     scans = [Scanner(sources)(chunk) for chunk in chunks]
     names, codes = encode(sources, chunks, scans)
     work = ingest.assigned(settings, names, chunks, scans, codes)
-    return ingest._ChunkWriter(sources, Writer(steps.store, "ingest", "k", {})), work
+    return ingest._ChunkWriter(sources, Writer(steps.store, "ingest", "k", {}), {}), work
 
 
 @pytest.mark.parametrize("role", ["source", "test", "trusted"])

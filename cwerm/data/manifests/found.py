@@ -8,7 +8,7 @@ from cwerm.data.listing import Listing
 from cwerm.data.manifests.rows import PATHS, SUFFIXES
 from cwerm.data.names import suffix
 from cwerm.data.parquet.names import has_parquet_name
-from cwerm.store.schema import open_plain
+from cwerm.store.plain_types import open_plain
 from cwerm.store.storage import filesystem
 
 

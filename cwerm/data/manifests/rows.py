@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from cwerm.data.extra import MOST, of_values
 from cwerm.data.files import split_in_name
 from cwerm.data.labels import Label
 from cwerm.data.names import suffix
 from cwerm.errors import did_you_mean
-from cwerm.store.schema import open_plain
+from cwerm.store.plain_types import open_plain
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 PATHS = (
@@ -48,10 +49,21 @@ class Columns(NamedTuple):
     split: str | None
 
 
+class Table(NamedTuple):
+    """All that a manifest tells."""
+
+    rows: list[Row]
+    columns: Columns
+    extra: pa.Table
+    """The other columns that hold plain values, a row for each of ``rows``."""
+    left_out: list[str]
+    """Names of the other columns that don't."""
+
+
 Cells = Iterator[tuple[str, dict[str, Any]]]  # each with words for where it stands
 
 
-def read_rows(data: bytes, name: str, image: str, label: str) -> tuple[list[Row], Columns]:
+def read_rows(data: bytes, name: str, image: str, label: str) -> Table:
     """All rows of the manifest called ``name``; ``image`` and ``label`` are columns of the job.
 
     Raises:
@@ -60,17 +72,30 @@ def read_rows(data: bytes, name: str, image: str, label: str) -> tuple[list[Row]
     names, cells = _cells(data, name)
     columns = _columns(names, image, label)
     found: dict[str, Row] = {}
+    others: dict[str, list[Any]] = {n: [] for n in names if n.strip() and n not in columns}
     for where, values in cells:
         row = _row(where, values, columns)
         first = found.setdefault(row.path, row)
-        if first != row:
+        if first is row:
+            for other, listed in others.items():
+                listed.append(values.get(other))
+        elif first != row:
             what = "labels" if first.label != row.label else "splits"
             raise ValueError(
                 f"{where}: '{row.path}' stands there with two {what}; keep one of the rows"
             )
     if not found:
         raise ValueError("has no rows")
-    return [*found.values()], columns
+    is_text = suffix(name) in (".csv", ".tsv")
+    kept: dict[str, pa.Array] = {}
+    left_out: list[str] = []
+    for other, listed in others.items():
+        column = of_values(listed, text=is_text) if len(kept) < MOST else None
+        if column is None:
+            left_out.append(other)
+        else:
+            kept[other] = column
+    return Table([*found.values()], columns, pa.table(kept), left_out)
 
 
 def _cells(data: bytes, name: str) -> tuple[Sequence[str], Cells]:

@@ -12,7 +12,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+
 from cwerm.data.digests import THREADS
+from cwerm.data.extra import told_left_out
 from cwerm.data.files import FileSource, held_out_split
 from cwerm.data.listing import FoundFile, Listing, address, list_files
 from cwerm.data.manifests.rows import Row, read_rows
@@ -44,20 +47,31 @@ class Manifest(FileSource):
         storage = open_storage(listing.uri, listing.s3)
         self._data = patiently(functools.partial(storage.read_bytes, table.path), self.name)
         with blame(where):
-            rows, self.columns = read_rows(self._data, table.path, image, label)
+            rows, self.columns, self._extra, self._left_out = read_rows(
+                self._data, table.path, image, label
+            )
         self.root = address(root) if root else listing.uri
         self._sizes = self._found([self._below(row.path) for row in rows], s3)
         files = tuple(FoundFile(path, size, 0) for path, size in sorted(self._sizes.items()))
         super().__init__(Listing(self.root, files, (), s3), files)
         renamed = held_out_split({row.split for row in rows})
         self._splits: dict[str, list[Row]] = {}
-        for row in rows:
+        self._numbers: dict[str, list[int]] = {}  # of each split's rows, in the table
+        for number, row in enumerate(rows):
             self._splits.setdefault(renamed[row.split], []).append(row)
+            self._numbers.setdefault(renamed[row.split], []).append(number)
         if "train" not in self._splits:
             raise UserError(f"{where} has no training images; name the split of some train")
 
     def __getstate__(self) -> dict[str, object]:
-        return {**super().__getstate__(), "_splits": {}, "_sizes": {}, "_data": b""}
+        left: dict[str, object] = {
+            "_splits": {},
+            "_numbers": {},
+            "_sizes": {},
+            "_data": b"",
+            "_extra": None,
+        }
+        return {**super().__getstate__(), **left}
 
     def fingerprint(self) -> str:
         """A hash of the table and of every file's content, of objects in a bucket their ETag."""
@@ -109,12 +123,14 @@ class Manifest(FileSource):
 
     def chunks(self, split: str, rows: int) -> list[Chunk]:
         """Runs of up to ``rows`` images and `PART_BYTES`, in the order of the manifest."""
-        named = self._splits.get(split, [])
+        named, numbers = self._splits.get(split, []), self._numbers.get(split, [])
         chunks = []
         for piece in pieces([self._sizes[self._below(row.path)] for row in named], rows):
             part = named[piece]
             paths, labels = tuple(row.path for row in part), tuple(row.label for row in part)
-            chunks.append(Chunk(split, piece.start, len(part), paths, labels=labels))
+            extra = self._extra.take(numbers[piece]) if self._extra.num_columns else None
+            chunk = Chunk(split, piece.start, len(part), paths, labels=labels, extra=extra)
+            chunks.append(chunk)
         return chunks
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
@@ -124,11 +140,17 @@ class Manifest(FileSource):
             UserError: a file can't be read, or the bucket that it lies in does not answer.
         """
         storage = open_storage(self.root, self.s3)
-        for path, label in zip(chunk.files, chunk.labels, strict=True):
+        extra = [{}] * len(chunk.files) if chunk.extra is None else chunk.extra.to_pylist()
+        for path, label, values in zip(chunk.files, chunk.labels, extra, strict=True):
             below = self._below(path)
             read = functools.partial(storage.read_bytes, below)
             image = patiently(read, f"{self.root}/{shown(below)}")
-            yield Sample(image, shown(label) if isinstance(label, str) else label, shown(path))
+            name = shown(label) if isinstance(label, str) else label
+            yield Sample(image, name, shown(path), extra=values)
+
+    def extra_columns(self) -> dict[str, pa.DataType]:
+        """The other columns of the table, as far as they are plain."""
+        return {field.name: field.type for field in self._extra.schema}
 
     def class_names(self) -> list[str] | None:
         """None: they are the labels that occur."""
@@ -144,7 +166,8 @@ class Manifest(FileSource):
         line = f"columns {self.columns.path} and {self.columns.label}; paths below '{self.root}'"
         counts = Counter(self._below(row.path) for rows in self._splits.values() for row in rows)
         several = sum(count > 1 for count in counts.values())
-        return [line] + ([f"{several:,} file(s) are named in two ways"] if several else [])
+        lines = [line] + ([f"{several:,} file(s) are named in two ways"] if several else [])
+        return [*lines, *told_left_out(self._left_out)]
 
 
 def below_root(path: str, root: str) -> str | None:

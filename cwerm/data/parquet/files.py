@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from cwerm.data.extra import told_left_out, unified
 from cwerm.data.files import FileSource, same_kind_of_names
 from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import is_side_file
@@ -19,7 +20,7 @@ from cwerm.data.parquet.footers import Columns, Footer, open_file, readable
 from cwerm.data.parquet.images import Cell
 from cwerm.data.parquet.names import has_parquet_name, split_of
 from cwerm.data.parquet.plan import plan
-from cwerm.data.parquet.rows import read_rows
+from cwerm.data.parquet.rows import Row, has_changed, read_rows
 from cwerm.data.reading import patiently, patiently_each
 from cwerm.data.source import Chunk, Sample
 from cwerm.errors import UserError, shown
@@ -36,6 +37,9 @@ class Parquet(FileSource):
     name of a folder (``label=cat``). Integers are decoded by the file's own Hugging Face
     ``ClassLabel``, where it has one, so that files may number the classes as they like.
     """
+
+    by_place = False
+    """Whether rows name the images, where paths in the column of images do not."""
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class Parquet(FileSource):
         if not self._footers:
             raise UserError(f"data.source: '{self.uri}' holds no rows; check the path")
         self._remarks: list[str] = []
+        self._extra, left_out = unified(dict(footer.others) for footer in self._footers.values())
         self._splits = self._split_of_files()
         self._class_names = self._names_of_files()
         others = tuple(f for f in listing.files if f not in files and not is_side_file(f.path))
@@ -78,6 +83,7 @@ class Parquet(FileSource):
                 if has_paths
                 else f"{len(others):,} file(s) beside the Parquet files are left out"
             )
+        self._remarks += told_left_out(left_out)
 
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_footers": {}, "_splits": {}, "_class_names": None}
@@ -92,8 +98,12 @@ class Parquet(FileSource):
         where = shown(f"{self.uri}/{path}")
         return patiently(lambda: system.open_input_file(f"{root}/{path}"), where)
 
+    def _named_split(self, path: str) -> str | None:
+        """The split that the file's name tells."""
+        return split_of(path, self.columns.label)
+
     def _split_of_files(self) -> dict[str, str]:
-        named = {path: split_of(path, self.columns.label) for path in self._footers}
+        named = {path: self._named_split(path) for path in self._footers}
         if all(named.values()):
             self._leave_out_unlabelled(named)
         return same_kind_of_names(named, self.uri)
@@ -176,18 +186,26 @@ class Parquet(FileSource):
     def _read_from(self, chunk: Chunk, start: int) -> Iterator[Sample]:
         chunk = replace(chunk, start=start, size=chunk.start + chunk.size - start)
         (path,) = chunk.files
+        for row, cell, label, extra in self._rows(path, chunk):
+            place, problem = f"{path}[{row}]", ""
+            if cell.is_missing:
+                cell, problem = self._picture(path, cell)
+            name = place if self.by_place else shown(cell.path or place)
+            yield Sample(cell.image, label, name, problem, shown(place), extra)
+
+    def _rows(self, path: str, chunk: Chunk) -> Iterator[Row]:
         where = f"{self.uri}/{path}"
         with self._open(path) as handle:
             with readable(where):
                 file, footer = open_file(handle, where, path, self.columns)
             if footer is None:
-                raise UserError(f"data.source: '{shown(where)}' has changed; run again")
-            for row, cell, label in read_rows(file, footer, self.columns, chunk, where):
-                place = f"{path}[{row}]"
-                problem = ""
-                if cell.is_missing:
-                    cell, problem = self._picture(path, cell)
-                yield Sample(cell.image, label, shown(cell.path or place), problem, shown(place))
+                raise has_changed(where)
+            others = self._others(footer)
+            yield from read_rows(file, footer, self.columns, others, chunk, where)
+
+    def _others(self, footer: Footer) -> list[str]:
+        """The columns of a file that travel along."""
+        return [name for name, _ in footer.others if name in self._extra]
 
     def _picture(self, path: str, cell: Cell) -> tuple[Cell, str]:
         """The image that a cell without bytes names, if it lies below the source's folder, or why not."""
@@ -216,6 +234,10 @@ class Parquet(FileSource):
         root = os.path.realpath(self.uri)
         real = os.path.realpath(os.path.join(root, inner))
         return os.path.isfile(real) and os.path.commonpath([root, real]) == root
+
+    def extra_columns(self) -> dict[str, pa.DataType]:
+        """All plain columns of the files beside image and label."""
+        return self._extra
 
     def class_names(self) -> list[str] | None:
         """The classes that the files' metadata name, None where a file has no names."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from cwerm.data.parquet.images import Layout, layout_of
 from cwerm.data.parquet.labels import NO_LABEL, class_names, is_label, is_text
 from cwerm.data.parquet.names import value_in_path
 from cwerm.errors import UserError, shown
-from cwerm.store.schema import open_plain
+from cwerm.store.plain_types import open_plain
 
 READ_BYTES = 8 * 2**20  # of a column, at a time
 
@@ -39,6 +40,7 @@ class Footer:
         is_text: whether labels are text.
         label: the label of all rows, where a folder's name tells it.
         labelled: False where no row has a label, None where that is not known.
+        others: names and types of all other columns.
     """
 
     group_rows: tuple[int, ...]
@@ -48,6 +50,7 @@ class Footer:
     is_text: bool
     label: str | None
     labelled: bool | None
+    others: tuple[tuple[str, pa.DataType], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -56,7 +59,7 @@ class Footer:
 
 
 @contextmanager
-def readable(where: str, place: str = "") -> Iterator[None]:
+def readable(where: str, place: str = "", kind: str = "Parquet file") -> Iterator[None]:
     """Turn what Arrow says of a damaged file into one line that names it, and the place within it."""
     try:
         yield
@@ -67,7 +70,7 @@ def readable(where: str, place: str = "") -> Iterator[None]:
                 f"data.source: '{shown(where)}' can't be read {place} ({reason}); replace it"
             ) from error
         raise UserError(
-            f"data.source: '{shown(where)}' is not a readable Parquet file ({reason}); "
+            f"data.source: '{shown(where)}' is not a readable {kind} ({reason}); "
             "replace it or move it away"
         ) from error
 
@@ -88,8 +91,48 @@ def open_file(
     )
     if not file.metadata.num_rows:
         return file, None
-    schema = file.schema_arrow
-    label = value_in_path(path, columns.label)
+    schema, label = file.schema_arrow, value_in_path(path, columns.label)
+    layout, text, others = described(schema, extensions, columns, where, label)
+    if columns.label in schema.names:
+        label = None
+    metadata = file.metadata
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+    of_image = [i for i, p in enumerate(paths) if f"{p}.".startswith(f"{columns.image}.")]
+    of_label = [i for i, p in enumerate(paths) if p == columns.label]
+    return file, Footer(
+        tuple(group.num_rows for group in groups),
+        tuple(sum(g.column(i).total_uncompressed_size for i in of_image) for g in groups),
+        layout,
+        class_names(metadata.metadata, columns.label),
+        text,
+        label,
+        _labelled([group.column(of_label[0]) for group in groups if group.num_rows])
+        if of_label
+        else True,
+        others,
+    )
+
+
+def described(
+    schema: pa.Schema,
+    extensions: Mapping[str, tuple[str, bytes]],
+    columns: Columns,
+    where: str,
+    label: str | None = None,
+) -> tuple[Layout, bool, tuple[tuple[str, pa.DataType], ...]]:
+    """How a table holds images, whether labels are text, and its other columns.
+
+    Args:
+        schema: of plain types.
+        extensions: name and description of the type that a column was written from.
+        columns: those that are read.
+        where: the table's name for a person.
+        label: that of all rows, where a folder's name tells it.
+
+    Raises:
+        UserError: a column is missing, is there twice or is of a type that is none of ours.
+    """
     for key, column in [("image", columns.image), ("label", columns.label)]:
         count = schema.names.count(column)
         if count != 1 and not (key == "label" and label is not None):
@@ -115,23 +158,16 @@ def open_file(
                 f"data.label_column: column '{columns.label}' of '{where}' is {kind}; "
                 "it must be text or integers"
             )
-        text, label = is_text(kind), None
-    metadata = file.metadata
-    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
-    paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
-    of_image = [i for i, p in enumerate(paths) if f"{p}.".startswith(f"{columns.image}.")]
-    of_label = [i for i, p in enumerate(paths) if p == columns.label]
-    return file, Footer(
-        tuple(group.num_rows for group in groups),
-        tuple(sum(g.column(i).total_uncompressed_size for i in of_image) for g in groups),
-        layout,
-        class_names(metadata.metadata, columns.label),
-        text,
-        label,
-        _labelled([group.column(of_label[0]) for group in groups if group.num_rows])
-        if of_label
-        else True,
-    )
+        text = is_text(kind)
+    once = Counter(schema.names)
+    others = [field for field in schema if once[field.name] == 1 and not _is_index(field.name)]
+    ours = (columns.image, columns.label)
+    return layout, text, tuple((f.name, f.type) for f in others if f.name not in ours)
+
+
+def _is_index(name: str) -> bool:
+    """Whether pandas wrote the column, to find its index again."""
+    return name.startswith("__index_level_")
 
 
 def _listed(names: list[str], most: int = 20) -> str:

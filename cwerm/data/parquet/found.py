@@ -10,7 +10,7 @@ from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, suffix
 from cwerm.data.parquet.names import has_parquet_name, is_left_by_writers
 from cwerm.errors import UserError, shown
-from cwerm.store.schema import open_plain
+from cwerm.store.plain_types import open_plain
 from cwerm.store.storage import filesystem
 
 TABLES = (".txt", ".xlsx", ".xls", ".ods")

@@ -21,14 +21,17 @@ from cwerm.runtime.parallel import worker_pool
 from cwerm.stages import common
 from cwerm.stages.ingest.assign import ChunkRows, assign_rows
 from cwerm.stages.ingest.classes import check_classes, encode
+from cwerm.stages.ingest.extra import extra_table, told_of_extra
 from cwerm.stages.ingest.images import images_table
 from cwerm.stages.ingest.scan import Scan, Scanner, check_rejects, check_same, parts_of
 from cwerm.stages.ingest.settings import IngestSettings
+from cwerm.stages.ingest.several import told_of_sources
 from cwerm.stages.ingest.sources import WorkItem, plan_chunks
 from cwerm.stages.ingest.told import full_scale, understood
 from cwerm.stages.outside import naming
 from cwerm.stages.stage import Context, Inputs, Stage, always
 from cwerm.store.artifacts import Artifact, File
+from cwerm.store.schema import EXTRA
 from cwerm.store.writing import Writer
 
 LABELS = {
@@ -65,7 +68,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     largest = np.concatenate([scan.largest for scan in scans])
     work = assigned(settings, names, chunks, scans, codes)
     rows = [row for _, parts in work for row in parts]
-    write = functools.partial(_ChunkWriter, sources, writer)
+    write = functools.partial(_ChunkWriter, sources, writer, sources["source"].extra_columns())
     todo = [(chunk, parts) for chunk, parts in work if any(part.ids for part in parts)]
     tables: dict[str, dict[int, File]] = {}
     for _, files in pool.map(write, todo, "ingest: write"):
@@ -102,7 +105,11 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
             "full_scale": full_scale(largest),
             "common_size": list(*shapes) if len(shapes) == 1 else None,
             "drawn": sorted({*tables} - {table for table, _, _ in chunks}),
-            "understood": understood(settings, sources, chunks, names, given, largest),
+            "understood": [
+                *understood(settings, sources, chunks, names, given, largest),
+                *told_of_sources(sources["source"], _training(work), names),
+                *told_of_extra(sources["source"]),
+            ],
         },
     )
 
@@ -111,15 +118,22 @@ ingest = Stage("ingest", 5, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:
-    def __init__(self, sources: dict[str, Source], writer: Writer) -> None:
-        self.sources, self.writer = sources, writer
+    def __init__(
+        self, sources: dict[str, Source], writer: Writer, extra: dict[str, pa.DataType]
+    ) -> None:
+        self.sources, self.writer, self.extra = sources, writer, extra
+
+    def _tables(self, part: ChunkRows) -> dict[str, str]:
+        """The tables that a part is written to, each with that whose ids it has."""
+        own = {name: name for name in part.ids}
+        return own | ({EXTRA: "images"} if self.extra and "images" in own else {})
 
     def __call__(self, work: tuple[WorkItem, list[ChunkRows]]) -> list[tuple[str, int, File]]:
         (_, role, chunk), parts = work
         finished = [
             {
-                name: self.writer.finished_part(name, part.index, part.contents(name))
-                for name in part.ids
+                name: self.writer.finished_part(name, part.index, part.contents(of))
+                for name, of in self._tables(part).items()
             }
             for part in parts
         ]
@@ -142,9 +156,23 @@ class _ChunkWriter:
 
     def _write(self, samples: list[Sample], part: ChunkRows, files: dict[str, File | None]) -> None:
         check_same(samples, part.digests)
-        for name, ids in part.ids.items():
-            table = images_table(samples, ids, part.full_scale)
-            files[name] = self.writer.write_part(name, part.index, table, part.contents(name))
+        for name, of in self._tables(part).items():
+            table = (
+                extra_table(samples, part.ids[of], self.extra)
+                if name == EXTRA
+                else images_table(samples, part.ids[of], part.full_scale)
+            )
+            files[name] = self.writer.write_part(name, part.index, table, part.contents(of))
+
+
+def _training(work: list[tuple[WorkItem, list[ChunkRows]]]) -> list[tuple[int, np.ndarray]]:
+    """The classes of each chunk's training images, with the number of their source."""
+    return [
+        (chunk.source, part.labels[part.ids["images"] >= 0])
+        for (_, _, chunk), parts in work
+        for part in parts
+        if "images" in part.ids
+    ]
 
 
 def assigned(

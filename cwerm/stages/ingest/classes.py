@@ -10,6 +10,7 @@ from cwerm.data.labels import Label, alike, normal, sort_labels
 from cwerm.data.source import Source
 from cwerm.errors import UserError, blame
 from cwerm.stages.ingest.scan import Scan
+from cwerm.stages.ingest.several import same_kind
 from cwerm.stages.ingest.sources import WorkItem
 from cwerm.terminal import console
 
@@ -30,12 +31,14 @@ def encode(
     for (_, role, _), scan in zip(items, scans, strict=True):
         with blame("data.label_column"):
             named.append({label: _name(label, own_names[role]) for label in scan.labels})
-    train = {
-        name
-        for (table, _, _), of_labels in zip(items, named, strict=True)
+    found = [
+        (chunk.source, name)
+        for (table, _, chunk), of_labels in zip(items, named, strict=True)
         if table == "images"
         for name in of_labels.values()
-    }
+    ]
+    are_numbers = same_kind(sources["source"], found)
+    train = {str(name) if are_numbers else name for _, name in found}
     with blame("data.label_column"):
         names = _ordered(train, own_names["source"])
     known = {name: code for code, name in enumerate(names)}
