@@ -37,7 +37,11 @@ LABELS = {
     "test_images": "given_test_labels",
     "trusted_images": "trusted_labels",
 }
-DIGESTS = {"images": "digests", "trusted_images": "trusted_digests"}  # of what is embedded
+DIGESTS = {
+    "images": "digests",
+    "test_images": "test_digests",
+    "trusted_images": "trusted_digests",
+}
 
 
 def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact:
