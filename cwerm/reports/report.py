@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cwerm.errors import UserError
+from cwerm.job.surroundings import S3
 from cwerm.reports import figure_style, figures
 from cwerm.reports.comparison import SweepResults, read_sweep
 from cwerm.reports.page import Table, markdown, page, print_table
-from cwerm.reports.run_page import read_run
+from cwerm.reports.run_page import read_run, summary_table
 from cwerm.reports.sweep_tables import as_csv, best_line, pivots, points_table, unfinished_table
 from cwerm.runs.summary import load_summary
 from cwerm.store.schema import read_parquet
@@ -47,7 +48,8 @@ def report(folder: str, to: Path | None = None) -> list[str]:
     if storage.stat("sweep.json") is not None:
         title, tables, drawn, files, notes = _of_sweep(folder, storage)
     elif storage.stat("summary.json") is not None:
-        return _report_run(folder, storage, to)
+        print_table(summary_table(folder))
+        return _write_run(folder, storage, to)
     else:
         raise UserError(
             f"{folder}: neither sweep.json nor summary.json; give the folder of a finished sweep or "
@@ -64,15 +66,20 @@ def report(folder: str, to: Path | None = None) -> list[str]:
     return _finished(files, storage, to)
 
 
-def add_report(folder: str) -> list[str]:
-    """Write the report of a run that has just ended; of a large one, print the command that does."""
-    summary = load_summary(folder)
-    if summary["num_samples"] > AT_ONCE:
-        console.out.print(f"report       cwerm report {folder}", soft_wrap=True, markup=False)
-        return []
-    run, storage = read_run(folder), open_storage(folder)
-    page = run.html().encode()
-    return _finished(run.files | {PAGE: page}, storage, None)
+def add_report(folder: str, s3: S3) -> None:
+    """Write the report of a run that has just ended; of a large one, print the command that does.
+
+    So too where the job's own settings ``s3`` are needed to reach its folder, which reports do not know. A
+    run is finished without it: what stands in its way is told.
+    """
+    try:
+        unknown = folder.startswith("s3:") and s3 != S3()
+        if unknown or load_summary(folder)["num_samples"] > AT_ONCE:
+            console.out.print(f"report       cwerm report {folder}", soft_wrap=True, markup=False)
+            return
+        _write_run(folder, open_storage(folder), None)
+    except UserError as error:
+        console.note(f"no report: {error}")
 
 
 def _finished(files: Mapping[str, bytes], storage: Storage, to: Path | None) -> list[str]:
@@ -122,10 +129,9 @@ def _read_sweep(folder: str, description: bytes, results: bytes) -> SweepResults
         ) from None
 
 
-def _report_run(folder: str, storage: Storage, to: Path | None) -> list[str]:
+def _write_run(folder: str, storage: Storage, to: Path | None) -> list[str]:
     run = read_run(folder)
     page = run.html().encode()
-    print_table(run.summary_table())
     return _finished(run.files | {PAGE: page}, storage, to)
 
 

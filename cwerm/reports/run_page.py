@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,12 +16,12 @@ from cwerm.reports.page import Table
 from cwerm.reports.panels import METHODS
 from cwerm.reports.plain_training import plain_training
 from cwerm.reports.run_map import read_map
+from cwerm.reports.run_pictures import duplicate_groups, lowest_pictures
 from cwerm.reports.run_samples import Samples, class_rows, read_samples
 from cwerm.runs.summary import address, artifact_of, load_summary
 from cwerm.store.storage import open_storage
-from cwerm.suspects.duplicates import Duplicate, list_duplicates
 from cwerm.suspects.templates import page_template
-from cwerm.suspects.thumbnails import SIDE, thumbnails
+from cwerm.suspects.thumbnails import SIDE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,25 +30,9 @@ HISTORY = "train/history.json"
 EPOCH_NUMBERS = {"epoch"} | {
     f"{split}_{name}" for split in run_figures.SPLITS for name in ("loss", "accuracy")
 }
-LOWEST = 32  # samples shown
-REJECTS = 200
-GROUPS, IN_GROUP = 20, 8  # near-duplicates shown
+REJECTS = 200  # shown
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A training image as the page shows it."""
-
-    path: str
-    label: str
-    suggested: str
-    """"" where no other label looks likelier."""
-    said: str
-    """Its quality or weight in words."""
-    image: str
-    """WebP in Base64."""
 
 
 @dataclass
@@ -67,37 +50,10 @@ class RunPage:
     files: dict[str, bytes] = field(default_factory=dict)
     """Figures by file name."""
 
-    def summary_table(self) -> Table:
-        """The summary in words."""
-        return Table(f"Run {self.summary['name']}", ["", ""], [[*row] for row in self.rows()])
-
     def classes(self) -> dict[str, float | None]:
         """Test accuracy by class; None for a class without a test image."""
         names, given = self.summary["class_names"], self.summary["test_per_class_accuracy"]
         return dict(zip(names, given, strict=True))
-
-    def rows(self) -> list[tuple[str, str]]:
-        """The summary in words."""
-        summary = self.summary
-        seconds, reused = summary["seconds"], summary["reused"]
-        found = [
-            ("method", METHODS[summary["method"]]),
-            ("control", summary["control"]),
-            ("seed", str(summary["seed"])),
-            ("training images", f"{summary['num_samples']:,}"),
-            ("unreadable images", f"{summary['num_rejects']:,}"),
-            ("test images", f"{summary['num_test_samples']:,}"),
-            ("test accuracy", _percent(summary["test_accuracy"])),
-            ("test accuracy, top 5", _percent(summary["test_accuracy_top5"])),
-            ("training accuracy", _percent(summary["train_accuracy"])),
-            ("test calibration error", _percent(summary["test_expected_calibration_error"])),
-        ]
-        for name, score in summary.get("weights", {}).items():
-            words = name.replace("_", " ").replace("auroc", "AUROC of wrong labels")
-            found.append((words, "-" if score is None else f"{score:.3f}"))
-        for stage, value in seconds.items():
-            found.append((stage, f"{value:,.1f} s{', reused' if stage in reused else ''}"))
-        return [*found, ("all stages", f"{sum(seconds.values()):,.1f} s")]
 
     def html(self) -> str:
         """The page; `files` and `missing` are complete after it."""
@@ -111,7 +67,7 @@ class RunPage:
         drawn = self._try(lambda: samples and read_map(self.folder, self.summary, samples))
         return page_template("cwerm.reports", "run.html.jinja").render(
             summary=self.summary,
-            rows=self.rows(),
+            rows=summary_rows(self.summary),
             weights=self.summary.get("weights", {}),
             training=self._figure("training", run_figures.training_curve(self.history)),
             reliability=tested
@@ -130,13 +86,13 @@ class RunPage:
             map=drawn and self._figure("features", run_figures.feature_map(drawn)),
             judged=samples is not None and samples.quality is not None,
             suspects=int(samples.suspect.sum()) if samples else 0,
-            lowest=(samples and self._try(lambda: self._lowest(samples))) or [],
+            lowest=(samples and self._try(lambda: lowest_pictures(self.folder, samples))) or [],
             matrix=samples and samples.matrix(),
             classes=classes,
             axis_end=axis_end,
             plain=self._try(lambda: plain_training(self.folder, self.summary)),
             rejects=self._try(self._rejects) or [],
-            duplicates=self._try(self._duplicates),
+            duplicates=self._try(lambda: duplicate_groups(self.folder, samples)),
             missing=self.missing,
             folder=self.folder,
             side=SIDE,
@@ -158,29 +114,6 @@ class RunPage:
         self.files |= {f"{name}.{kind}": data for kind, data in made.items()}
         return base64.b64encode(made["svg"]).decode()
 
-    def _lowest(self, samples: Samples) -> list[Picture]:
-        ids = samples.lowest[:LOWEST]
-        store, images = artifact_of(self.folder, "images", "ingest")
-        if images.rows("images") != len(samples.label):
-            raise UserError(
-                f"{self.folder}: weights.parquet is not that of its images; run the job again"
-            )
-        paths = store.read(images, "images", ["path"])["path"]
-        pictures = thumbnails(store, images, sorted(ids.tolist()))
-        names, quality = samples.names, samples.quality
-        return [
-            Picture(
-                paths[i].as_py(),
-                names[samples.label[i]],
-                names[samples.suggested[i]] if samples.suspect[i] else "",
-                f"weight {samples.weight[i]:.2g}"
-                if quality is None
-                else f"{100 * quality[i]:.{1 if quality[i] < 0.1 else 0}f} % likely right",
-                base64.b64encode(pictures[i]).decode(),
-            )
-            for i in ids.tolist()
-        ]
-
     def _rejects(self) -> list[dict[str, str]]:
         if not self.summary["num_rejects"]:
             return []
@@ -188,32 +121,38 @@ class RunPage:
         found: list[dict[str, str]] = store.read(images, "rejects").slice(0, REJECTS).to_pylist()
         return found
 
-    def _duplicates(self) -> dict[str, Any]:
-        """Groups of images that are nearly the same, the first with their pictures."""
-        store, images = artifact_of(self.folder, "images", "ingest")
-        _, labels = artifact_of(self.folder, "labels", "label")
-        table = self.samples.table if self.samples else None
-        found = list_duplicates(store, images, labels, table)
-        groups = [[*rows] for _, rows in groupby(found, lambda row: row.group)]
-        shown = [rows[:IN_GROUP] for rows in groups[:GROUPS]]
-        pictures: dict[tuple[str, int], bytes] = {}
-        for split, name in (("training", "images"), ("test", "test_images")):
-            ids = sorted({row.id for rows in shown for row in rows if row.split == split})
-            made = thumbnails(store, images, ids, name)
-            pictures |= {(split, i): picture for i, picture in made.items()}
 
-        def picture(row: Duplicate) -> str:
-            return base64.b64encode(pictures[row.split, row.id]).decode()
+def summary_table(folder: str) -> Table:
+    """A run's summary for the terminal.
 
-        return {
-            "images": len(found),
-            "groups": len(groups),
-            "across": sum(len({row.split for row in rows}) > 1 for rows in groups),
-            "differ": sum(rows[0].labels_differ for rows in groups),
-            "judged": table is not None and not table.column("duplicate_group").null_count,
-            "shown": [[(row, picture(row)) for row in rows] for rows in shown],
-            "sizes": [len(rows) for rows in groups[:GROUPS]],
-        }
+    Raises:
+        UserError: the folder holds none.
+    """
+    summary = load_summary(folder)
+    return Table(f"Run {summary['name']}", ["", ""], [[*row] for row in summary_rows(summary)])
+
+
+def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """A run's summary in words."""
+    seconds, reused = summary["seconds"], summary["reused"]
+    found = [
+        ("method", METHODS[summary["method"]]),
+        ("control", summary["control"]),
+        ("seed", str(summary["seed"])),
+        ("training images", f"{summary['num_samples']:,}"),
+        ("unreadable images", f"{summary['num_rejects']:,}"),
+        ("test images", f"{summary['num_test_samples']:,}"),
+        ("test accuracy", _percent(summary["test_accuracy"])),
+        ("test accuracy, top 5", _percent(summary["test_accuracy_top5"])),
+        ("training accuracy", _percent(summary["train_accuracy"])),
+        ("test calibration error", _percent(summary["test_expected_calibration_error"])),
+    ]
+    for name, score in summary.get("weights", {}).items():
+        words = name.replace("_", " ").replace("auroc", "AUROC of wrong labels")
+        found.append((words, "-" if score is None else f"{score:.3f}"))
+    for stage, value in seconds.items():
+        found.append((stage, f"{value:,.1f} s{', reused' if stage in reused else ''}"))
+    return [*found, ("all stages", f"{sum(seconds.values()):,.1f} s")]
 
 
 def read_run(folder: str) -> RunPage:
