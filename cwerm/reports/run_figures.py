@@ -13,7 +13,7 @@ from cwerm.reports.figure_style import COLORS, FAINT, INK, STYLE
 from cwerm.reports.run_map import FeatureMap
 
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
-FLATTENED = 1 / 3  # of the axis, which all but the highest values have at least
+FLATTENED = 1 / 4  # of the axis, which all but the highest values have at least
 HIGHEST = 0.1  # of the values, that may lie above the axis
 
 

@@ -17,7 +17,7 @@ class NoiseMatrix:
     """Counts of suspects by given label (row) and what it looks like (column)."""
 
     names: list[str]
-    """All classes in their order, or of many those with the most mistakes."""
+    """All classes in their order, or of many those of the most frequent pairs."""
     counts: list[list[int | None]]
     """[shown, shown]; on the diagonal the labels that nothing speaks against, None where not known."""
     largest: int
@@ -37,14 +37,14 @@ def noise_matrix(
     unsuspected: Mapping[str, int] | None = None,
 ) -> NoiseMatrix:
     """From the suspects by given and suggested class, and by class the labels that look right."""
-    involved: Counter[str] = Counter()
-    for (given, suggested), count in suspects.items():
-        involved[given] += count
-        involved[suggested] += count
+    pairs = [(*pair, count) for pair, count in Counter(suspects).most_common()]
     shown = [*names]
     if len(shown) > CLASSES:
-        most = {name for name, _ in involved.most_common(CLASSES)}
-        shown = [name for name in names if name in most]
+        chosen: set[str] = set()
+        for given, suggested, _ in pairs:
+            if len(chosen | {given, suggested}) <= CLASSES:
+                chosen |= {given, suggested}
+        shown = [name for name in names if name in chosen]
     counts = [[suspects.get((given, other), 0) for other in shown] for given in shown]
     inside = sum(map(sum, counts))
     own = unsuspected or {}
@@ -52,7 +52,6 @@ def noise_matrix(
         [own.get(given) if place == row else count for place, count in enumerate(counts[row])]
         for row, given in enumerate(shown)
     ]
-    pairs = [(*pair, count) for pair, count in Counter(suspects).most_common(PAIRS)]
     largest = max((count for row in counts for count in row), default=0)
     total = sum(suspects.values())
-    return NoiseMatrix(shown, table, largest, len(names), total, total - inside, pairs)
+    return NoiseMatrix(shown, table, largest, len(names), total, total - inside, pairs[:PAIRS])
