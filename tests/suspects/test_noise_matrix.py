@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cwerm.suspects.noise_matrix import CLASSES, noise_matrix
+from cwerm.suspects.noise_matrix import noise_matrix
 
 
 def test_of_few_classes_all_are_shown() -> None:
@@ -13,13 +13,12 @@ def test_of_few_classes_all_are_shown() -> None:
     assert found.pairs == [("a", "b", 3), ("c", "a", 1)]
 
 
-def test_of_many_classes_those_with_most_mistakes_are_shown_in_their_order() -> None:
+def test_of_many_classes_those_of_the_most_frequent_pairs_are_shown_in_their_order() -> None:
     names = [f"class {i}" for i in range(100)]
     frequent = {(names[90 - 2 * i], names[91 - 2 * i]): 5 for i in range(12)}
     rare = {("class 3", "class 4"): 1}
     found = noise_matrix(names, frequent | rare)
-    assert len(found.names) == CLASSES
     assert found.names == sorted(found.names, key=names.index)
-    assert {name for pair in frequent for name in pair} < {*found.names}
+    assert {name for pair in frequent for name in pair} == {*found.names}, "25 at most"
     assert (found.num_classes, found.total, found.left_out) == (100, 61, 1)
     assert len(found.pairs) == 13
