@@ -10,7 +10,7 @@ from typing import Any
 from cwerm.errors import UserError
 from cwerm.reports.run_samples import Samples
 from cwerm.runs.summary import artifact_of
-from cwerm.suspects.duplicates import Duplicate, list_duplicates
+from cwerm.suspects.duplicates import TEST, TRAINING, Duplicate, list_duplicates
 from cwerm.suspects.thumbnails import thumbnails
 
 LOWEST = 32
@@ -70,14 +70,14 @@ def duplicate_groups(folder: str, samples: Samples | None) -> dict[str, Any]:
     found = list_duplicates(store, images, labels, table)
     groups = [[*rows] for _, rows in groupby(found, lambda row: row.group)]
     shown = [rows[:IN_GROUP] for rows in groups[:GROUPS]]
-    pictures: dict[tuple[str, int], bytes] = {}
-    for split, name in (("training", "images"), ("test", "test_images")):
-        ids = sorted({row.id for rows in shown for row in rows if row.split == split})
-        made = thumbnails(store, images, ids, name)
-        pictures |= {(split, i): picture for i, picture in made.items()}
+    pictures: dict[int | str, bytes] = {}
+    for split, name in ((TRAINING, "images"), (TEST, "test_images")):
+        keys = {row.id: row.picture for rows in shown for row in rows if row.split == split}
+        for number, made in thumbnails(store, images, sorted(keys), name).items():
+            pictures[keys[number]] = made
 
     def picture(row: Duplicate) -> str:
-        return base64.b64encode(pictures[row.split, row.id]).decode()
+        return base64.b64encode(pictures[row.picture]).decode()
 
     return {
         "images": len(found),

@@ -32,6 +32,11 @@ class Duplicate:
     labels_differ: bool
     """Whether the group's images have different labels, of which at most one is right."""
 
+    @property
+    def picture(self) -> int | str:
+        """What tells its picture from those of other images, of either split."""
+        return self.id if self.split == TRAINING else f"{self.split}-{self.id}"
+
 
 def find_duplicates(steps: Plan) -> list[Duplicate]:
     """Those of a plan whose weights are made, group by group."""

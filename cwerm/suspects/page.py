@@ -12,7 +12,7 @@ from typing import Any
 
 from cwerm.data.corrections import COLUMNS, DECISIONS, Correction
 from cwerm.stages.plan import Plan
-from cwerm.suspects.duplicates import Duplicate
+from cwerm.suspects.duplicates import TEST, TRAINING, Duplicate
 from cwerm.suspects.noise_matrix import noise_matrix
 from cwerm.suspects.suspects import Suspect
 from cwerm.suspects.templates import page_template
@@ -30,8 +30,8 @@ class Contents:
     told: Sequence[str]
     """What was found of all labels, in lines."""
     suspects: Sequence[Suspect]
-    pictures: Mapping[int, bytes]
-    """WebP by id: of each suspect, and of what is shown beside it."""
+    pictures: Mapping[Any, bytes]
+    """WebP by id: of each suspect, and of what is shown beside it; or by `Duplicate.picture`."""
     class_names: Sequence[str]
     decided: Sequence[Correction] = ()
     """What was decided before, and is saved again with what is decided here."""
@@ -48,13 +48,17 @@ def suspects_page(steps: Plan, suspects: Sequence[Suspect], duplicates: Sequence
     images, corrections = steps.made["ingest"], steps.outside.corrections
     shown = [duplicate for duplicate in duplicates if duplicate.group <= GROUPS]
     ids = {s.id for s in suspects} | {s.nearest_id for s in suspects} - {-1}
-    ids |= {duplicate.id for duplicate in shown}
+    ids |= {duplicate.id for duplicate in shown if duplicate.split == TRAINING}
+    tests = {duplicate.id: duplicate.picture for duplicate in shown if duplicate.split == TEST}
+    pictures: dict[Any, bytes] = {**thumbnails(steps.store, images, sorted(ids))}
+    for test, picture in thumbnails(steps.store, images, sorted(tests), "test_images").items():
+        pictures[tests[test]] = picture
     return render(
         Contents(
             title=f"Labels of {steps.job.data.source}",
             told=steps.made["broadcast"].info.get("found", []),
             suspects=suspects,
-            pictures=thumbnails(steps.store, images, sorted(ids)),
+            pictures=pictures,
             class_names=images.info["class_names"],
             decided=[*corrections.rows.values()] if corrections else [],
             rejects=steps.store.read(images, "rejects").slice(0, REJECTS).to_pylist(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cwerm.suspects.duplicates import groups_of, same_images
+from cwerm.suspects.duplicates import Duplicate, groups_of, same_images
+from cwerm.suspects.page import Contents, render
 
 
 def test_groups_whose_labels_differ_come_first_then_those_across_splits() -> None:
@@ -28,3 +29,17 @@ def test_the_same_images_are_found_by_their_digests() -> None:
     assert same_images(known, asked).tolist() == [7, 49, -1, -1, 7]
     assert same_images(np.concatenate([known, known]), asked)[0] == 7
     assert same_images(known, known[:0]).tolist() == []
+
+
+def test_a_test_image_is_shown_as_itself_and_not_as_the_training_image_of_its_number() -> None:
+    rows = [
+        Duplicate(1, "<b>a", 3, "training", "cat", True),
+        Duplicate(1, "b", 3, "test", "dog", True),
+    ]
+    page = render(
+        Contents("x", [], [], {3: b"one", "test-3": b"other"}, ["cat", "dog"], duplicates=rows)
+    )
+    assert 'data-id="3" alt="&lt;b&gt;a"' in page
+    assert 'data-id="test-3" alt="b"' in page
+    assert "<bdi>dog</bdi> (test)" in page
+    assert '{"3": "b25l", "test-3": "b3RoZXI="}' in page
