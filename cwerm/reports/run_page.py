@@ -135,12 +135,14 @@ def summary_table(folder: str) -> Table:
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """A run's summary in words."""
     seconds, reused = summary["seconds"], summary["reused"]
+    validated = summary.get("validation_accuracy")
     found = [
         ("method", METHODS[summary["method"]]),
         ("control", summary["control"]),
         ("seed", str(summary["seed"])),
         ("training images", f"{summary['num_samples']:,}"),
         ("unreadable images", f"{summary['num_rejects']:,}"),
+        *([("validation accuracy", _percent(validated))] if validated is not None else []),
         ("test images", f"{summary['num_test_samples']:,}"),
         ("test accuracy", _percent(summary["test_accuracy"])),
         ("test accuracy, top 5", _percent(summary["test_accuracy_top5"])),

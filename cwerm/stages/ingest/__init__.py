@@ -111,7 +111,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     )
 
 
-ingest = Stage("ingest", 5, always(), IngestSettings.of, _run)
+ingest = Stage("ingest", 6, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:
