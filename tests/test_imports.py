@@ -30,7 +30,7 @@ ALLOWED = {
     "pipeline": BASE | {"store", "runtime", "stages", "runs"},
     "finding": BASE | {"algorithms", "store", "data", "stages", "suspects", "runs", "pipeline"},
     "predicting": BASE | {"algorithms", "store", "data", "runtime", "stages", "runs"},
-    "reports": BASE | {"store", "runs"},
+    "reports": BASE | {"algorithms", "store", "stages", "suspects", "runs"},
     "sweeps": BASE | {"store", "runtime", "reports", "pipeline"},
     "submission": BASE | {"data", "runtime", "sweeps"},
     "upkeep": BASE | {"store", "runtime", "runs"},

@@ -41,9 +41,13 @@ def run(
     jobs = [load(file, others, storage, address) for file in files]
 
     from cwerm import pipeline
+    from cwerm.reports.report import add_report
     from cwerm.terminal import console
 
-    made = [pipeline.run(loaded, overwrite=overwrite) for loaded in jobs]
+    made = []
+    for loaded in jobs:
+        made.append(pipeline.run(loaded, overwrite=overwrite))
+        add_report(made[-1].folder, loaded.s3)
     if len(made) == 1:
         console.answer({"run": made[0].folder, **made[0].summary})
         return

@@ -40,7 +40,7 @@ def compare(runs: Sequence[str], to: Path | None = None) -> SweepResults:
     Raises:
         UserError: fewer than two runs, one that is not finished, or files that can't be written.
     """
-    trials = [_trial(folder) for folder in dict.fromkeys(runs)]
+    trials = [trial_of(folder) for folder in dict.fromkeys(runs)]
     if len(trials) < 2:
         raise UserError("RUN: one run has nothing to be compared with; give two or more")
     results, notes = compared([trial for trial, _ in trials], [tests for _, tests in trials])
@@ -94,10 +94,15 @@ def compared(trials: Sequence[Trial], tests: Sequence[str]) -> tuple[SweepResult
 
 def varying_keys(jobs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Dotted keys whose values differ, the method first; without what changes no result."""
-    flat = [dict(_flat(job)) for job in jobs]
+    flat = [flat_keys(job) for job in jobs]
     names = dict.fromkeys(name for values in flat for name in values)
     found = [name for name in names if len({repr(values.get(name)) for values in flat}) > 1]
     return tuple(sorted(found, key=lambda name: name != "method"))
+
+
+def flat_keys(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a job by dotted key, without what changes no result."""
+    return dict(_flat(job))
 
 
 def _flat(job: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
@@ -110,7 +115,7 @@ def _flat(job: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _trial(folder: str) -> tuple[Trial, str]:
+def trial_of(folder: str) -> tuple[Trial, str]:
     """A run as a trial, and what tells its test images from any others."""
     summary = load_summary(folder)
     seconds = {f"seconds_{name}": value for name, value in summary["seconds"].items()}

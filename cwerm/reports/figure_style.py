@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from cwerm.suspects.fonts import fonts_for
 
 # Okabe and Ito's colours, in an order in which neighbours differ in luminance, too
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -29,15 +34,28 @@ STYLE = {
 
 def images(figure: Figure) -> dict[str, bytes]:
     """The figure as ``png`` (150 dpi) and ``svg``."""
+    _set_fonts(figure)
     found = {}
     for kind, metadata in (("png", {}), ("svg", {"Date": None})):
         buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # it is told
             figure.savefig(
                 buffer, format=kind, dpi=DPI, bbox_inches="tight", pad_inches=0.1, metadata=metadata
             )
         found[kind] = buffer.getvalue()
     return found
+
+
+def _set_fonts(figure: Figure) -> None:
+    """Fonts for the letters that the default one has not, as far as this machine has them."""
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    first, *others = fonts_for([text.get_text() for text in texts], "figure")
+    for path in others:
+        font_manager.fontManager.addfont(path)
+    names = [font_manager.FontProperties(fname=path).get_name() for path in (first, *others)]
+    for text in texts if others else ():
+        text.set_fontfamily(names)
 
 
 def scale(metric: str) -> tuple[float, str]:

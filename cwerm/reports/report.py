@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cwerm.errors import UserError
+from cwerm.job.surroundings import S3
 from cwerm.reports import figure_style, figures
 from cwerm.reports.comparison import SweepResults, read_sweep
-from cwerm.reports.page import NONE, Table, markdown, page, print_table
-from cwerm.reports.run_page import read_run
+from cwerm.reports.page import Table, markdown, page, print_table
+from cwerm.reports.run_page import read_run, summary_table
 from cwerm.reports.sweep_tables import as_csv, best_line, pivots, points_table, unfinished_table
+from cwerm.runs.summary import load_summary
 from cwerm.store.plain_types import read_parquet
 from cwerm.store.storage import Storage, open_storage, parse_mapping
 from cwerm.terminal import console
@@ -19,7 +21,8 @@ from cwerm.terminal import console
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CLASSES = "Classes"
+PAGE = "report.html"
+AT_ONCE = 50_000  # images of a run whose report is made as it ends, in seconds
 NOTE = (
     "Mean ± sample standard deviation over the n seeds that are done. The difference to the baseline is "
     "paired by seed, with its 95 % t-interval, not corrected for the number of points; where validation "
@@ -45,7 +48,8 @@ def report(folder: str, to: Path | None = None) -> list[str]:
     if storage.stat("sweep.json") is not None:
         title, tables, drawn, files, notes = _of_sweep(folder, storage)
     elif storage.stat("summary.json") is not None:
-        title, tables, drawn, files, notes = _of_run(folder)
+        print_table(summary_table(folder))
+        return _write_run(folder, storage, to)
     else:
         raise UserError(
             f"{folder}: neither sweep.json nor summary.json; give the folder of a finished sweep or "
@@ -56,11 +60,30 @@ def report(folder: str, to: Path | None = None) -> list[str]:
         made = figure_style.images(figure)
         files |= {f"{name}.{kind}": data for kind, data in made.items()}
         pictures[caption] = made["svg"]
-    files["report.html"] = page(title, tables, pictures, notes).encode()
-    written = _write(open_storage(str(to)) if to else storage, files, "" if to else "report/")
+    files[PAGE] = page(title, tables, pictures, notes).encode()
     for table in tables:
-        if table.title != CLASSES:
-            print_table(table)
+        print_table(table)
+    return _finished(files, storage, to)
+
+
+def add_report(folder: str, s3: S3) -> None:
+    """Write the report of a run that has just ended; of a large one, print the command that does.
+
+    So too where the job's own settings ``s3`` are needed to reach its folder, which reports do not know. A
+    run is finished without it: what stands in its way is told.
+    """
+    try:
+        unknown = folder.startswith("s3:") and s3 != S3()
+        if unknown or load_summary(folder)["num_samples"] > AT_ONCE:
+            console.out.print(f"report       cwerm report {folder}", soft_wrap=True, markup=False)
+            return
+        _write_run(folder, open_storage(folder), None)
+    except UserError as error:
+        console.note(f"no report: {error}")
+
+
+def _finished(files: Mapping[str, bytes], storage: Storage, to: Path | None) -> list[str]:
+    written = _write(open_storage(str(to)) if to else storage, files, "" if to else "report/")
     console.out.print(f"report       {written[-1]}", soft_wrap=True, markup=False)
     return written
 
@@ -106,16 +129,10 @@ def _read_sweep(folder: str, description: bytes, results: bytes) -> SweepResults
         ) from None
 
 
-def _of_run(folder: str) -> _Parts:
+def _write_run(folder: str, storage: Storage, to: Path | None) -> list[str]:
     run = read_run(folder)
-    name = run.summary["name"]
-    summary = Table(f"Run {name}", ["", ""], [[*row] for row in run.rows()])
-    classes = [
-        [name, NONE if share is None else f"{100 * share:.2f}"]
-        for name, share in run.classes().items()
-    ]
-    tables = [summary, Table(CLASSES, ["class", "test accuracy, %"], classes)]
-    return f"Run {name}", tables, run.figures(), {}, []
+    page = run.html().encode()
+    return _finished(run.files | {PAGE: page}, storage, to)
 
 
 def _figures(sweep: SweepResults) -> dict[str, tuple[str, Figure]]:

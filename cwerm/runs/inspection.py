@@ -114,7 +114,9 @@ def inspect_run(run: str, lowest: int, target: Path) -> list[dict[str, Any]]:
     what = "labels, by the probability that they are right" if judged else "weights"
     console.out.print(_table(f"lowest {len(rows)} of {len(weights):,} {what}", rows, paths, names))
     captions = [_caption(row, names) for row in rows]
-    sheet = contact_sheet(common.take_rows(store, images, "images", "image", ids), captions)
+    sheet = contact_sheet(
+        common.take_rows(store, images, "images", "image", ids), captions, target.name
+    )
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     write_file(target, buffer.getvalue())

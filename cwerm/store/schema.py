@@ -25,6 +25,7 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     ],
     "given_labels": [("id", pa.int64()), ("label", pa.int32())],
     "digests": [("id", pa.int64()), ("digest", DIGEST)],
+    "test_digests": [("id", pa.int64()), ("digest", DIGEST)],
     "trusted_digests": [("id", pa.int64()), ("digest", DIGEST)],
     "given_test_labels": [("id", pa.int64()), ("label", pa.int32())],
     "test_labels": [("id", pa.int64()), ("label", pa.int32()), ("removed", pa.bool_())],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,21 +10,14 @@ from dataclasses import astuple, dataclass
 from itertools import groupby
 from typing import Any
 
-import numpy as np
-from jinja2 import Environment, PackageLoader
-from PIL import Image
-
 from cwerm.data.corrections import COLUMNS, DECISIONS, Correction
-from cwerm.data.images import decode
-from cwerm.stages import common
-from cwerm.stages.pixels import to_square
 from cwerm.stages.plan import Plan
-from cwerm.suspects.duplicates import Duplicate
+from cwerm.suspects.duplicates import TEST, TRAINING, Duplicate
+from cwerm.suspects.noise_matrix import noise_matrix
 from cwerm.suspects.suspects import Suspect
+from cwerm.suspects.templates import page_template
+from cwerm.suspects.thumbnails import SIDE, thumbnails
 
-SIDE, QUALITY = 96, 70  # of a thumbnail: pixels, and WebP's
-AT_ONCE = 1000  # images read at a time
-PAIRS = 30  # of classes, the most frequent
 REJECTS = 1000
 GROUPS = 100  # of near-duplicates that are shown
 
@@ -38,8 +30,8 @@ class Contents:
     told: Sequence[str]
     """What was found of all labels, in lines."""
     suspects: Sequence[Suspect]
-    pictures: Mapping[int, bytes]
-    """WebP by id: of each suspect, and of what is shown beside it."""
+    pictures: Mapping[Any, bytes]
+    """WebP by id: of each suspect, and of what is shown beside it; or by `Duplicate.picture`."""
     class_names: Sequence[str]
     decided: Sequence[Correction] = ()
     """What was decided before, and is saved again with what is decided here."""
@@ -56,13 +48,17 @@ def suspects_page(steps: Plan, suspects: Sequence[Suspect], duplicates: Sequence
     images, corrections = steps.made["ingest"], steps.outside.corrections
     shown = [duplicate for duplicate in duplicates if duplicate.group <= GROUPS]
     ids = {s.id for s in suspects} | {s.nearest_id for s in suspects} - {-1}
-    ids |= {duplicate.id for duplicate in shown}
+    ids |= {duplicate.id for duplicate in shown if duplicate.split == TRAINING}
+    tests = {duplicate.id: duplicate.picture for duplicate in shown if duplicate.split == TEST}
+    pictures: dict[Any, bytes] = {**thumbnails(steps.store, images, sorted(ids))}
+    for test, picture in thumbnails(steps.store, images, sorted(tests), "test_images").items():
+        pictures[tests[test]] = picture
     return render(
         Contents(
             title=f"Labels of {steps.outside.addresses['source']}",
             told=steps.made["broadcast"].info.get("found", []),
             suspects=suspects,
-            pictures=_thumbnails(steps, sorted(ids)),
+            pictures=pictures,
             class_names=images.info["class_names"],
             decided=[*corrections.rows.values()] if corrections else [],
             rejects=steps.store.read(images, "rejects").slice(0, REJECTS).to_pylist(),
@@ -89,28 +85,13 @@ def render(contents: Contents) -> str:
         "decisions": DECISIONS,
         "decided": [astuple(row) for row in contents.decided],
     }
-    rooms = Environment(loader=PackageLoader("cwerm.suspects", ""), autoescape=True)
-    return rooms.get_template("page.html.jinja").render(
+    return page_template("cwerm.suspects", "page.html.jinja").render(
         contents=contents,
-        pairs=pairs.most_common(PAIRS),
+        matrix=noise_matrix(contents.class_names, pairs),
         groups=[[*rows] for _, rows in groupby(contents.duplicates, lambda d: d.group)],
         side=SIDE,
         data=_script(data),
     )
-
-
-def _thumbnails(steps: Plan, ids: list[int]) -> dict[int, bytes]:
-    """WebP by id."""
-    made = {}
-    for start in range(0, len(ids), AT_ONCE):
-        some = np.array(ids[start : start + AT_ONCE])
-        taken = common.take_rows(steps.store, steps.made["ingest"], "images", "image", some)
-        for number, image in zip(some.tolist(), taken, strict=True):
-            buffer = io.BytesIO()
-            square = Image.fromarray(to_square(decode(image), SIDE))
-            square.save(buffer, format="WEBP", quality=QUALITY)
-            made[number] = buffer.getvalue()
-    return made
 
 
 def _script(value: Any) -> str:

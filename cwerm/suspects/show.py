@@ -11,7 +11,7 @@ from cwerm.stages import common
 from cwerm.stages.plan import Plan
 from cwerm.suspects.contact_sheet import contact_sheet
 from cwerm.suspects.csv_files import as_csv
-from cwerm.suspects.duplicates import Duplicate, find_duplicates
+from cwerm.suspects.duplicates import TEST, Duplicate, find_duplicates
 from cwerm.suspects.page import suspects_page
 from cwerm.suspects.suspects import Suspect, find_suspects
 from cwerm.terminal import console
@@ -69,9 +69,11 @@ def _tell(steps: Plan, shown: Shown) -> None:
     if shown.duplicates:
         groups = {d.group for d in shown.duplicates}
         differ = {d.group for d in shown.duplicates if d.labels_differ}
+        tests = {d.group for d in shown.duplicates if d.split == TEST}
         console.note(
             f"{len(shown.duplicates):,} images are nearly the same as another, in {len(groups):,} groups; "
             f"in {len(differ):,} of them labels differ"
+            + (f", {len(tests):,} are in training and test" if tests else "")
         )
 
 
@@ -84,5 +86,5 @@ def _sheet(steps: Plan, suspects: list[Suspect]) -> bytes:
     pictures = common.take_rows(steps.store, steps.made["ingest"], "images", "image", ids)
     captions = [(s.label, f"→ {s.suggested}?") for s in suspects]
     buffer = io.BytesIO()
-    contact_sheet(pictures, captions).save(buffer, format="PNG")
+    contact_sheet(pictures, captions, SHEET).save(buffer, format="PNG")
     return buffer.getvalue()

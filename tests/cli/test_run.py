@@ -44,15 +44,34 @@ def test_a_run_says_what_it_did_and_nothing_else(finished: Finished) -> None:
         "├",
         "┃",
     )
-    ours = (*ours, "run ", "model ", "weights ", "TensorBoard ", "│", "┌")
+    ours = (*ours, "run ", "model ", "weights ", "TensorBoard ", "report ", "│", "┌")
     ours = (*ours, "10 classes of 40 images each (", "train: train.parquet; test: test.parquet")
     for line in out.splitlines():
         assert line.strip().startswith(ours), line
     for noise in ("ray", "Ray", "WARNING", "INFO", "pid="):
         assert noise not in out.replace("TensorBoard", "")
-    for place in ("run", "weights", "model"):
+    for place in ("run", "weights", "model", "report"):
         (line,) = [line for line in out.splitlines() if line.startswith(f"{place} ")]
         assert Path(line.split(maxsplit=1)[1]).exists()
+
+
+def test_the_report_at_the_end_of_a_run(finished: Finished) -> None:
+    page = (finished.folder / "report" / "report.html").read_text()
+    assert "Not shown" not in page
+    headings = [line[4:-5] for line in page.splitlines() if line.startswith("<h2>")]
+    assert headings == [
+        "Against plain training",
+        "Samples of lowest weight",
+        "Training",
+        "How far can the probabilities be trusted?",
+        "Weights",
+        "Classes",
+        "Features",
+        "Images that are nearly the same",
+    ]
+    assert page.count("data:image/webp;base64,") == 32
+    assert f"cwerm run {finished.folder}/job.yaml method=erm" in page
+    assert "and from the coreset (rings)" in page
 
 
 def test_the_run_folder(finished: Finished) -> None:

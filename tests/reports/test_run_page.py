@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cwerm.errors import UserError
-from cwerm.reports import run_page
-from cwerm.reports.report import report
+from cwerm.job.surroundings import S3
+from cwerm.reports import run_figures
+from cwerm.reports.report import add_report, report
+from cwerm.reports.run_samples import Samples, class_rows
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import open_storage
 from reports.made_up import (
@@ -37,6 +39,7 @@ def a_run(store: Path, method: str = "cw-erm", classes: int = 12) -> tuple[str, 
         | ({"test_loss": 0.9 / (e + 1), "test_accuracy": 0.5 + 0.03 * e} if e % 2 else {})
         for e in range(10)
     ]
+    history[-1]["test_reliability"] = [[40, 0.4, 0.5], [60, 0.95, 0.9]]
     (train / "history.json").write_text(json.dumps(history))
     weights = random.gamma(4, 0.25, 500).astype(np.float32)
     columns = {"id": np.arange(500), "weight": weights}
@@ -75,17 +78,22 @@ def test_a_runs_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     folder, weights = a_run(tmp_path)
     written = report(folder)
     names = [
-        f"{name}.{kind}" for name in ("training", "weights", "classes") for kind in ("png", "svg")
+        f"{name}.{kind}"
+        for name in ("training", "reliability", "weights")
+        for kind in ("png", "svg")
     ]
-    assert written == [f"{folder}/report/{name}" for name in [*names, "report.html"]]
+    assert [Path(path).name for path in written] == [*names, "report.html"]
+    assert {Path(path).parent for path in written} == {Path(folder, "report")}
     page = Path(written[-1]).read_text()
     assert page.count("data:image/svg+xml;base64,") == 3
-    assert '<td class="text">test accuracy</td><td>81.23 %</td>' in page
-    assert '<td class="text">&lt;class 11&gt;</td><td>-</td>' in page
+    assert '<td>test accuracy</td><td class="number">81.23 %</td>' in page
+    assert "<bdi>&lt;class 11&gt;</bdi></td><td>no test image" in page
+    assert "<class" not in page
+    assert "Not shown: summary.json is damaged (artifacts.images is no place in a store)" in page
     for name in names[::2]:
         check_picture(Path(folder, "report", name))
     assert "4.0 s, reused" in capsys.readouterr().out
-    bars = run_page.weight_histogram(weights).axes[0].containers[0]
+    bars = run_figures.weight_histogram(weights).axes[0].containers[0]
     assert sum(bar.get_height() for bar in bars) == len(weights)
 
 
@@ -96,13 +104,68 @@ def test_a_run_without_weights_has_no_histogram(tmp_path: Path) -> None:
     assert "weights.png" not in names
 
 
-def test_of_many_classes_the_figure_shows_the_lowest(tmp_path: Path) -> None:
-    folder, _ = a_run(tmp_path, classes=101)
-    caption, figure = run_page.read_run(folder).figures()["classes"]
-    assert "the 30 lowest of 100" in caption
-    (axis,) = figure.axes
-    values = [bar.get_width() for bar in axis.containers[0]]
-    np.testing.assert_allclose(values, 100 * np.linspace(0.5, 0.99, 100)[:30])
+def test_a_report_that_cannot_be_made_leaves_the_run_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = a_run(tmp_path)
+    add_report(folder, S3())
+    assert f"report       {folder}/report/report.html" in capsys.readouterr().out
+    (tmp_path / "artifacts" / "train" / "key" / "attempt" / "history.json").write_text("[{}]")
+    add_report(folder, S3())
+    assert "no report: " in capsys.readouterr().out
+
+
+def samples() -> Samples:
+    label = np.array([0, 0, 0, 1, 1, 2])
+    suggested = np.array([0, 1, 1, 1, 0, 2])
+    return Samples(
+        ["a", "b", "c", "d"],
+        None,
+        label,
+        np.array([1.0, 0.0, 0.2, 1.5, 0.1, 2.0]),
+        np.array([0.9, 0.01, 0.2, 0.99, 0.02, 0.8]),
+        suggested,
+        removed=np.arange(6) == 4,
+        clean=np.array([0, 1, 0, 1, 0, 2]),
+    )
+
+
+def test_samples_that_are_removed_are_not_counted() -> None:
+    found = samples()
+    assert found.lowest.tolist() == [1, 2, 5, 0, 3]
+    assert found.matrix().counts == [[1, 2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    rows = found.reliability()
+    assert rows is not None
+    assert sum(count for count, _, _ in rows) == 5
+    assert sum(count * share for count, _, share in rows) == 4
+
+
+def test_classes_have_their_weights_and_the_lowest_comes_first() -> None:
+    accuracy = {"a": 0.9, "b": 0.5, "c": None, "d": 0.7}
+    rows, end = class_rows(accuracy, samples())
+    assert [row.name for row in rows] == ["b", "d", "a", "c"]
+    assert [row.images for row in rows] == [1, 0, 3, 1]
+    assert [row.suspects for row in rows] == [0, 0, 2, 0]
+    assert end == pytest.approx(2.1)
+    assert rows[1].box is None
+    assert rows[2].weight == pytest.approx(0.4)
+    assert rows[2].box is not None
+    assert rows[2].box[2] == pytest.approx(100 * 0.2 / end)
+
+
+def test_a_spike_does_not_flatten_the_curve() -> None:
+    calm = [2.3, 1.5, 1.2, 1.0, 0.9, 0.8]
+    assert run_figures.upper_end(calm) is None
+    end = run_figures.upper_end([40.0, 35.0, *calm])
+    assert end is not None
+    assert 2.3 < end < 3
+    history = [
+        {"epoch": e, "train_loss": loss, "test_loss": loss, "train_accuracy": 0.5}
+        for e, loss in enumerate([40.0, *calm])
+    ]
+    loss, _ = run_figures.training_curve(history).axes
+    assert loss.get_ylim()[1] < 3
+    assert [text.get_text() for text in loss.texts] == ["up to 40"]
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:

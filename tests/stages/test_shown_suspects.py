@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cwerm.reports.report import report
 from cwerm.runs import folder as folders
 from cwerm.runs.folder import RunFolder
 from cwerm.suspects.show import FILES, LIST, PAGE, SHEET
@@ -63,3 +64,35 @@ def test_what_is_shown_is_of_these_weights(vary: Vary, monkeypatch: pytest.Monke
     finished(clean)
     RunFolder(noisy.plan).show_suspects()
     assert (place(noisy) / PAGE).read_bytes() == shown[PAGE]
+
+
+def test_the_report_of_judged_labels(vary: Vary) -> None:
+    noisy = vary("broadcast", **JUDGED)
+    folder = RunFolder(noisy.plan)
+    uris = folder._uris(noisy.made | {"label": noisy.run("label")})
+    folder._write_parquet("weights.parquet", noisy.table("broadcast", "weights"))
+    history = Path(noisy.job.storage, "artifacts/train/key/attempt/history.json")
+    history.parent.mkdir(parents=True)
+    history.write_text('[{"epoch": 0, "train_loss": 1.0, "test_loss": 1.0}]')
+    finished(noisy)
+    path = place(noisy) / "summary.json"
+    names = noisy.made["ingest"].info["class_names"]
+    summary = json.loads(path.read_text()) | {
+        "class_names": names,
+        "test_per_class_accuracy": [0.5] * len(names),
+        "artifacts": uris | {"train/history.json": str(history)},
+    }
+    path.write_text(json.dumps(summary))
+    try:
+        (*_, page) = report(str(place(noisy)))
+    finally:
+        path.unlink()
+    text = Path(page).read_text()
+    count = (place(noisy) / LIST).read_bytes().count(b"\n") - 1
+    assert f"labels {count} look wrong" in text
+    assert text.count("% likely right") == 32
+    assert 'class="matrix"' in text
+    assert "The quality of the training labels against the truth" in text
+    assert "A red\ncross" in text
+    assert "an earlier version" in text, "no reliability was recorded"
+    assert (Path(page).parent / "label_reliability.png").exists()

@@ -11,23 +11,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-NUM_BINS = 15
+from cwerm.algorithms.reliability import calibration_error, reliability_bins, reliability_rows
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Sums over the samples seen; make one by `from_logits`, add parts by `merge`.
 
-    Calibration (Guo et al., 2017, Eq. 3) counts by the probability of the predicted class, in 15
-    bins of equal width that contain their upper edge.
+    Calibration counts by the probability of the predicted class, in `reliability_bins`.
     """
 
     loss_sum: float
     top5_correct: int
     class_counts: Int[np.ndarray, " classes"]
     class_correct: Int[np.ndarray, " classes"]
-    bin_correct: Int[np.ndarray, " bins"]
-    bin_confidence: Float[np.ndarray, " bins"]
+    bins: Float[np.ndarray, "3 bins"]
 
     @classmethod
     def from_logits(
@@ -43,14 +41,12 @@ class Evaluation:
         confidence, predicted = logits.softmax(1).max(1)
         correct = predicted == labels
         top5 = logits.topk(min(5, num_classes)).indices
-        bins = (confidence * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1
         return cls(
             loss_sum=functional.cross_entropy(logits, labels, reduction="sum").item(),
             top5_correct=int((top5 == labels[:, None]).sum()),
             class_counts=_count(labels, num_classes),
             class_correct=_count(labels[correct], num_classes),
-            bin_correct=_count(bins[correct], NUM_BINS),
-            bin_confidence=torch.bincount(bins, confidence, NUM_BINS).cpu().numpy(),
+            bins=reliability_bins(confidence.cpu().numpy(), correct.cpu().numpy()),
         )
 
     def merge(self, other: Evaluation) -> Evaluation:
@@ -63,11 +59,10 @@ class Evaluation:
         """Means over the samples.
 
         `accuracy`, `accuracy_top5` (None with fewer than 5 classes), `per_class_accuracy` (None for
-        a class without samples), `expected_calibration_error` and `loss`; plain numbers, ready for
-        JSON.
+        a class without samples), `expected_calibration_error`, `reliability` (of each bin with samples
+        their number, mean probability and accuracy) and `loss`; plain numbers, ready for JSON.
         """
         total = int(self.class_counts.sum())
-        gaps = np.abs(self.bin_correct - self.bin_confidence)
         return {
             "accuracy": int(self.class_correct.sum()) / total,
             "accuracy_top5": self.top5_correct / total if len(self.class_counts) >= 5 else None,
@@ -75,7 +70,8 @@ class Evaluation:
                 int(correct) / int(count) if count else None
                 for correct, count in zip(self.class_correct, self.class_counts, strict=True)
             ],
-            "expected_calibration_error": float(gaps.sum()) / total,
+            "expected_calibration_error": calibration_error(self.bins),
+            "reliability": [[*row] for row in reliability_rows(self.bins)],
             "loss": self.loss_sum / total,
         }
 

@@ -40,7 +40,11 @@ LABELS = {
     "test_images": "given_test_labels",
     "trusted_images": "trusted_labels",
 }
-DIGESTS = {"images": "digests", "trusted_images": "trusted_digests"}  # of what is embedded
+DIGESTS = {
+    "images": "digests",
+    "test_images": "test_digests",
+    "trusted_images": "trusted_digests",
+}
 
 
 def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact:
@@ -114,7 +118,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     )
 
 
-ingest = Stage("ingest", 5, always(), IngestSettings.of, _run)
+ingest = Stage("ingest", 6, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:

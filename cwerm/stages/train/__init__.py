@@ -187,4 +187,4 @@ def _commit(
     return writer.commit({}, {**last, "targets": targets}, least_seconds=trained)
 
 
-train = Stage("train", 4, _needs, TrainSettings.of, _run)
+train = Stage("train", 5, _needs, TrainSettings.of, _run)

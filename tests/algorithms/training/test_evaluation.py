@@ -50,6 +50,10 @@ def test_equals_scikit_learn_however_it_is_split(
     assert summary["expected_calibration_error"] == pytest.approx(
         _calibration_error(probabilities, truth)
     )
+    rows = np.array(summary["reliability"])
+    assert rows[:, 0].sum() == size
+    assert rows[:, 0] @ rows[:, 1] == pytest.approx(probabilities.max(1).sum())
+    assert rows[:, 0] @ rows[:, 2] == pytest.approx(size * summary["accuracy"])
     if num_classes < 5:
         assert summary["accuracy_top5"] is None
     elif num_classes == 5:
@@ -68,6 +72,7 @@ def test_certain_predictions_fall_in_the_last_bin() -> None:
     logits = torch.tensor([[1000.0, 0.0], [1000.0, 0.0]])
     summary = Evaluation.from_logits(logits, torch.tensor([0, 1])).summary()
     assert summary["expected_calibration_error"] == pytest.approx(0.5)
+    assert summary["reliability"] == [[2, 1.0, 0.5]]
 
 
 def test_nan_is_an_error() -> None:
