@@ -215,6 +215,6 @@ def test_the_curve_is_that_of_the_validation_images() -> None:
         for epoch in range(3)
     ]
     history[-1] |= {"test_loss": 0.4, "test_accuracy": 0.6}
-    for axis in run_page.training_curve(history).axes:
+    for axis in run_figures.training_curve(history).axes:
         lines = {str(line.get_label()): len(line.get_xydata()) for line in axis.lines}
         assert lines == {"training": 3, "validation": 3, "test": 1}
