@@ -47,7 +47,7 @@ def run(
     made = []
     for loaded in jobs:
         made.append(pipeline.run(loaded, overwrite=overwrite))
-        add_report(made[-1].folder, loaded.s3)
+        add_report(made[-1], loaded.s3)
     if len(made) == 1:
         console.answer({"run": made[0].folder, **made[0].summary})
         return

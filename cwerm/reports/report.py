@@ -11,9 +11,9 @@ from cwerm.job.surroundings import S3
 from cwerm.reports import figure_style, figures
 from cwerm.reports.comparison import SweepResults, read_sweep
 from cwerm.reports.page import Table, markdown, page, print_table
-from cwerm.reports.run_page import read_run, summary_table
+from cwerm.reports.run_page import mark, read_run, summary_table
 from cwerm.reports.sweep_tables import as_csv, best_line, pivots, points_table, unfinished_table
-from cwerm.runs.summary import load_summary
+from cwerm.runs.folder import RunResult
 from cwerm.store.plain_types import read_parquet
 from cwerm.store.storage import Storage, open_storage, parse_mapping
 from cwerm.terminal import console
@@ -66,20 +66,33 @@ def report(folder: str, to: Path | None = None) -> list[str]:
     return _finished(files, storage, to)
 
 
-def add_report(folder: str, s3: S3) -> None:
-    """Write the report of a run that has just ended; of a large one, print the command that does.
+def add_report(run: RunResult, s3: S3) -> None:
+    """Write the report of a run that has just ended, unless it is there; of a large one, print the command.
 
     So too where the job's own settings ``s3`` are needed to reach its folder, which reports do not know. A
     run is finished without it: what stands in its way is told.
     """
+    folder = run.folder
+    unknown = folder.startswith("s3:") and s3 != S3()
+    if unknown or run.summary["num_samples"] > AT_ONCE:
+        console.out.print(f"report       cwerm report {folder}", soft_wrap=True, markup=False)
+        return
     try:
-        unknown = folder.startswith("s3:") and s3 != S3()
-        if unknown or load_summary(folder)["num_samples"] > AT_ONCE:
-            console.out.print(f"report       cwerm report {folder}", soft_wrap=True, markup=False)
-            return
-        _write_run(folder, open_storage(folder), None)
+        storage = open_storage(folder)
+        if _is_there(storage, mark(run.summary)):
+            page = storage.uri(f"report/{PAGE}")
+            console.out.print(f"report       {page}", soft_wrap=True, markup=False)
+        else:
+            _write_run(folder, storage, None)
     except UserError as error:
         console.note(f"no report: {error}")
+
+
+def _is_there(storage: Storage, wanted: str) -> bool:
+    try:
+        return wanted.encode() in storage.read_bytes(f"report/{PAGE}")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
 
 
 def _finished(files: Mapping[str, bytes], storage: Storage, to: Path | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ HISTORY = "train/history.json"
 EPOCH_NUMBERS = {"epoch"} | {
     f"{split}_{name}" for split in run_figures.SPLITS for name in ("loss", "accuracy")
 }
+PAGE_VERSION = 1  # raised when the same artifacts would give another page
 REJECTS = 200  # shown
 
 T = TypeVar("T")
@@ -95,6 +97,7 @@ class RunPage:
             duplicates=self._try(lambda: duplicate_groups(self.folder, samples)),
             missing=self.missing,
             folder=self.folder,
+            mark=mark(self.summary),
             side=SIDE,
         )
 
@@ -155,6 +158,12 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     for stage, value in seconds.items():
         found.append((stage, f"{value:,.1f} s{', reused' if stage in reused else ''}"))
     return [*found, ("all stages", f"{sum(seconds.values()):,.1f} s")]
+
+
+def mark(summary: dict[str, Any]) -> str:
+    """What tells a page from that of other artifacts, or of an earlier version."""
+    made_from = json.dumps([PAGE_VERSION, summary["artifacts"]], sort_keys=True)
+    return hashlib.sha256(made_from.encode()).hexdigest()
 
 
 def read_run(folder: str) -> RunPage:

@@ -15,6 +15,7 @@ from cwerm.job.surroundings import S3
 from cwerm.reports import run_figures
 from cwerm.reports.report import add_report, report
 from cwerm.reports.run_samples import Samples, class_rows
+from cwerm.runs.folder import RunResult
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import open_storage
 from reports.made_up import (
@@ -108,11 +109,20 @@ def test_a_report_that_cannot_be_made_leaves_the_run_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _ = a_run(tmp_path)
-    add_report(folder, S3())
-    assert f"report       {folder}/report/report.html" in capsys.readouterr().out
-    (tmp_path / "artifacts" / "train" / "key" / "attempt" / "history.json").write_text("[{}]")
-    add_report(folder, S3())
+    summary = json.loads(Path(folder, "summary.json").read_text())
+    add_report(RunResult(folder, summary), S3())
+    page = Path(folder, "report", "report.html")
+    assert f"report       {page}" in capsys.readouterr().out
+    history = tmp_path / "artifacts" / "train" / "key" / "attempt" / "history.json"
+    history.write_text("[{}]")
+    add_report(RunResult(folder, summary), S3())
+    assert f"report       {page}" in capsys.readouterr().out, "it is there"
+    page.unlink()
+    add_report(RunResult(folder, summary), S3())
     assert "no report: " in capsys.readouterr().out
+    assert not page.exists()
+    add_report(RunResult(folder, summary | {"num_samples": 1_000_000}), S3())
+    assert f"cwerm report {folder}" in capsys.readouterr().out
 
 
 def samples() -> Samples:
