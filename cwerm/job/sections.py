@@ -41,6 +41,10 @@ class Data(Section):
     corrections: Address | None = None
     """What a person decided on single labels: a CSV file with the columns path and decision (``confirmed``,
     ``removed``, or ``relabelled`` and the column new_label), as the page of `cwerm find` saves it."""
+    judge_test: bool | None = None
+    """Whether the labels of test and trusted images are judged, too, where those of the training images are:
+    for a list of their own and a second accuracy, nothing else changes. It embeds the test images. Where not
+    given: yes, unless ``noise`` is made, of which test labels have none."""
     limit: Count | None = None
     """Use only this many training images, a class-balanced draw."""
     imbalance: Annotated[float, Field(ge=1)] = 1.0
@@ -129,27 +133,42 @@ class Coreset(Section):
     """Size of that hold-out. Without effect with ``data.trusted``."""
 
 
+# what is so where a head is trained on features, and nothing else is said
+FOR_FEATURES = {"model": "linear", "lr": 0.01, "crop_padding": 0, "flip": False}
+# keys whose values suit images or features, and are left out where a job is given the other
+OF_INPUT = (*FOR_FEATURES, "image_size", "weights")
+
+
 class Train(Section):
     """Weighted empirical risk minimisation (paper, Eq. 2)."""
 
+    input: Literal["images", "features"] = "images"
+    """What is learned from: ``images``, or ``features``, those of the section of that name, on which a head
+    is trained in seconds. With ``features`` some keys have other defaults, and those of images no effect."""
     model: Text = "preactresnet18"
-    """Any timm model name, also ``resnet20``, ``resnet32`` and ``preactresnet18`` for small images."""
+    """Any timm model name, also ``resnet20``, ``resnet32`` and ``preactresnet18`` for small images. Of
+    ``features`` ``linear``, the default there, or ``mlp``, with a hidden layer."""
+    weights: Address = "random"
+    """What the training starts from: ``random``, or, to fine-tune, ``pretrained`` (timm's hub), a local or s3
+    file, or ``package:NAME/FILE``, as ``features.weights`` has them; the last layer is drawn anew. Pixels are
+    then normalised as the model has learned them. A smaller ``lr``, such as 0.01, suits that."""
     image_size: Count | None = None
-    """Side of the square input; where not given the images' own, or their median shorter side."""
+    """Side of the square input; where not given the images' own, or their median shorter side. With
+    ``weights``: 64 or 128, for images whose shorter side is no longer, else the model's own."""
     epochs: Count = 100
     """Passes over the training images."""
     batch_size: Count = 128
     """Images a step, over all workers."""
     lr: Rate = 0.1
-    """Peak learning rate; follows a cosine to zero."""
+    """Peak learning rate; follows a cosine to zero. On ``features`` 0.01 where not given."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Weight decay, on all parameters."""
     crop_padding: Annotated[int, Field(ge=0)] = 4
-    """Pixels of padding of the random crop; 0 for no crop."""
+    """Pixels of padding of the random crop; 0 for no crop. Of images alone."""
     flip: bool = True
-    """Random horizontal flip."""
+    """Random horizontal flip. Of images alone."""
     targets: Literal["auto", "given", "soft", "relabel"] = "auto"
     """What is learned of a sample: ``given``, its label, times its weight; ``soft``, how probable each class
     is; ``relabel``, another class where that is sure. ``auto``: what suits the noise that was found, of
@@ -170,6 +189,12 @@ class Train(Section):
     """The same bits from each run, also on GPUs, where it is slower; on CPUs they are always the same."""
     keep_checkpoints: Count = 2
     """Checkpoints kept, at least 2: of a damaged one the one before counts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_features(cls, tree: Any) -> Any:
+        given = isinstance(tree, dict) and tree.get("input") == "features"
+        return {**FOR_FEATURES, **tree} if given else tree
 
     @model_validator(mode="after")
     def _small_loss_knows_how_many_are_wrong(self) -> Train:

@@ -105,6 +105,18 @@ class Job(Section):
         return self.spreading.asks_learned and self.reweighting.believes
 
     @property
+    def judges_labels(self) -> bool:
+        """Whether labels are judged one by one, on features."""
+        on_features = self.believes and self.reweighting.reads == "features"
+        return on_features and self.method == "cw-erm" and not self.spreading.asks_agreement
+
+    @property
+    def judges_test(self) -> bool:
+        """Whether the labels of test and trusted images are judged, too."""
+        wanted = self.data.judge_test
+        return self.judges_labels and (self.data.noise == "none" if wanted is None else wanted)
+
+    @property
     def has_meta(self) -> bool:
         """Whether there are samples whose labels are known to be right."""
         return bool(self.data.trusted) or self.coreset.meta == "hold_out"
@@ -158,7 +170,7 @@ def load_job(
     tree = read_tree(path)
     for override in methods_first(overrides):
         if idle := apply_override(tree, override, SECTIONS):
-            note(f"{override} leaves out keys of the method before: {', '.join(idle)}")
+            note(f"{override} leaves out keys of the one before: {', '.join(idle)}")
     for key, value in (options or {}).items():
         set_key(tree, key, value, SECTIONS)
     return parse_job(tree)

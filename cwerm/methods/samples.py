@@ -36,6 +36,9 @@ class Batch(Samples):
     """int64 [n, k]: the nearest samples of the reference set, the nearest first."""
     distances: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     """float32 [n, k]: how far away these are."""
+    trusted: bool = False
+    """Whether they are samples that the learning was given as right, whose own labels may not vouch for
+    themselves."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def predict(
     """Write the class of each image at ``source`` to ``to``, .csv or .parquet, all of it or nothing.
 
     Where the most probable class has less than ``threshold``, none is named. An image that can't be read
-    has a row with the reason. ``overrides`` and ``options`` are keys of a job: resources and s3.
+    has a row with the reason. ``overrides`` and ``options`` are keys of a job: resources and s3, and
+    features.weights where those of the run's backbone have moved.
 
     Raises:
         UserError: the run has no model, there are no images or none that can be read, or the file can't be
@@ -65,7 +66,8 @@ def predict(
     """
     check_target(to)
     job = _job(run, source, overrides, options or {})
-    trained = Trained.of_run(run)
+    moved = job.features.weights if "weights" in job.features.model_fields_set else None
+    trained = Trained.of_run(run, moved)
     with renaming("data.source", PATH):
         listing = list_files(source, job.s3)
     files = _images(listing)
@@ -91,8 +93,10 @@ def _job(run: str, source: str, overrides: Sequence[str], options: Mapping[str, 
     root, _ = address(run, load_summary(run), "model")
     tree: dict[str, Any] = {"name": "predict", "data": {"source": source}, "storage": root}
     for override in overrides:
-        if not override.startswith(("resources.", "s3.")):
-            raise UserError(f"{override}: `predict` takes keys of resources and s3 alone")
+        if not override.startswith(("resources.", "s3.", "features.weights=")):
+            raise UserError(
+                f"{override}: `predict` takes keys of resources and s3, and features.weights, alone"
+            )
         apply_override(tree, override, SECTIONS)
     for key, value in options.items():
         set_key(tree, key, value, SECTIONS)
@@ -157,7 +161,7 @@ class _Predict:
         from cwerm.runtime.session import cluster
 
         cluster.check_device(device)
-        self.classifier = Classifier(trained, device)
+        self.classifier = Classifier(trained, job.s3, device)
         self.uri, self.s3 = uri, job.s3
 
     def __call__(self, files: list[FoundFile]) -> FewRows:

@@ -6,18 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cwerm.errors import UserError
-from cwerm.job.tree import parse_job
 from cwerm.reports import figure_style, figures
 from cwerm.reports.comparison import SweepResults, group
 from cwerm.reports.page import markdown, print_table
-from cwerm.reports.points import IGNORED, Trial, setting
+from cwerm.reports.points import IGNORED, Trial, matters, setting
 from cwerm.reports.sweep_tables import as_csv, points_table
 from cwerm.runs.files import make_folder, write_file
-from cwerm.runs.summary import address, load_summary
-from cwerm.store.storage import open_storage
+from cwerm.runs.summary import address, job_of, load_summary
 from cwerm.terminal import console
 
 METRIC = "test_accuracy"
@@ -94,9 +90,20 @@ def compared(trials: Sequence[Trial], tests: Sequence[str]) -> tuple[SweepResult
 
 def varying_keys(jobs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Dotted keys whose values differ, the method first; without what changes no result."""
-    flat = [flat_keys(job) for job in jobs]
+    flat = [
+        {k: v for k, v in flat_keys(job).items() if not k.startswith("train.") or matters(job, k)}
+        for job in jobs
+    ]
     names = dict.fromkeys(name for values in flat for name in values)
-    found = [name for name in names if len({repr(values.get(name)) for values in flat}) > 1]
+    found = [
+        name
+        for name in names
+        # what trains on features has no settings of images, which then tell nothing apart
+        if len(
+            {repr(values.get(name)) for values in flat if name in values or name[:6] != "train."}
+        )
+        > 1
+    ]
     return tuple(sorted(found, key=lambda name: name != "method"))
 
 
@@ -121,19 +128,6 @@ def trial_of(folder: str) -> tuple[Trial, str]:
     seconds = {f"seconds_{name}": value for name, value in summary["seconds"].items()}
     values = {name: summary.get(name) for name in FIGURES} | seconds
     values["seconds_total"] = sum(summary["seconds"].values())
-    job, (_, tests) = _job(folder), address(folder, summary, "test_images")
+    job, (_, tests) = job_of(folder).model_dump(), address(folder, summary, "test_images")
     name, seed = summary["name"], summary["seed"]
     return Trial(name, seed, "done", None, values[METRIC], values, job), tests.split("/")[2]
-
-
-def _job(folder: str) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(open_storage(folder).read_bytes("job.yaml"))
-        if not isinstance(tree, dict):
-            raise UserError("it is no mapping")
-        return parse_job(tree).model_dump()
-    except (OSError, yaml.YAMLError, UserError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{folder}: job.yaml can't be read ({reason}); run the job again, which takes up what is there"
-        ) from None

@@ -12,6 +12,8 @@ import numpy as np
 _ABSENT = object()
 # Sections of a job that do not make two trials different; a run's draws follow its seed.
 IGNORED = ("name", "seed", "storage", "s3", "resources")
+# Without effect where the training is on features.
+_OF_IMAGES = ("train.image_size", "train.crop_padding", "train.flip")
 _ON_CORESET = ("data.", "train.", "features.", "coreset.ratio", "coreset.scope", "coreset.meta")
 # What changes the outcome of each method, as beginnings of keys.
 _MATTERS = {
@@ -45,6 +47,11 @@ def matters(job: Mapping[str, Any], key: str) -> bool:
         return False
     if key == "data.noise_rate" and setting(job, "data.noise") == "none":
         return False
+    if setting(job, "train.input") == "features":
+        if key in _OF_IMAGES:
+            return False
+        if key.startswith("features."):
+            return True
     return key == "method" or key.startswith(_MATTERS[job["method"]])
 
 
@@ -59,7 +66,7 @@ class Trial:
     score: float | None
     """The sweep's metric."""
     values: dict[str, float | None]
-    """All figures of the row, such as ``seconds_train``; None where it has none."""
+    """All figures of the row, such as ``seconds_train``; none or None where it has none."""
     job: dict[str, Any]
 
 

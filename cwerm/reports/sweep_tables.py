@@ -149,7 +149,8 @@ def _number(sweep: SweepResults, sign: str = "") -> Callable[[float], str]:
 
 def as_csv(sweep: SweepResults) -> str:
     """Every point, keys as given in the jobs, figures unrounded."""
-    columns = [*sweep.trials[0].values]
+    # a run has the seconds of its own stages
+    columns = [*dict.fromkeys(name for trial in sweep.trials for name in trial.values)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     comparison = ["difference", "difference_low", "difference_high", "common_seeds"]

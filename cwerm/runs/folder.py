@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cwerm.errors import UserError
+from cwerm.runs.held_out import JUDGED, held_out_scores, told_without
 from cwerm.runs.summary import load_summary
 from cwerm.stages.plan import Plan, StageResult
 from cwerm.store.artifacts import Artifact, File
@@ -44,8 +45,8 @@ class RunFolder:
         """Write what labels look wrong, and print where; what is there of the same weights stays."""
         storage = self.store.storage
         page = f"{self.path}/{PAGE}"
-        weights = self._uris({"broadcast": self.plan.made["broadcast"]})["weights"]
-        if self._finished_weights() != weights or not storage.stat(page):
+        made = {name: uri for name, uri in self._uris(self.plan.made).items() if name in JUDGED}
+        if self._finished() != made or not storage.stat(page):
             files = show(self.plan).files
             for name in FILES:
                 if name in files:
@@ -54,12 +55,13 @@ class RunFolder:
                     storage.delete(f"{self.path}/{name}")
         console.out.print(f"{'':19}  {storage.uri(page)}", soft_wrap=True, markup=False)
 
-    def _finished_weights(self) -> Any:
-        """Where the weights lie of the run that finished in this folder; None for none."""
+    def _finished(self) -> dict[str, Any]:
+        """Where the judgements lie of the run that finished in this folder."""
         try:
-            return load_summary(self.store.storage.uri(self.path))["artifacts"].get("weights")
+            found = load_summary(self.store.storage.uri(self.path))["artifacts"]
         except UserError:
-            return None  # there is none, or a damaged one
+            return {}  # there is none, or a damaged one
+        return {name: uri for name, uri in found.items() if name in JUDGED}
 
     def finish(self, results: dict[str, StageResult], size: Size | None = None) -> RunResult:
         """Write weights and summary, and print where everything lies.
@@ -119,6 +121,7 @@ class RunFolder:
             "seconds_this_run": round(time.perf_counter() - self.started, 3),
             "reused": [name for name, result in results.items() if result.reused],
             "artifacts": self._uris(self.plan.made),
+            **held_out_scores(self.plan),
         }
 
     def _uris(self, artifacts: dict[str, Artifact]) -> dict[str, Any]:
@@ -234,6 +237,8 @@ def _print_table(summary: dict[str, Any], folder: str) -> None:
     if summary["validation_accuracy"] is not None:
         table.add_row("validation accuracy", f"{100 * summary['validation_accuracy']:.2f} %")
     table.add_row("test accuracy", f"{100 * summary['test_accuracy']:.2f} %")
+    if told := told_without(summary):
+        table.add_row(*told)
     if summary["test_accuracy_top5"] is not None:
         table.add_row("top 5", f"{100 * summary['test_accuracy_top5']:.2f} %")
     error = summary["test_expected_calibration_error"]

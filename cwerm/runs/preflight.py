@@ -29,20 +29,24 @@ def check(plan: Plan) -> None:
     session.quiet_ray()
     check_methods(job)
     check_targets(job)
+    check_judged(job)
     _check_embedded(job)
     if job.resources.workers != "auto":
         train.check_batch_size(job.train.batch_size, job.resources.workers)
     outside = plan.outside
     _ = outside.sources  # opens them
-    if "extract" in plan.names:
+    embedding = [name for name in ("extract", "embed_val", "embed_test") if name in plan.names]
+    if embedding:
         _ = outside.backbone_weights  # reads their file
     plan.store.storage.check_writable()
     session.check_address(job)
     check_classifier(job, "train")
+    if job.train.weights != "random":
+        _ = outside.train_weights  # reads their file
     if "reweight" in plan.names and job.reweighting.reads == "images":
         check_classifier(job, "reweight")
     _ = outside.fingerprints  # reads all that local sources hold
-    if "extract" in plan.names and not plan.is_made("extract"):
+    if not all(map(plan.is_made, embedding)):
         _check_backbone(job)
 
 
@@ -98,6 +102,19 @@ def check_methods(job: Job) -> None:
         raise UserError(
             f"control: 'untrained' needs something to train, which reweight.method '{learned}' has "
             "not; use metaweightnet or posterior"
+        )
+
+
+def check_judged(job: Job) -> None:
+    """Refuse to judge test images where nothing judges labels.
+
+    Raises:
+        UserError: naming the key to change.
+    """
+    if job.data.judge_test and not job.judges_labels:
+        raise UserError(
+            "data.judge_test: test labels are judged by what judges the training labels, which method cw-erm "
+            "with reweight.method posterior and broadcast.method function does; leave it out, or use those"
         )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from cwerm.errors import UserError
+from cwerm.job.tree import Job, parse_job
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.manifest import MOST, is_inside
 from cwerm.store.storage import open_storage, parse_mapping
@@ -63,6 +65,24 @@ def load_summary(folder: str) -> dict[str, Any]:
     except ValueError as error:
         raise _damaged(folder, str(error)) from None
     return summary
+
+
+def job_of(folder: str) -> Job:
+    """``job.yaml`` of a run.
+
+    Raises:
+        UserError: the folder holds none, or a damaged one.
+    """
+    try:
+        tree = yaml.safe_load(open_storage(folder).read_bytes("job.yaml"))
+        if not isinstance(tree, dict):
+            raise UserError("it is no mapping")
+        return parse_job(tree)
+    except (OSError, yaml.YAMLError, UserError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{folder}: job.yaml can't be read ({reason}); run the job again, which takes up what is there"
+        ) from None
 
 
 def address(folder: str, summary: dict[str, Any], name: str) -> tuple[str, str]:

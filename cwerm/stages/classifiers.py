@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cwerm.errors import UserError, did_you_mean
+from cwerm.errors import UserError, blame, did_you_mean
 from cwerm.job.tree import Job
 from cwerm.stages import pixels
+from cwerm.stages.backbone_weights import weights_file
 from cwerm.store.artifacts import Artifact
 from cwerm.terminal import console
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from cwerm.algorithms.networks.features import InputSpec
 
 
 def check_classifier_name(key: str, name: str) -> None:
@@ -29,8 +34,8 @@ def check_classifier_name(key: str, name: str) -> None:
 
     if source_of(name):
         raise UserError(
-            f"{key}: '{name}' names weights, and training starts from random ones; give timm's name of the "
-            "model"
+            f"{key}: '{name}' names weights in a place; give timm's name of the model, and where its weights "
+            "are in train.weights"
         )
     if not is_known(name):
         hint = did_you_mean(name, timm.list_models()) or "; see timm.list_models() for the names"
@@ -44,15 +49,87 @@ def check_classifier(job: Job, section: str) -> None:
         UserError: as `check_classifier_name` and `batch_bytes`.
     """
     settings = getattr(job, section)
+    if section == "train" and settings.input == "features":
+        check_head(job)
+        return
     name, _, tag = settings.model.partition(".")
     check_classifier_name(f"{section}.model", settings.model)
-    if tag:
+    if section == "train" and settings.weights != "random":
+        check_start(job)
+    elif tag:
         console.note(
             f"{section}.model: '{tag}' names weights; training starts from random ones of {name}"
         )
     if settings.image_size is not None:
         size = classifier_size(section, settings.model, settings.image_size)
         batch_bytes(section, settings.model, 2, size)
+
+
+def check_start(job: Job) -> None:
+    """Check that the network takes the weights of ``train.weights``; what was chosen of them is told.
+
+    Raises:
+        UserError: naming the key.
+    """
+    train = job.train
+    with tempfile.TemporaryDirectory() as folder:
+        weights = weights_file(train.weights, Path(folder), job.s3, "train.weights")
+        _, spec, remarks = create_pretrained(train.model, weights, 2, train.image_size, 0)
+    own = train.image_size is None and f"{spec.size} pixels, or less for small images"
+    for remark in filter(None, [*remarks, own and f"takes images of {own}: train.image_size"]):
+        console.note(f"train: {remark}")
+    if "lr" not in train.model_fields_set:
+        console.note(
+            f"train.lr: {train.lr:g} suits random weights; to fine-tune, 0.01 or less is usual"
+        )
+
+
+def create_pretrained(
+    name: str, weights: str, num_classes: int, size: int | None, seed: int
+) -> tuple[nn.Module, InputSpec, tuple[str, ...]]:
+    """As `create_classifier`, with weights in all but its last layer; what they expect of images; remarks.
+
+    Raises:
+        UserError: the weights are not of this model, or the model takes no images of that size.
+    """
+    from cwerm.algorithms.networks.features import load_backbone
+
+    with blame("train.weights"):
+        backbone = load_backbone(name, weights, size)
+    model: Any = create_classifier("train.model", name, num_classes, backbone.spec.size, seed)
+    state = backbone.module.state_dict()
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    head = model.get_classifier()
+    own = {id(value) for value in head.parameters()} if hasattr(head, "parameters") else set()
+    named = {key for key, value in model.named_parameters() if id(value) in own}
+    if unexpected or {*missing} != named:
+        raise UserError(
+            f"train.weights: {name} has a last layer that can't be told from the rest; choose another model"
+        )
+    return model, backbone.spec, backbone.remarks
+
+
+def check_head(job: Job) -> None:
+    """Check what of the section ``train`` is different for a head on features.
+
+    Raises:
+        UserError: naming the key.
+    """
+    from cwerm.algorithms.networks.heads import HEADS
+
+    train = job.train
+    if train.model not in HEADS:
+        hint = did_you_mean(train.model, HEADS)
+        raise UserError(
+            f"train.model: '{train.model}' is no head on features{hint}; with train.input features give "
+            f"{' or '.join(HEADS)}, or leave it out"
+        )
+    idle_keys = {"weights": "random", "image_size": None, "crop_padding": 0, "flip": False}
+    for key, idle in idle_keys.items():
+        if getattr(train, key) != idle:
+            raise UserError(
+                f"train.{key}: it is of images, and has no effect with train.input features; leave it out"
+            )
 
 
 def batch_bytes(section: str, name: str, num_classes: int, size: int) -> int:
@@ -82,6 +159,15 @@ def classifier_size(section: str, name: str, size: int) -> int:
     from cwerm.algorithms.networks.timm_models import fitting_size
 
     return fitting_size(lambda side: create_classifier(f"{section}.model", name, 2, side, 0), size)
+
+
+def pretrained_size(name: str, images: Artifact) -> int:
+    """Side of the images for a pretrained model: its own, unless they are small and it takes others, too."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    small = None if config.fixed_input_size else pixels.pretrained_side(images)
+    return small or int(config.input_size[-1])
 
 
 def told_size(section: str, model: str, image_size: int | None, images: Artifact) -> int:

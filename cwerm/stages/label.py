@@ -104,7 +104,7 @@ def _run(settings: LabelSettings, inputs: Inputs, context: Context) -> Artifact:
     for table, held_out in after.items():
         name = LABELS[table].removeprefix("given_")
         ids = np.arange(len(held_out.labels))
-        tables[name] = common.table(name, ids, held_out.labels, held_out.removed)
+        tables[name] = common.table(name, ids, held_out.labels, held_out.known, held_out.removed)
     parts = {name: [writer.write_part(name, 0, table)] for name, table in tables.items()}
     return writer.commit(parts, info)
 

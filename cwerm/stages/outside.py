@@ -35,6 +35,7 @@ class Outside:
         }
         """Of the sources, by their key in ``data``; of several, all in one text."""
         self.weights_address: str = job.features.weights
+        self.train_weights_address: str = job.train.weights
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -100,6 +101,14 @@ class Outside:
         with tempfile.TemporaryDirectory() as folder:
             weights = weights_file(features.weights, Path(folder), self._job.s3)
             return identity_of(features.backbone, weights)
+
+    @cached_property
+    def train_weights(self) -> str:
+        """Likewise of ``train.weights``."""
+        train = self._job.train
+        with tempfile.TemporaryDirectory() as folder:
+            weights = weights_file(train.weights, Path(folder), self._job.s3, "train.weights")
+            return identity_of(train.model, weights)
 
 
 def naming(role: str) -> AbstractContextManager[None]:

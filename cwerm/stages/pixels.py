@@ -11,6 +11,8 @@ from cwerm.stages import common
 from cwerm.store.artifacts import Artifact, ArtifactStore
 
 LARGEST_AUTO_SIZE = 224
+# of the input of pretrained networks, for images whose shorter side is no longer; else the network's own
+SIDES = (64, 128)
 
 
 def square_size(asked: int | None, images: Artifact) -> int:
@@ -21,6 +23,11 @@ def square_size(asked: int | None, images: Artifact) -> int:
     if common_size and common_size[0] == common_size[1]:
         return int(common_size[0])
     return int(min(images.info["median_short_side"], LARGEST_AUTO_SIZE))
+
+
+def pretrained_side(images: Artifact) -> int | None:
+    """Side in pixels at which a pretrained network sees small images; None for its own."""
+    return next((side for side in SIDES if images.info["median_short_side"] <= side), None)
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:

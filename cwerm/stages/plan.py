@@ -39,12 +39,12 @@ class Plan:
     """The stages that a job needs, in order, each with its settings and its key, made once and here alone."""
 
     def __init__(
-        self, pipeline: Sequence[Stage], job: Job, store: ArtifactStore, last: str
+        self, pipeline: Sequence[Stage], job: Job, store: ArtifactStore, last: Sequence[str]
     ) -> None:
         self.job, self.store, self.outside = job, store, Outside(job)
         self.made: dict[str, Artifact] = {}
         """The artifacts that this plan has found or made."""
-        wanted = {last}
+        wanted = {*last}
         for stage in reversed(pipeline):
             wanted |= set(stage.needs(job)) if stage.name in wanted else set()
         shown = [stage.name for stage in pipeline if not stage.in_passing]

@@ -14,6 +14,19 @@ _NULLABLE = {
     # where nothing judges labels
     *("quality", "suggested_label", "suggestion_probability", "duplicate_group"),
 }
+_HELD_OUT = [
+    ("id", pa.int64()),
+    ("label", pa.int32()),
+    ("known", pa.bool_()),
+    ("removed", pa.bool_()),
+]
+_JUDGED = [
+    ("id", pa.int64()),
+    ("label", pa.int32()),
+    ("quality", pa.float32()),
+    ("suggested_label", pa.int32()),
+    ("suggestion_probability", pa.float32()),
+]
 _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     "labels": [
         ("id", pa.int64()),
@@ -25,12 +38,20 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     ],
     "given_labels": [("id", pa.int64()), ("label", pa.int32())],
     "digests": [("id", pa.int64()), ("digest", DIGEST)],
+    "validation_digests": [("id", pa.int64()), ("digest", DIGEST)],
     "test_digests": [("id", pa.int64()), ("digest", DIGEST)],
     "trusted_digests": [("id", pa.int64()), ("digest", DIGEST)],
     "given_test_labels": [("id", pa.int64()), ("label", pa.int32())],
-    "test_labels": [("id", pa.int64()), ("label", pa.int32()), ("removed", pa.bool_())],
+    "test_labels": _HELD_OUT,
     "given_validation_labels": [("id", pa.int64()), ("label", pa.int32())],
-    "validation_labels": [("id", pa.int64()), ("label", pa.int32()), ("removed", pa.bool_())],
+    "validation_labels": _HELD_OUT,
+    "test_judgements": _JUDGED,
+    "trusted_judgements": _JUDGED,
+    "test_predictions": [
+        ("id", pa.int64()),
+        ("predicted", pa.int32()),
+        ("probability", pa.float32()),
+    ],
     "trusted_labels": [("id", pa.int64()), ("label", pa.int32())],
     "rejects": [("path", pa.string()), ("reason", pa.string())],
     "coreset": [("id", pa.int64()), ("label", pa.int32()), ("distance", pa.float32())],

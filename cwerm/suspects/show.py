@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from cwerm.suspects.contact_sheet import contact_sheet
 from cwerm.suspects.csv_files import as_csv
 from cwerm.suspects.duplicates import TEST, Duplicate, find_duplicates
 from cwerm.suspects.page import suspects_page
-from cwerm.suspects.suspects import Suspect, find_suspects
+from cwerm.suspects.suspects import Suspect, find_held_out, find_suspects
 from cwerm.terminal import console
 
 LIST, PAGE, SHEET, DUPLICATES = (
@@ -22,7 +22,8 @@ LIST, PAGE, SHEET, DUPLICATES = (
     "suspects.png",
     "duplicates.csv",
 )
-FILES = (LIST, PAGE, SHEET, DUPLICATES)
+HELD_OUT = {"test": "test_suspects.csv", "trusted": "trusted_suspects.csv"}
+FILES = (LIST, PAGE, SHEET, DUPLICATES, *HELD_OUT.values())
 ON_SHEET = 64
 
 
@@ -33,7 +34,10 @@ class Shown:
     suspects: list[Suspect]
     duplicates: list[Duplicate]
     files: dict[str, bytes]
-    """By name; no sheet where there are no suspects."""
+    """By name; no sheet where there are no suspects, no list of test or trusted images that were not
+    judged."""
+    held_out: dict[str, list[Suspect]] = field(default_factory=dict)
+    """Of the ``test`` and ``trusted`` images, where they were judged."""
 
 
 def show(steps: Plan) -> Shown:
@@ -41,6 +45,9 @@ def show(steps: Plan) -> Shown:
     suspects, duplicates = find_suspects(steps), find_duplicates(steps)
     ids = np.array([suspect.id for suspect in suspects], np.int64)
     extra = common.extra_of(steps.store, steps.made["ingest"], ids)
+    held_out = {
+        kind: found for kind in HELD_OUT if (found := find_held_out(steps, kind)) is not None
+    }
     files = {
         LIST: as_csv(Suspect, suspects, extra).encode(),
         PAGE: suspects_page(steps, suspects, duplicates).encode(),
@@ -48,7 +55,8 @@ def show(steps: Plan) -> Shown:
     }
     if suspects:
         files[SHEET] = _sheet(steps, suspects[:ON_SHEET])
-    shown = Shown(suspects, duplicates, files)
+    files |= {HELD_OUT[kind]: as_csv(Suspect, found).encode() for kind, found in held_out.items()}
+    shown = Shown(suspects, duplicates, files, held_out)
     _tell(steps, shown)
     return shown
 
@@ -65,6 +73,11 @@ def _tell(steps: Plan, shown: Shown) -> None:
         console.note(
             f"in truth {wrong.mean():.0%} were made wrong: precision {_share(hits, count)}, recall "
             f"{_share(hits, int(wrong.sum()))}"
+        )
+    for kind, found in shown.held_out.items():
+        total = steps.made["ingest"].rows(f"{kind}_images")
+        console.note(
+            f"{kind} images: {len(found):,} of {total:,} labels look wrong ({HELD_OUT[kind]})"
         )
     if shown.duplicates:
         groups = {d.group for d in shown.duplicates}

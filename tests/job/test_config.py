@@ -208,7 +208,7 @@ def test_another_method_leaves_out_the_keys_of_the_one_before(tmp_path: Path) ->
     ).reweight
     assert (changed.method, changed.epochs, changed.lr) == ("l2r", 7, 0.5)
     assert told == [
-        "reweight.method=l2r leaves out keys of the method before: reweight.hidden, reweight.meta_every, "
+        "reweight.method=l2r leaves out keys of the one before: reweight.hidden, reweight.meta_every, "
         "reweight.weight_lr"
     ]
     told.clear()

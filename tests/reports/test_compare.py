@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,16 @@ def a_run(
         "test_accuracy": accuracy, "test_accuracy_top5": None, "train_accuracy": 0.9,
         "test_expected_calibration_error": 0.05, "test_per_class_accuracy": [accuracy] * 2,
         "class_names": ["a", "b"], "num_samples": 10, "num_test_samples": 5, "num_rejects": 0,
-        "seconds": {"ingest": 1.0, "train": 10.0}, "reused": [],
+        "seconds": {**stages_of(job), "train": 10.0}, "reused": [],
         "artifacts": {"test_images": f"{store}/artifacts/ingest/{images}/test_images-00000.parquet"},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary))
     return str(folder)
+
+
+def stages_of(job: dict[str, Any]) -> dict[str, float]:
+    """Seconds of the stages before the training: plain training has no weights to make."""
+    return {"ingest": 1.0} if job["method"] == "erm" else {"ingest": 1.0, "broadcast": 2.0}
 
 
 def told(runs: list[str], to: Path) -> tuple[Any, list[str]]:
@@ -134,3 +140,15 @@ def test_a_mistake_is_one_line(case: str, runs: list[str], tmp_path: Path) -> No
     with pytest.raises(UserError, match=word) as refused:
         compare(given, to)
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_has_the_seconds_of_its_own_stages(runs: list[str], tmp_path: Path) -> None:
+    told([*runs[3:], *runs[:3]], tmp_path / "out")
+    rows = [*csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines())]
+    assert [row["seconds_broadcast_mean"] for row in rows] == ["2.0", ""]
+
+
+def test_what_is_of_images_does_not_tell_a_head_apart() -> None:
+    head = {"method": "erm", "train.input": "features", "train.model": "linear"}
+    found = varying_keys([a_job({"method": "erm"}), a_job(head)])
+    assert found == ("train.input", "train.model", "train.lr")

@@ -128,6 +128,7 @@ def fork(chain: Chain, tmp_path: Path) -> Fork:
         change(tree, changes)
         earlier = STAGES[: STAGES.index(stage)]
         earlier = (*earlier, "label") if earlier else ()
+        earlier = tuple(name for name in earlier if name in chain.made)
         for name in earlier:
             artifact = chain.made[name]
             shutil.copytree(Path(chain.job.storage, artifact.folder), folder / artifact.folder)

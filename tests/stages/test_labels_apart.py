@@ -102,8 +102,12 @@ def test_where_all_is_known_no_backbone_is_loaded(
     "spoil",
     [
         lambda path: path.write_bytes(b"no json"),
-        lambda path: path.write_bytes(b'{"made": [{"extract": "../../x", "ingest": "1"}]}'),
-        lambda path: path.write_bytes(b'{"made": [{"extract": "gone", "ingest": "gone"}]}'),
+        lambda path: path.write_bytes(
+            b'{"made": [{"stage": "extract", "features": "../../x", "ingest": "1"}]}'
+        ),
+        lambda path: path.write_bytes(
+            b'{"made": [{"stage": "extract", "features": "gone", "ingest": "gone"}]}'
+        ),
         lambda path: path.write_bytes(b'{"made": 5}'),
         lambda path: path.write_bytes(b"[]"),
     ],
@@ -112,10 +116,10 @@ def test_what_is_remembered_is_a_hint(fork: Fork, spoil: Any) -> None:
     mine = fork("select")
     images, settings = mine.made["ingest"], mine.plan["extract"].settings
     remember(mine.store, settings, mine.made["extract"], images)
-    assert find_known(mine.store, settings, images).counts("features", 0) == (50, 50)
+    assert find_known(mine.store, settings, images, ["features"]).counts("features", 0) == (50, 50)
     (path,) = Path(mine.job.storage, "known-features").iterdir()
     spoil(path)
-    assert find_known(mine.store, settings, images).counts("features", 0) == (50, 0)
+    assert find_known(mine.store, settings, images, ["features"]).counts("features", 0) == (50, 0)
 
 
 def test_damaged_digests_of_an_earlier_run_know_nothing(fork: Fork) -> None:
@@ -123,7 +127,7 @@ def test_damaged_digests_of_an_earlier_run_know_nothing(fork: Fork) -> None:
     images, settings = mine.made["ingest"], mine.plan["extract"].settings
     (file,) = images.tables["digests"]
     path = Path(mine.job.storage, images.folder, file.path)
-    kept = find_known(mine.store, settings, images)
+    kept = find_known(mine.store, settings, images, ["features"])
     path.write_bytes(path.read_bytes()[::-1])
     VERIFIED.clear()
     assert [*_remembered(mine.store, settings)] == []
@@ -136,7 +140,7 @@ def test_other_weights_know_nothing_of_each_other(fork: Fork) -> None:
     remember(mine.store, settings, mine.made["extract"], images)
     for changes in ({"weights": "random"}, {"image_size": 64}, {"dtype": "float32"}):
         other = settings.model_copy(update=changes)
-        assert find_known(mine.store, other, images).counts("features", 0) == (50, 0)
+        assert find_known(mine.store, other, images, ["features"]).counts("features", 0) == (50, 0)
 
 
 def test_noise_and_seed_change_no_features(fork: Fork) -> None:

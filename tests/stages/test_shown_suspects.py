@@ -11,7 +11,7 @@ import pytest
 from cwerm.reports.report import report
 from cwerm.runs import folder as folders
 from cwerm.runs.folder import RunFolder
-from cwerm.suspects.show import FILES, LIST, PAGE, SHEET
+from cwerm.suspects.show import DUPLICATES, FILES, HELD_OUT, LIST, PAGE, SHEET
 from stages.conftest import Chain, Vary
 
 JUDGED: dict[str, Any] = {
@@ -44,7 +44,9 @@ def test_what_is_shown_is_of_these_weights(vary: Vary, monkeypatch: pytest.Monke
     noisy = vary("broadcast", **JUDGED)
     clean = vary("broadcast", **JUDGED, data__noise="none", data__limit=200)
     RunFolder(noisy.plan).show_suspects()
-    shown = {name: (place(noisy) / name).read_bytes() for name in FILES}
+    shown = {name: (place(noisy) / name).read_bytes() for name in (LIST, PAGE, SHEET, DUPLICATES)}
+    assert {*FILES} == {*shown, *HELD_OUT.values()}
+    assert not any((place(noisy) / name).exists() for name in HELD_OUT.values()), "not judged"
     assert shown[LIST].count(b"\n") > 50
     finished(noisy)
     made: list[bool] = []

@@ -183,7 +183,7 @@ def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:
         if shuffled is not None:
             rows = torch.from_numpy(shuffled[shuffled < 400])
             noise = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)
-            worker.batches.images[rows] = noise
+            worker.data.batches.images[rows] = noise
         worker.train_epoch(0)
         models.append({name: v.clone() for name, v in worker.training.model.state_dict().items()})
     for name, value in models[0].items():
@@ -200,8 +200,10 @@ def test_small_loss_learns_from_the_smallest_losses_of_a_batch(fork: Fork) -> No
     ones = np.ones(400, dtype=np.float32)
     worker = _worker(fork("train", **plain, **small), ones)
     with torch.no_grad():
-        logits = worker.training.model.train()(worker.batches.normalise(worker.batches.images))
-    losses = functional.cross_entropy(logits, worker.batches.labels, reduction="none")
+        logits = worker.training.model.train()(
+            worker.data.batches.normalise(worker.data.batches.images)
+        )
+    losses = functional.cross_entropy(logits, worker.data.batches.labels, reduction="none")
     weights = np.full(400, 400 / 320, dtype=np.float32)
     weights[losses.argsort(descending=True)[:80]] = 0
     by_weights = _worker(fork("train", **plain), weights)

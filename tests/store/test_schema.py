@@ -19,7 +19,7 @@ TENSOR = pa.fixed_shape_tensor(pa.float16(), [3])
             "id:int64 label:int32 clean_label:int32 uncorrected:int32 known:bool removed:bool",
         ),
         ("given_test_labels", "id:int64 label:int32"),
-        ("test_labels", "id:int64 label:int32 removed:bool"),
+        ("test_labels", "id:int64 label:int32 known:bool removed:bool"),
         ("rejects", "path:string reason:string"),
         ("coreset", "id:int64 label:int32 distance:float"),
         ("meta", "id:int64 label:int32"),

@@ -180,10 +180,13 @@ class LabelPosterior:
         reference_rows: Given = None,
         groups: Given = None,
         known: Given = None,
+        trusted: bool = False,
     ) -> Judgement:
         """What is believed of samples; see the module's docstring.
 
-        Of those that are ``known``, bool [n], a person has said that the label is right.
+        Of those that are ``known``, bool [n], a person has said that the label is right. With ``trusted`` all
+        are samples that `fit` was given as trusted, with their labels: each is left out of what those say,
+        and the other views take it for a near-duplicate of itself, which does not vouch for it.
 
         Raises:
             ValueError: features, probabilities or labels that do not fit those of `fit`.
@@ -209,7 +212,8 @@ class LabelPosterior:
         with plain_torch(), float32_defaults():
             vectors = self.reference.vectors_of(given)
             near, which, duplicate = self.reference.look_up(vectors, rows, own)
-            joint = self.views.joint(vectors, near, which, rows, chances)
+            seen = (numbers, self.reference.vectors[len(self.place) :]) if trusted else None
+            joint = self.views.joint(vectors, near, which, rows, chances, seen)
         return self.verdict.judge(joint, numbers, duplicate, sure)
 
     def state(self) -> dict[str, Tensor]:

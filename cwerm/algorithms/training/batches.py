@@ -1,14 +1,15 @@
-"""What a training goes through: batches of images with labels and weights, from any source."""
+"""What a training goes through: batches of images or features with labels and weights, from any source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from cwerm.algorithms.training import erm
@@ -16,17 +17,29 @@ from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
 from cwerm.algorithms.training.targets import Beliefs, on_device
 
-__all__ = ["Batch", "Batches", "Normaliser", "PixelBatches"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "FeatureBatches",
+    "Normaliser",
+    "PixelBatches",
+    "Standardiser",
+    "StoredBatches",
+]
+
+
+AT_ONCE = 4096  # vectors that are measured at a time
 
 
 class Batch(NamedTuple):
-    """This rank's part of a batch: images [part, channels, h, w] as the model takes them, labels, weights.
+    """This rank's part of a batch: images [part, channels, h, w] or features [part, d] as the model takes
+    them, labels, weights.
 
     `size` is the number of samples over all ranks; `beliefs`, where there are any, are what is learned
     instead of the labels.
     """
 
-    images: Float[Tensor, "part channels height width"]
+    inputs: Float[Tensor, "part ..."]
     labels: Int[Tensor, " part"]
     weights: Float[Tensor, " part"]
     size: int
@@ -77,12 +90,85 @@ class Normaliser:
         return images.contiguous(memory_format=torch.channels_last)
 
 
-class PixelBatches:
-    """Batches of images that are held in memory, on the ranks' device.
+@dataclass(frozen=True)
+class Standardiser:
+    """Feature vectors to floats of mean 0 and deviation 1 a column, by the training samples' figures."""
 
-    Order and augmentation depend on the recipe's seed and the epoch, not on the number of ranks. An epoch
-    has `turns` samples, each image equally often, give or take one; as many as images where not given.
+    mean: Float32[Tensor, " d"]
+    std: Float32[Tensor, " d"]
+
+    @classmethod
+    def of(cls, features: Float[np.ndarray, "n d"]) -> Standardiser:
+        """Measure features, in their order and in double precision."""
+        total = np.zeros((2, features.shape[1]))
+        for start in range(0, len(features), AT_ONCE):
+            block = features[start : start + AT_ONCE].astype(np.float64)
+            total += block.sum(axis=0), (block**2).sum(axis=0)
+        mean, square = total / len(features)
+        std = np.sqrt(np.maximum(square - mean**2, 0))
+        # a constant column has no deviation to divide by
+        std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1), std, 1.0)
+        return cls(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, std)))
+
+    def to(self, device: torch.device) -> Standardiser:
+        """The same on a device."""
+        return Standardiser(self.mean.to(device), self.std.to(device))
+
+    def __call__(self, features: Float[Tensor, "b d"]) -> Float32[Tensor, "b d"]:
+        """Floats of 32 bits."""
+        return (features.float() - self.mean) / self.std
+
+
+class StoredBatches(ABC):
+    """Batches of samples that are held in memory, on the ranks' device.
+
+    Their order depends on the recipe's seed and the epoch, not on the number of ranks. An epoch has `turns`
+    samples, each equally often, give or take one; as many as there are samples where not given.
     """
+
+    def __init__(
+        self,
+        labels: Int[Tensor, " n"],
+        weights: Float[Tensor, " n"],
+        recipe: Recipe,
+        ranks: Ranks,
+        turns: int | None = None,
+        beliefs: Beliefs | None = None,
+    ) -> None:
+        self.labels, self.weights = labels, weights
+        self.beliefs = None if beliefs is None else on_device(beliefs, labels.device)
+        self.recipe, self.ranks = recipe, ranks
+        self.turns = len(labels) if turns is None else turns
+        self.sizes = erm.batch_sizes(self.turns, recipe.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """How many batches an epoch has."""
+        return len(self.sizes)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of this epoch."""
+        recipe, ranks, device = self.recipe, self.ranks, self.labels.device
+        order = erm.epoch_batches(
+            self.turns, recipe.batch_size, recipe.seed, epoch, ranks.world_size, ranks.rank
+        )
+        sample_of = erm.samples_of_turns(len(self.labels), self.turns, recipe.seed, epoch)
+        inputs = self.inputs_in(epoch)
+        for turns, size in zip(order, self.sizes, strict=True):
+            rows = torch.from_numpy(sample_of[turns]).to(device)
+            beliefs = self.beliefs and Beliefs(*(values[rows] for values in self.beliefs))
+            asked = self.labels[rows], self.weights[rows], int(size), beliefs
+            yield Batch(inputs(rows, turns), *asked)
+
+    @abstractmethod
+    def inputs_in(
+        self, epoch: int
+    ) -> Callable[[Int[Tensor, " b"], Int[np.ndarray, " b"]], Float[Tensor, "b ..."]]:
+        """What makes the model's input of some samples, by their rows and their turns in this epoch."""
+
+
+class PixelBatches(StoredBatches):
+    """Images, cropped and mirrored at random, as the recipe says; the same on any number of ranks."""
 
     def __init__(
         self,
@@ -95,34 +181,49 @@ class PixelBatches:
         turns: int | None = None,
         beliefs: Beliefs | None = None,
     ) -> None:
-        self.images, self.labels, self.weights = images, labels, weights
-        self.beliefs = None if beliefs is None else on_device(beliefs, images.device)
-        self.normalise, self.recipe, self.ranks = normalise, recipe, ranks
-        self.turns = len(labels) if turns is None else turns
-        self.sizes = erm.batch_sizes(self.turns, recipe.batch_size)
+        super().__init__(labels, weights, recipe, ranks, turns, beliefs)
+        self.images, self.normalise = images, normalise
 
-    @property
-    def steps(self) -> int:
-        """How many batches an epoch has."""
-        return len(self.sizes)
-
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of this epoch."""
-        recipe, ranks, device = self.recipe, self.ranks, self.images.device
-        order = erm.epoch_batches(
-            self.turns, recipe.batch_size, recipe.seed, epoch, ranks.world_size, ranks.rank
-        )
-        sample_of = erm.samples_of_turns(len(self.labels), self.turns, recipe.seed, epoch)
+    def inputs_in(
+        self, epoch: int
+    ) -> Callable[[Int[Tensor, " b"], Int[np.ndarray, " b"]], Float[Tensor, "b ..."]]:
+        """Augmented images."""
+        recipe, device = self.recipe, self.images.device
         offsets, flips = erm.augmentation_draws(self.turns, recipe.seed, epoch, recipe.crop_padding)
         flips &= recipe.flip
-        for turns, size in zip(order, self.sizes, strict=True):
-            rows = torch.from_numpy(sample_of[turns]).to(device)
+
+        def inputs(rows: Tensor, turns: np.ndarray) -> Tensor:
             images = erm.crop_and_flip(
                 self.images[rows],
                 torch.from_numpy(offsets[turns]).to(device),
                 torch.from_numpy(flips[turns]).to(device),
                 recipe.crop_padding,
             )
-            beliefs = self.beliefs and Beliefs(*(values[rows] for values in self.beliefs))
-            asked = self.labels[rows], self.weights[rows], int(size), beliefs
-            yield Batch(self.normalise(images), *asked)
+            return self.normalise(images)
+
+        return inputs
+
+
+class FeatureBatches(StoredBatches):
+    """Feature vectors as they are stored, standardised as they are used."""
+
+    def __init__(
+        self,
+        features: Float[Tensor, "n d"],
+        labels: Int[Tensor, " n"],
+        weights: Float[Tensor, " n"],
+        normalise: Standardiser,
+        recipe: Recipe,
+        ranks: Ranks,
+        turns: int | None = None,
+        beliefs: Beliefs | None = None,
+    ) -> None:
+        super().__init__(labels, weights, recipe, ranks, turns, beliefs)
+        self.features, self.normalise = features, normalise
+
+    def inputs_in(
+        self, epoch: int
+    ) -> Callable[[Int[Tensor, " b"], Int[np.ndarray, " b"]], Float[Tensor, "b ..."]]:
+        """The vectors, the same in each epoch."""
+        del epoch
+        return lambda rows, _: self.normalise(self.features[rows])

@@ -74,7 +74,7 @@ class Training:
         for step, batch in enumerate(self.batches.epoch(epoch)):
             lr = erm.cosine_lr(epoch * steps + step, steps * recipe.epochs, recipe.lr)
             self.optimizer.param_groups[0]["lr"] = lr
-            logits = self._parallel(batch.images)
+            logits = self._parallel(batch.inputs)
             loss = self._loss(logits, batch, epoch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

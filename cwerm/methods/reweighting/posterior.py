@@ -24,8 +24,13 @@ class LearnedPosterior(Learned):
 
     def judge(self, batch: Batch) -> Judgement:
         """The quality and the suggestion of each label, too."""
-        rows, known = batch.rows, batch.known
-        return self.posterior.judge(batch.inputs, batch.labels, reference_rows=rows, known=known)
+        return self.posterior.judge(
+            batch.inputs,
+            batch.labels,
+            reference_rows=batch.rows,
+            known=batch.known,
+            trusted=batch.trusted,
+        )
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """That of the posterior."""

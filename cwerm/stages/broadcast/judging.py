@@ -71,7 +71,11 @@ class Weigh:
         self.work, self.find = work, make_find() if make_find else None
         self.images = work.inputs["ingest"]
         self.starts = np.cumsum([0, *(part.rows for part in self.images.tables["images"])])
-        self.learned = restore(work) if work.settings.asked else None
+        self.learned = None
+        if asked := work.settings.asked:
+            names, learned = self.images.info["class_names"], work.inputs["reweight"]
+            seed = work.settings.seed or 0
+            self.learned = restore(asked, seed, work.store, learned, names, work.device)
         self.believed = work.inputs["reweight"].info.get("open", True)
         self.normalise: Any = None
         if work.settings.asked and work.settings.asked.reads == "images":
@@ -150,14 +154,13 @@ class Weigh:
             yield some, self.normalise(batch).numpy()
 
 
-def restore(work: Work) -> Learned:
+def restore(
+    method: Any, seed: int, store: ArtifactStore, learned: Artifact, names: list[str], device: str
+) -> Learned:
     """What the reweighting learned, from the files of its artifact."""
     from safetensors.torch import load
 
-    cluster.check_device(work.device)
-    method: Any = work.settings.asked
-    learned, names = work.inputs["reweight"], work.inputs["ingest"].info["class_names"]
-    seed = work.settings.seed or 0
+    cluster.check_device(device)
     classifier = None
     if method.reads == "images":
         from cwerm.algorithms.networks.timm_models import channels_last
@@ -166,11 +169,11 @@ def restore(work: Work) -> Learned:
         model = create_classifier("reweight.model", method.model, len(names), size, seed)
         classifier = channels_last(model)
     state = {
-        name.removesuffix(".safetensors"): load(work.store.read_file(learned, name))
+        name.removesuffix(".safetensors"): load(store.read_file(learned, name))
         for name in learned.files
         if name.endswith(".safetensors")
     }
-    run = Run(names, seed=seed, device=work.device, classifier=classifier)
+    run = Run(names, seed=seed, device=device, classifier=classifier)
     return method.restore(state, run)
 
 

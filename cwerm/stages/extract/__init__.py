@@ -1,5 +1,8 @@
 """Extract: images -> ``features``, by Ray Data: decoding on CPU tasks, embedding on a pool of actors.
 
+Those of the training images, which weights are learned from, and of the trusted ones are one artifact. Those
+of test and of validation images are others, made for jobs that ask for them, and change no key of the first.
+
 The unit of work is one part of the images. An embedding actor writes the part it has made, so that a later
 attempt goes on where this one stopped, and so that the order of rows never depends on Ray. Images that were
 embedded before, under whatever label, are not embedded again.
@@ -25,7 +28,7 @@ from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages.backbone_weights import weights_file
 from cwerm.stages.extract.embedding import BATCH_KEY, POOL_SHARE, Copier, Work, pipeline
 from cwerm.stages.extract.known import find_known, remember
-from cwerm.stages.extract.settings import SOURCES, ExtractSettings
+from cwerm.stages.extract.settings import SOURCES, TABLES, ExtractSettings
 from cwerm.stages.stage import Context, Inputs, Stage, always
 from cwerm.store.artifacts import Artifact, File
 from cwerm.terminal import console
@@ -36,12 +39,13 @@ Place = tuple[str, int]  # table and part
 
 
 def _run(settings: ExtractSettings, inputs: Inputs, context: Context) -> Artifact:
-    """Embed the training images, and the trusted ones where there are any."""
+    """Embed the images of the stage's tables, as far as there are any."""
     images, writer = inputs["ingest"], context.writer
+    stage = writer.stage
     # a part of the features holds those of one part of the images
     contents = {
         name: [part.sha256 for part in images.tables[source]]
-        for name, source in SOURCES.items()
+        for name, source in ((table, SOURCES[table]) for table in TABLES[stage])
         if source in images.tables
     }
     with ThreadPoolExecutor(READERS) as readers:
@@ -68,7 +72,7 @@ def _run(settings: ExtractSettings, inputs: Inputs, context: Context) -> Artifac
 
 def _make(work: Work, todo: list[Place], context: Context) -> Iterator[tuple[str, int, File]]:
     """The parts as they are made: copied where all their images are known, else embedded."""
-    known = find_known(context.store, work.settings, work.images)
+    known = find_known(context.store, work.settings, work.images, work.contents)
     counts = {place: known.counts(*place) for place in todo}
     asked, found = (sum(column) for column in zip(*counts.values(), strict=True))
     if found:
@@ -76,9 +80,9 @@ def _make(work: Work, todo: list[Place], context: Context) -> Iterator[tuple[str
         console.note(f"{found:,} of {asked:,} images were embedded before")
     copied = [place for place, (rows, have) in counts.items() if rows == have]
     if copied:
-        pool = worker_pool(context, "extract", len(copied))
+        pool = worker_pool(context, work.writer.stage, len(copied))
         copy = functools.partial(Copier, work)
-        for index, file in pool.map(copy, copied, "extract: copy"):
+        for index, file in pool.map(copy, copied, f"{work.writer.stage}: copy"):
             yield *copied[index], file
     left = [place for place in todo if place not in set(copied)]
     if left:
@@ -104,16 +108,18 @@ def _embed(work: Work, todo: list[Place], context: Context) -> Iterator[tuple[st
     request = size.request(workers, share=POOL_SHARE)
     left = set(todo)
     total = sum(images.tables[SOURCES[name]][part].rows for name, part in todo)
-    with console.progress(total, "extract") as advance, user_errors(BATCH_KEY):
+    with console.progress(total, work.writer.stage) as advance, user_errors(BATCH_KEY):
         while left:
-            waiting.for_room(context, "extract", request)
+            waiting.for_room(context, work.writer.stage, request)
             parts = [place for place in todo if place in left]
             try:
                 with ledger() as book:
                     data = pipeline(work, parts, context, spec, request, book)
                     end_lost = partial(end_lost_workers, book)
                     rows = data.iter_rows()
-                    for row in waiting.while_room(context, "extract", request, rows, end_lost):
+                    for row in waiting.while_room(
+                        context, work.writer.stage, request, rows, end_lost
+                    ):
                         values = {field.name: row[field.name] for field in dataclasses.fields(File)}
                         left.remove((row["table"], row["part"]))
                         advance(row["rows"])
@@ -125,3 +131,5 @@ def _embed(work: Work, todo: list[Place], context: Context) -> Iterator[tuple[st
 
 
 extract = Stage("extract", 2, always("ingest"), ExtractSettings.of, _run)
+embed_val = Stage("embed_val", 1, always("ingest"), ExtractSettings.of, _run)
+embed_test = Stage("embed_test", 1, always("ingest"), ExtractSettings.of, _run)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import socket
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +11,12 @@ import pyarrow as pa
 
 from cwerm.algorithms.networks import features as backbones
 from cwerm.data.images import decode
-from cwerm.errors import UserError
 from cwerm.job.surroundings import S3
 from cwerm.runtime import capacity
 from cwerm.runtime.attempts import attempt, enrol
 from cwerm.runtime.session import cluster
 from cwerm.stages import common
-from cwerm.stages.backbone_weights import identity_of, weights_file
+from cwerm.stages.backbone_weights import load_same_backbone
 from cwerm.stages.extract.known import Known
 from cwerm.stages.extract.settings import SOURCES, ExtractSettings
 from cwerm.stages.stage import Context
@@ -171,14 +167,8 @@ class _Embedder:
         keep_freed_memory()
         self.work, self.batch_size, self.device, self.book = work, batch_size, device, book
         doing = "extract: loading the backbone"
-        with attempt(book, doing, BATCH_KEY, enrol(book)), tempfile.TemporaryDirectory() as folder:
-            settings, weights = work.settings, weights_file(address, Path(folder), s3)
-            if identity_of(settings.backbone, weights) != settings.weights:
-                raise UserError(
-                    f"features.weights: '{address}' is another file on host {socket.gethostname()} than "
-                    "where the run was started; make them the same"
-                )
-            self.backbone = backbones.load_backbone(settings.backbone, weights, settings.image_size)
+        with attempt(book, doing, BATCH_KEY, enrol(book)):
+            self.backbone = load_same_backbone(work.settings, address, s3)
             self.backbone.module.to(self.device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -8,18 +8,19 @@ damaged as it is copied is an error, as for every stage that reads one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from cwerm.stages import common
-from cwerm.stages.extract.settings import SOURCES, ExtractSettings
+from cwerm.stages.extract.settings import SOURCES, TABLES, ExtractSettings
 from cwerm.stages.ingest import DIGESTS
 from cwerm.store.artifacts import Artifact, ArtifactStore, CorruptArtifactError, artifact_key
 from cwerm.store.storage import parse_mapping
 
-KEPT = 4  # artifacts remembered
+KEPT = 4  # artifacts remembered, of each stage
+ENTRY = ("stage", "features", "ingest")
 MOST_IMAGES = 20_000_000  # whose digests are compared in the driver, at some 50 bytes each
 
 
@@ -51,13 +52,15 @@ class Known:
             start = int(ends[-1])
 
 
-def find_known(store: ArtifactStore, settings: ExtractSettings, images: Artifact) -> Known:
-    """What is known of the images."""
-    wanted = _digests(store, images)
+def find_known(
+    store: ArtifactStore, settings: ExtractSettings, images: Artifact, tables: Iterable[str]
+) -> Known:
+    """What is known of the images that these tables of features are of."""
+    wanted = _digests(store, images, tables)
     sources, digests, total = [], [], 0
     for artifact, of_its_images in _remembered(store, settings):
         for name, found in of_its_images.items():
-            parts = artifact.tables.get(name, ())
+            parts = artifact.tables[name]
             if len(found) != sum(part.rows for part in parts) or total + len(found) > MOST_IMAGES:
                 continue
             ends = total + np.cumsum([part.rows for part in parts])
@@ -73,9 +76,10 @@ def remember(
     store: ArtifactStore, settings: ExtractSettings, made: Artifact, images: Artifact
 ) -> None:
     """Let later runs find these features."""
-    entry = {"extract": made.key, "ingest": images.key}
-    entries = [entry, *(e for e in _entries(store, settings) if e != entry)][:KEPT]
-    text = json.dumps({"made": entries}, indent=1)
+    entry = {"stage": made.stage, "features": made.key, "ingest": images.key}
+    entries = [entry, *(e for e in _entries(store, settings) if e != entry)]
+    kept = [e for stage in TABLES for e in [e for e in entries if e["stage"] == stage][:KEPT]]
+    text = json.dumps({"made": kept}, indent=1)
     store.storage.write_bytes(_path(settings), text.encode())
 
 
@@ -86,10 +90,13 @@ def _path(settings: ExtractSettings) -> str:
 def _entries(store: ArtifactStore, settings: ExtractSettings) -> list[dict[str, str]]:
     try:
         entries = parse_mapping(store.storage.read_bytes(_path(settings)))["made"]
+        known = [{name: str(entry[name]) for name in ENTRY} for entry in entries]
         return [
-            {"extract": str(entry["extract"]), "ingest": str(entry["ingest"])}
-            for entry in entries
-            if str(entry["extract"]).isalnum() and str(entry["ingest"]).isalnum()
+            entry
+            for entry in known
+            if entry["stage"] in TABLES
+            and entry["features"].isalnum()
+            and entry["ingest"].isalnum()
         ]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
@@ -101,19 +108,21 @@ def _remembered(
     """Earlier features, and by their tables the digests of the images that they are of."""
     for entry in _entries(store, settings):
         try:
-            made = store.find("extract", entry["extract"])
+            made = store.find(entry["stage"], entry["features"])
             images = store.find("ingest", entry["ingest"])
-            digests = _digests(store, images) if images else {}
+            if made and images:
+                yield made, _digests(store, images, made.tables)
         except CorruptArtifactError:
             continue
-        if made:
-            yield made, digests
 
 
-def _digests(store: ArtifactStore, images: Artifact) -> dict[str, np.ndarray]:
+def _digests(
+    store: ArtifactStore, images: Artifact, tables: Iterable[str]
+) -> dict[str, np.ndarray]:
     """By table of the features, the digests of their images as two whole numbers each, uint64 [n, 2]."""
     found = {}
-    for name, source in SOURCES.items():
+    for name in tables:
+        source = SOURCES.get(name, "")
         if images.tables.get(source):
             column = store.read(images, DIGESTS[source], ["digest"]).column("digest")
             found[name] = np.frombuffer(b"".join(column.to_pylist()), np.uint64).reshape(-1, 2)

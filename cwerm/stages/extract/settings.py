@@ -7,7 +7,18 @@ from cwerm.stages.outside import Outside
 from cwerm.stages.stage import Settings
 
 # by table of the features, the images that they are of
-SOURCES = {"features": "images", "trusted_features": "trusted_images"}
+SOURCES = {
+    "features": "images",
+    "validation_features": "validation_images",
+    "test_features": "test_images",
+    "trusted_features": "trusted_images",
+}
+# by stage, the tables that it makes
+TABLES = {
+    "extract": ("features", "trusted_features"),
+    "embed_val": ("validation_features",),
+    "embed_test": ("test_features",),
+}
 
 
 class ExtractSettings(Settings):

@@ -42,6 +42,7 @@ LABELS = {
 }
 DIGESTS = {
     "images": "digests",
+    "validation_images": "validation_digests",
     "test_images": "test_digests",
     "trusted_images": "trusted_digests",
 }
@@ -118,7 +119,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     )
 
 
-ingest = Stage("ingest", 6, always(), IngestSettings.of, _run)
+ingest = Stage("ingest", 7, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:

@@ -19,7 +19,13 @@ from cwerm.runtime.board import progress_board
 from cwerm.runtime.ranks import checkpoints_folder, run_on_ranks
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages import common, pixels
-from cwerm.stages.classifiers import batch_bytes, classifier_size, savable, told_size
+from cwerm.stages.classifiers import (
+    batch_bytes,
+    classifier_size,
+    pretrained_size,
+    savable,
+    told_size,
+)
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import chosen_targets, make_targets
@@ -33,13 +39,17 @@ TARGETS = {
     "relabel": "relabel, another class where that is sure, times its weight",
 }
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
+STANDARD = "standard."  # before the names of what features are standardised by, beside a head's own
 MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
 
 
 def _needs(job: Job) -> tuple[str, ...]:
-    if job.method == "erm":
-        return "ingest", "label"
-    return "ingest", "label", "select" if job.trains_on_coreset else "broadcast"
+    needed = ["ingest", "label"]
+    if job.method != "erm":
+        needed.append("select" if job.trains_on_coreset else "broadcast")
+    if job.train.input == "features":
+        needed += ["extract", "embed_val", "embed_test"]
+    return tuple(needed)
 
 
 def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
@@ -60,6 +70,8 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
             train_worker,
             {
                 **loop_inputs(settings, inputs, context.store),
+                "weights": context.outside.train_weights_address,
+                "s3": context.s3,
                 "events": events,
                 "board": board,
                 "checkpoints": folder,
@@ -89,10 +101,15 @@ def check_test(images: Artifact) -> None:
 
 def loop_inputs(settings: TrainSettings, inputs: Inputs, store: ArtifactStore) -> dict[str, Any]:
     """What the training loop reads, on any number of workers."""
+    read: dict[str, Any]
     images = inputs["ingest"]
     samples, weights = training_set(settings, inputs, store)
     left_out = settings.held_out.left_out(store, inputs["label"], images.info["class_names"])
-    asked = pixels.square_size(settings.image_size, images)
+    if settings.input == "features":
+        read = {name: inputs[name] for name in ("extract", "embed_val", "embed_test")}
+    else:
+        asked = asked_size(settings, images)
+        read = {"size": classifier_size("train", settings.model, asked)}
     return {
         "settings": settings,
         "store": store,
@@ -101,8 +118,15 @@ def loop_inputs(settings: TrainSettings, inputs: Inputs, store: ArtifactStore) -
         "samples": samples,
         "targets": make_targets(settings, inputs, store, samples, weights),
         "samples_per_epoch": images.rows("images") - len(left_out),
-        "size": classifier_size("train", settings.model, asked),
+        **read,
     }
+
+
+def asked_size(settings: TrainSettings, images: Artifact) -> int:
+    """Side of the images in pixels, before the model's own wishes."""
+    if settings.image_size is None and settings.weights:
+        return pretrained_size(settings.model, images)
+    return pixels.square_size(settings.image_size, images)
 
 
 def training_set(
@@ -140,7 +164,9 @@ def check_batch(settings: TrainSettings, images: Artifact, run: Run) -> None:
     size_of_run = capacity.size(run)
     workers = size_of_run.workers
     check_batch_size(settings.batch_size, workers)
-    size = told_size("train", settings.model, settings.image_size, images)
+    if settings.input == "features":
+        return
+    size = told_size("train", settings.model, asked_size(settings, images), images)
     need = batch_bytes("train", settings.model, len(images.info["class_names"]), size)
     share = size_of_run.sharing_memory(workers) / workers
     need = int(MEMORY_MARGIN * need * share)
@@ -168,7 +194,7 @@ def _commit(
     found = checkpoints.find(writer.storage, folder, console.note)
     whole = [saved for saved in found if saved.epochs == settings.epochs]
     _, state = next(saved_state.load(writer.storage, whole, console.note), (None, None))
-    if state is None or len(state["history"]) != settings.epochs:
+    if state is None or len(state["history"]) != settings.epochs or not state["predictions"]:
         raise UserError(
             f"train: its last checkpoint in '{writer.storage.uri(folder)}' can't be read; run the same "
             "command again to go on from the one before"
@@ -178,13 +204,21 @@ def _commit(
         "model": settings.model,
         "class_names": images.info["class_names"],
         "full_scale": images.info["full_scale"],
-        **state["input"],
     }
+    tensors = state["model"]
+    if settings.features is None:
+        description |= state["input"]
+    else:
+        description["features"] = settings.features.model_dump()
+        tensors = {**tensors, **{f"{STANDARD}{k}": value for k, value in state["input"].items()}}
     metadata = {"cwerm": json.dumps(description)}  # one key, as safetensors shuffles several
-    writer.write_file("model.safetensors", save(savable(state["model"]), metadata=metadata))
+    writer.write_file("model.safetensors", save(savable(tensors), metadata=metadata))
     writer.write_file("history.json", json.dumps(state["history"], indent=1).encode())
     trained = sum(epoch["seconds"] for epoch in state["history"])
-    return writer.commit({}, {**last, "targets": targets}, least_seconds=trained)
+    columns = (state["predictions"][name].numpy() for name in ("id", "predicted", "probability"))
+    rows = common.table("test_predictions", *columns)
+    tables = {"test_predictions": [writer.write_part("test_predictions", 0, rows)]}
+    return writer.commit(tables, {**last, "targets": targets}, least_seconds=trained)
 
 
-train = Stage("train", 5, _needs, TrainSettings.of, _run)
+train = Stage("train", 6, _needs, TrainSettings.of, _run)

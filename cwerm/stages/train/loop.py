@@ -6,13 +6,12 @@ import functools
 import json
 import os
 import tempfile
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cwerm.algorithms.training.batches import Normaliser, PixelBatches
 from cwerm.algorithms.training.evaluation import Evaluation
 from cwerm.algorithms.training.fit import DivergedError, Training
 from cwerm.algorithms.training.ranks import Ranks
@@ -20,16 +19,15 @@ from cwerm.algorithms.training.recipe import Recipe
 from cwerm.errors import UserError
 from cwerm.runtime import checkpoints, saved_state
 from cwerm.runtime.ranks import rank_device
-from cwerm.stages import common, pixels
-from cwerm.stages.classifiers import create_classifier, freeze_unused
+from cwerm.stages.train.data import HeldOut, training_data
 from cwerm.stages.train.settings import TrainSettings
-from cwerm.store.artifacts import Artifact, ArtifactStore
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 EVALUATION_BATCH = 500
 HISTOGRAM_BINS = 64
+PREDICTIONS = ("id", "predicted", "probability")  # of test images
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -80,36 +78,16 @@ class Worker:
     """One rank: its copy of the data, and the training in progress."""
 
     def __init__(self, config: dict[str, Any], ranks: Ranks) -> None:
-        import torch
-
         self.settings: TrainSettings = config["settings"]
         self.ranks = ranks
-        store: ArtifactStore = config["store"]
-        images: Artifact = config["images"]
-        size, samples, device = config["size"], config["samples"], ranks.device
-        recipe, targets = recipe_of(self.settings), config["targets"]
-        train = pixels.load_pixels(store, images, "images", size)
-        self.batches = PixelBatches(
-            torch.from_numpy(train[samples]).to(device),
-            torch.from_numpy(targets.labels.astype(np.int64)).to(device),
-            torch.from_numpy(targets.weights).to(device),
-            Normaliser.of(train[samples]),
-            recipe,
-            ranks,
-            config["samples_per_epoch"],
-            targets.beliefs,
-        )
-        self._held_out = functools.partial(
-            self._share_of, store, images, config["labels_in_use"], size
-        )
-        self.curve = "validation" if "validation_images" in images.tables else "test"
-        self._curve = self._held_out(self.curve)
-        classes = len(images.info["class_names"])
-        name, seed = self.settings.model, self.settings.seed
-        model = create_classifier("train.model", name, classes, size, seed)
-        if ranks.world_size > 1:
-            freeze_unused(model, size)
-        self.training = Training(model, self.batches, recipe, ranks)
+        recipe = recipe_of(self.settings)
+        self.data = training_data(config, recipe, ranks)
+        self.training = Training(self.data.model, self.data.batches, recipe, ranks)
+        validated = "validation_images" in config["images"].tables
+        self.curve = "validation" if validated else "test"
+        self._curve = self.data.held_out(self.curve)
+        self.predictions: dict[str, Any] = {}
+        """Of all test images, on rank 0, since their last evaluation: tensors id, predicted, probability."""
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -118,13 +96,16 @@ class Worker:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on as if nothing had happened, and how images became its input."""
-        normalise = {name: list(value) for name, value in asdict(self.batches.normalise).items()}
-        size = int(self.batches.images.shape[-1])
-        return {**self.training.state(), "input": {**normalise, "image_size": size}}
+        return {
+            **self.training.state(),
+            "input": self.data.about,
+            "predictions": self.predictions,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state; one that `check` refuses leaves the worker as it is."""
         self.training.restore(state)
+        self.predictions = state["predictions"]
 
     def check(self, state: dict[str, Any]) -> None:
         """Refuse a state of something else.
@@ -134,8 +115,10 @@ class Worker:
         """
         self.training.check(state)
         json.dumps(state["history"])
-        if {"mean", "std", "image_size"} != state["input"].keys():
-            raise ValueError("without how images became its input")
+        if self.data.about.keys() != state["input"].keys():
+            raise ValueError("without how samples became its input")
+        if {*state["predictions"]} not in ({*PREDICTIONS}, set()):
+            raise ValueError("without what it says of the test images")
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the data, then the evaluation; returns the same metrics on every rank."""
@@ -144,42 +127,44 @@ class Worker:
         except DivergedError as error:
             raise UserError(f"train.lr: {error}; lower train.lr") from None
         if self.reports(epoch):
-            metrics |= self.evaluate(self.curve, *self._curve)
+            metrics |= self.evaluate(self.curve, self._curve)
         if self.curve != "test" and epoch + 1 == self.settings.epochs:
             # once, as nothing is to be chosen by them
-            metrics |= self.evaluate("test", *self._held_out("test"))
+            metrics |= self.evaluate("test", self.data.held_out("test"))
         self.history.append(metrics)
         return metrics
-
-    def _share_of(
-        self, store: ArtifactStore, images: Artifact, labels: Artifact, size: int, split: str
-    ) -> tuple[Tensor, Tensor]:
-        """This rank's images and labels of a held-out split, without what a person removed."""
-        import torch
-
-        asked = store.read(labels, f"{split}_labels")
-        kept = np.flatnonzero(~common.column(asked, "removed"))
-        share = kept[self.ranks.rank :: self.ranks.world_size]
-        loaded = pixels.load_pixels(store, images, f"{split}_images", size)[share]
-        own = common.column(asked, "label")[share].astype(np.int64)
-        return torch.from_numpy(loaded).to(self.ranks.device), torch.from_numpy(own)
 
     def reports(self, epoch: int) -> bool:
         """Whether this epoch ends with an evaluation and a checkpoint."""
         done, settings = epoch + 1, self.settings
         return done % settings.report_every == 0 or done == settings.epochs
 
-    def evaluate(self, split: str, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    def evaluate(self, split: str, held_out: HeldOut) -> dict[str, Any]:
         """Metrics on a held-out split by their names, each rank doing its share."""
         import torch
 
-        model, normalise = self.training.model.eval(), self.batches.normalise
+        model, data = self.training.model.eval(), self.data
         with torch.inference_mode():
-            parts = images.split(EVALUATION_BATCH)
-            logits = torch.cat([model(normalise(part)) for part in parts])
-        found = Evaluation.from_logits(logits.cpu(), labels)
-        whole = functools.reduce(Evaluation.merge, self.ranks.gather(found)).summary()
+            logits = torch.cat(
+                [model(data.normalise(some)) for some in held_out.inputs.split(EVALUATION_BATCH)]
+            ).cpu()
+        part = Evaluation.from_logits(logits, held_out.labels)
+        if split == "test":
+            self._keep(held_out.ids, logits)
+        whole = functools.reduce(Evaluation.merge, self.ranks.gather(part)).summary()
         return {f"{split}_{name}": value for name, value in whole.items()}
+
+    def _keep(self, ids: np.ndarray, logits: Tensor) -> None:
+        """Put together what all ranks say of the test images."""
+        import torch
+
+        probability, predicted = logits.double().softmax(1).max(1)
+        found = self.ranks.gather((ids, predicted.numpy(), probability.numpy()))
+        if self.ranks.rank == 0:
+            columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+            order = np.argsort(columns[0])
+            sorted_columns = [torch.from_numpy(column[order]) for column in columns]
+            self.predictions = dict(zip(PREDICTIONS, sorted_columns, strict=True))
 
 
 def recipe_of(settings: TrainSettings) -> Recipe:
@@ -206,7 +191,9 @@ class _Events:
             self._writer.add_scalar(name.replace("_", "/", 1), value, epoch)
         if epoch == 0:
             # bins of one width: TensorBoard's own put all weights near 1 into one
-            self._writer.add_histogram("weights", worker.batches.weights, epoch, HISTOGRAM_BINS)
+            self._writer.add_histogram(
+                "weights", worker.data.batches.weights, epoch, HISTOGRAM_BINS
+            )
         self._writer.flush()
         for file in Path(self._folder.name).iterdir():
             self._storage.upload(file, f"{self._target}/{file.name}")

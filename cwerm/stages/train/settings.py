@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cwerm.job.tree import Job
+from cwerm.stages.extract.settings import ExtractSettings
 from cwerm.stages.outside import Outside
 from cwerm.stages.select import HoldOut
 from cwerm.stages.stage import Settings
@@ -15,7 +16,12 @@ LOSS_OPTIONS = {"focal": "focal_gamma", "gce": "gce_q", "small_loss": "wrong_sha
 class TrainSettings(Settings):
     """The classifier, its recipe, and what becomes of the weights."""
 
+    input: str
+    features: ExtractSettings | None = None
+    """Of which it is a classifier; None for images."""
     model: str
+    weights: str | None
+    """What tells those that it starts from; None for random ones."""
     image_size: int | None
     epochs: int
     batch_size: int
@@ -38,7 +44,6 @@ class TrainSettings(Settings):
     @classmethod
     def of(cls, job: Job, outside: Outside) -> TrainSettings:
         """Those of this job."""
-        del outside
         section: dict[str, Any] = job.train.model_dump(exclude={"keep_checkpoints"})
         for loss, key in LOSS_OPTIONS.items():
             if job.train.loss != loss:
@@ -49,4 +54,8 @@ class TrainSettings(Settings):
         taken = job.train.loss == "cross_entropy" or job.train.targets != "auto"
         if not (weighted and job.believes and taken) or job.control != "none":
             section["targets"] = "given"
-        return cls(**section, control=control, held_out=HoldOut.of(job), seed=job.seed)
+        features = ExtractSettings.of(job, outside) if job.train.input == "features" else None
+        weights = None if job.train.weights == "random" else outside.train_weights
+        section["weights"] = weights
+        held_out = HoldOut.of(job)
+        return cls(**section, features=features, control=control, held_out=held_out, seed=job.seed)

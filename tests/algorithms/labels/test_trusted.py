@@ -110,3 +110,29 @@ def test_trusted_samples_show_that_features_tell_classes() -> None:
     found = find_label_errors(features, labels, trusted_features=known, trusted_labels=right)
     assert found.noise_found
     assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.05)
+
+
+def test_wrong_labels_of_trusted_samples_are_seen_without_what_they_say_themselves() -> None:
+    features, classes = blobs(900, distance=4, seed=2)
+    labels, _ = flipped(classes[:800], 0.5, seed=2)
+    known = classes[800:].copy()
+    known[::10] = (known[::10] + 1) % 4
+    posterior = LabelPosterior(4).fit(
+        features[:800], labels, trusted_features=features[800:], trusted_labels=known
+    )
+    wrong = known != classes[800:]
+    apart = posterior.judge(features[800:], known, trusted=True)
+    assert auroc(apart.quality, wrong) > 0.98
+    assert np.mean(apart.issue == wrong) > 0.9
+    own = posterior.judge(features[800:], known)
+    assert own.quality[wrong].mean() > 1.2 * apart.quality[wrong].mean(), (
+        "they vouch for themselves"
+    )
+
+
+def test_what_is_left_out_of_the_head_is_as_if_it_had_not_been_there() -> None:
+    vectors, labels = blobs(60, distance=2, seed=4)
+    head = TrustedHead.fit(vectors, labels, 4)
+    found = head.predict_own(vectors[:3], labels[:3], vectors)
+    assert head.own is not None
+    np.testing.assert_allclose(found, head.own[:3])

@@ -95,6 +95,6 @@ def test_a_batch_has_the_beliefs_of_its_samples() -> None:
         beliefs=most_probable(belief),
     )  # fmt: skip
     for batch in data.epoch(0):
-        rows = batch.images[:, 0, 0, 0].round().long().numpy()
+        rows = batch.inputs[:, 0, 0, 0].round().long().numpy()
         assert isinstance(batch.beliefs, Beliefs)
         np.testing.assert_array_equal(batch.beliefs.dense(3).numpy(), belief[rows])

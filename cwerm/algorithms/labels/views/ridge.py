@@ -34,10 +34,16 @@ def fit_ridge(
     return _inverse(inputs) @ (inputs.T @ targets[rows])
 
 
-def leverage(vectors: Float32[np.ndarray, "m d"]) -> Float64[np.ndarray, " m"]:
-    """How much of each sample's own target is in its output: the diagonal of the hat matrix."""
+def leverage(
+    vectors: Float32[np.ndarray, "n d"], among: Float32[np.ndarray, "m d"] | None = None
+) -> Float64[np.ndarray, " n"]:
+    """How much of each sample's own target is in its output: the diagonal of the hat matrix.
+
+    ``among`` are the samples that were fitted, where these are only some of them.
+    """
     inputs = _inputs(vectors)
-    return ((inputs @ _inverse(inputs)) * inputs).sum(axis=1)
+    whole = inputs if among is None else _inputs(among)
+    return ((inputs @ _inverse(whole)) * inputs).sum(axis=1)
 
 
 def predict(

@@ -100,16 +100,21 @@ class Views:
         which: Int64[np.ndarray, " n"],
         rows: Int64[np.ndarray, " n"],
         chances: Joint | None,
+        trusted: tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, "t d"]] | None = None,
     ) -> Joint:
         """What the views say of any samples.
 
         Of each by the network that `which` names: 0 the one on all samples, 1 and up one that has not seen a
-        fold. `rows` says which sample of the reference set each is, -1 for none.
+        fold. `rows` says which sample of the reference set each is, -1 for none. `trusted` are, of samples
+        that the head has seen, the labels and all that it has seen: each is left out of what it says.
         """
         predicted, linear = self._predict(vectors, which), self._linear(vectors, which, rows)
         joint = product(shares(self.targets, near), predicted, linear, chances)
         if self.head is not None:
-            joint *= (self.head.predict(vectors) + HEAD_FLOOR) ** self.head_weight
+            own = (
+                self.head.predict_own(vectors, *trusted) if trusted else self.head.predict(vectors)
+            )
+            joint *= (own + HEAD_FLOOR) ** self.head_weight
         return joint
 
     def of_reference(self, chances: Joint | None) -> OfReference:

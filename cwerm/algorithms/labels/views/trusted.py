@@ -42,8 +42,7 @@ class TrustedHead:
         """
         targets = np.eye(classes, dtype=np.float32)[labels]
         coefficients = ridge.fit_ridge(vectors, targets, np.arange(len(vectors)))
-        part = ridge.leverage(vectors)[:, None]
-        unseen = (ridge.predict(coefficients, vectors) - part * targets) / (1 - part)
+        unseen = _unseen(coefficients, vectors, labels, vectors)
         rows = np.arange(len(labels))
         best = max(SHARPNESS, key=lambda s: np.log(_softmax(s * unseen)[rows, labels]).sum())
         return cls(coefficients, float(best), _softmax(best * unseen), labels)
@@ -51,6 +50,15 @@ class TrustedHead:
     def predict(self, vectors: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, "n classes"]:
         """p(class | features)."""
         return _softmax(self.sharpness * ridge.predict(self.coefficients, vectors))
+
+    def predict_own(
+        self,
+        vectors: Float32[np.ndarray, "n d"],
+        labels: Int64[np.ndarray, " n"],
+        fitted: Float32[np.ndarray, "t d"],
+    ) -> Float64[np.ndarray, "n classes"]:
+        """p(class | features) of some of the samples that were ``fitted``, by all others of these."""
+        return _softmax(self.sharpness * _unseen(self.coefficients, vectors, labels, fitted))
 
     def weight_beside(self, joint: Float64[np.ndarray, "t classes"]) -> float:
         """How much the head counts beside what other views say of the trusted samples, 0 to 1.
@@ -73,6 +81,18 @@ class TrustedHead:
     def from_state(cls, state: dict[str, Tensor]) -> TrustedHead:
         """The one that gave `state`."""
         return cls(state["coefficients"].numpy(), float(state["sharpness"]))
+
+
+def _unseen(
+    coefficients: Float64[np.ndarray, "inputs classes"],
+    vectors: Float32[np.ndarray, "n d"],
+    labels: Int64[np.ndarray, " n"],
+    fitted: Float32[np.ndarray, "t d"],
+) -> Float64[np.ndarray, "n classes"]:
+    """Outputs for some of the fitted samples, each left out."""
+    targets = np.eye(coefficients.shape[1])[labels]
+    part = ridge.leverage(vectors, fitted)[:, None]
+    return (ridge.predict(coefficients, vectors) - part * targets) / (1 - part)
 
 
 def best_power(joint: Float64[np.ndarray, "t classes"], labels: Int64[np.ndarray, " t"]) -> float:
