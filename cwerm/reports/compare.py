@@ -40,7 +40,7 @@ def compare(runs: Sequence[str], to: Path | None = None) -> SweepResults:
     if len(trials) < 2:
         raise UserError("RUN: one run has nothing to be compared with; give two or more")
     results, notes = compared([trial for trial, _ in trials], [tests for _, tests in trials])
-    table = points_table(results)
+    table = points_table(results, named=all(len(point.trials) == 1 for point in results.points))
     print_table(table)
     for note in notes:
         console.note(note)

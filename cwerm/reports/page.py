@@ -48,6 +48,7 @@ def print_table(table: Table) -> None:
             escape(name),
             justify="left" if is_words else "right",
             overflow="fold",
+            no_wrap=place == 0,
             min_width=max(map(len, figures), default=None),
         )
     for row in table.rows:

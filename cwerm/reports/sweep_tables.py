@@ -60,8 +60,11 @@ def _pivot(
     return Table(f"{title}: {label}", header, rows)
 
 
-def points_table(sweep: SweepResults) -> Table:
-    """A row for each point: what it was judged by, and where validation images judge its test accuracy."""
+def points_table(sweep: SweepResults, *, named: bool = False) -> Table:
+    """A row for each point: what it was judged by, and where validation images judge its test accuracy.
+
+    Where they are ``named``, each is one run: it has its name, and its settings in words, not a column a key.
+    """
     keys = varying(sweep) or [*sweep.keys] or ["method"]
     reported, known = sweep.reported, sweep.by("auroc")
     shown_by = [sweep] if reported is sweep else [sweep, reported]
@@ -71,12 +74,16 @@ def points_table(sweep: SweepResults) -> Table:
     labels = [figure_style.scale(each.metric)[1] for each in shown_by]
     compared = any(point.is_baseline for point in sweep.points)
     if compared:
-        labels.insert(place, "difference [95 %]")
+        labels.insert(place, "difference" if named else "difference [95 %]")
     rows = []
     for number, point in enumerate(sweep.points):
-        settings = [
-            shown(key, setting(point.job, key)) if point.relevant(key) else NONE for key in keys
-        ]
+        settings = (
+            [point.trials[0].name, describe(point.job, keys)]
+            if named
+            else [
+                shown(key, setting(point.job, key)) if point.relevant(key) else NONE for key in keys
+            ]
+        )
         cells = [_score(each, each.points[number]) for each in shown_by]
         if compared:
             mine = reported.points[number]
@@ -84,9 +91,11 @@ def points_table(sweep: SweepResults) -> Table:
             cells.insert(place, "baseline" if point.is_baseline else change)
         seconds = point.seconds("total")
         time = NONE if seconds is None else f"{seconds:,.1f}"
-        rows.append([*settings, str(point.n), *cells, time])
-    header = [*keys, "n", *labels, "seconds"]
-    return Table(f"All points of {sweep.name}", header, rows, len(keys))
+        count = [] if named else [str(point.n)]
+        rows.append([*settings, *count, *cells, time])
+    words = ["run", "settings"] if named else keys
+    header = [*words, *([] if named else ["n"]), *labels, "seconds"]
+    return Table(f"All points of {sweep.name}", header, rows, len(words))
 
 
 def unfinished_table(sweep: SweepResults) -> Table:

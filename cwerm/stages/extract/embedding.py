@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cwerm.algorithms.networks import features as backbones
 from cwerm.data.images import decode
+from cwerm.errors import UserError
 from cwerm.job.surroundings import S3
 from cwerm.runtime import capacity
 from cwerm.runtime.attempts import attempt, enrol
