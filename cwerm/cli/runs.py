@@ -44,10 +44,9 @@ def run(
     from cwerm.reports.report import add_report
     from cwerm.terminal import console
 
-    made = []
-    for loaded in jobs:
-        made.append(pipeline.run(loaded, overwrite=overwrite))
-        add_report(made[-1], loaded.s3)
+    made = [pipeline.run(loaded, overwrite=overwrite) for loaded in jobs]
+    for finished, loaded in zip(made, jobs, strict=True):  # each can have the others beside it
+        add_report(finished, loaded.s3)
     if len(made) == 1:
         console.answer({"run": made[0].folder, **made[0].summary})
         return
