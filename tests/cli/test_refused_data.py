@@ -102,7 +102,6 @@ def test_unusable_data(
     [
         (["coreset.ratio=0.001"], ["coreset.ratio", "no sample", "at least"]),
         (["coreset.ratio=0.02"], ["coreset.ratio", "8 samples for 10 classes", "at least"]),
-        (["coreset.ratio=1"], ["coreset.ratio", "400", "380", "smaller ratio"]),
         (["coreset.ratio=0.99", "coreset.scope=global"], ["coreset.ratio", "396", "380"]),
         (["coreset.meta_per_class=40"], ["coreset.meta_per_class", "40", "ask for fewer"]),
         (["coreset.meta_per_class=40", "method=erm"], ["coreset.meta_per_class", "ask for fewer"]),

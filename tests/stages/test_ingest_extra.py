@@ -123,7 +123,7 @@ def test_the_file_of_weights_has_them(ingested: Chain) -> None:
 def test_lists_have_them_last(ingested: Chain) -> None:
     paths = ingested.table("ingest", "images").column("path").to_pylist()
     ids = np.array([0, len(paths) - 1])
-    items = [Duplicate(1, paths[i], i, "cat", False) for i in ids.tolist()]
+    items = [Duplicate(1, paths[i], i, "training", "cat", False) for i in ids.tolist()]
     extra = common.extra_of(ingested.store, ingested.made["ingest"], ids)
     found = [*csv.DictReader(io.StringIO(as_csv(Duplicate, items, extra)))]
     for row, path in zip(found, paths[:1] + paths[-1:], strict=True):

@@ -85,7 +85,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     _check_rows(tables, rows)
     parts = {
         table: [file for _, file in sorted(tables[table].items())]
-        for table in LABELS
+        for table in (*LABELS, EXTRA)
         if table in tables
     }
     parts.setdefault("test_images", [])
@@ -109,7 +109,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
             "median_short_side": int(np.median(sizes)),
             "full_scale": full_scale(largest),
             "common_size": list(*shapes) if len(shapes) == 1 else None,
-            "drawn": sorted({*tables} - {table for table, _, _ in chunks}),
+            "drawn": sorted({*tables} - {table for table, _, _ in chunks} - {EXTRA}),
             "understood": [
                 *understood(settings, sources, chunks, names, given, largest),
                 *told_of_sources(sources["source"], _training(work), names),
@@ -119,7 +119,7 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     )
 
 
-ingest = Stage("ingest", 7, always(), IngestSettings.of, _run)
+ingest = Stage("ingest", 8, always(), IngestSettings.of, _run)
 
 
 class _ChunkWriter:
