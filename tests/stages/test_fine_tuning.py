@@ -71,7 +71,7 @@ def test_fine_tuning_reaches_more_than_training_from_scratch(fork: Fork) -> None
     }  # fmt: skip
 
 
-def a_worker(chain: Chain, weights: str, **changes: Any) -> Worker:
+def a_worker(chain: Chain, address: str, **changes: Any) -> Worker:
     """One rank, in this process."""
     settings = TrainSettings.of(chain.job, chain.plan.outside)
     config = {
@@ -83,7 +83,7 @@ def a_worker(chain: Chain, weights: str, **changes: Any) -> Worker:
         "targets": Targets(chain.labels, np.ones(400, np.float32)),
         "samples_per_epoch": 400,
         "size": 64,
-        "weights": weights,
+        "weights": address,
         "s3": chain.job.s3,
     }
     return Worker(config, Ranks())
