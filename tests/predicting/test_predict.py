@@ -142,7 +142,10 @@ def test_what_can_not_be_read_has_its_reason(run: str, images: Path, tmp_path: P
         ("suffix", r"--to: '.*p\.txt' should end in \.csv or \.parquet"),
         ("no run", r"no summary\.json"),
         ("model gone", r"its model is no longer in the store"),
-        ("a key", r"train\.lr=3: `predict` takes keys of resources and s3, and features.weights, alone"),
+        (
+            "a key",
+            r"train\.lr=3: `predict` takes keys of resources and s3, and features.weights, alone",
+        ),
         ("to nowhere", r"--to: '.*p\.csv' can't be written"),
     ],
 )

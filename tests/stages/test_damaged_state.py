@@ -204,7 +204,7 @@ def _worker(folder: Path, board: _Board) -> tuple[Worker, dict[str, Any]]:
         parts[name] = [writer.write_part(name, 0, pa.table(columns, schema=fields))]
     labels = np.arange(40) % 2
     in_use = Writer(store, "label", "key", {})
-    tested = table("test_labels", np.arange(40), labels, np.zeros(40, bool))
+    tested = table("test_labels", np.arange(40), labels, *np.zeros((2, 40), bool))
     job = parse_job(tree)
     config = {
         "settings": TrainSettings.of(job, Outside(job)),
