@@ -21,10 +21,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Three processes share the quick tests, and take about as long: those that run stages, those of the maths and of
-# the work on Ray itself, and all others.
-STAGES_TESTS := tests/stages $(wildcard tests/cli/test_r*.py)
-MATHS_TESTS := tests/algorithms tests/runtime tests/test_api.py tests/test_label_noise_study.py
+# Three processes share the quick tests, and take about as long: those that run stages, those of the maths, of the
+# work on Ray itself and of `cwerm run`, and all others.
+STAGES_TESTS := tests/stages
+MATHS_TESTS := tests/algorithms tests/runtime tests/test_api.py tests/test_label_noise_study.py $(wildcard tests/cli/test_r*.py)
 
 test: lint
 	$(MAKE) --jobs 3 --output-sync=target test-stages test-maths test-rest
