@@ -67,7 +67,9 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
     results = {}
     with watched_nodes(), sized_once(name) as sizing:
         for stage in steps.names:
-            results[stage] = _told(stage, steps.execute(stage))
+            result = _told(stage, steps.execute(stage))
+            if not result.artifact.is_empty:
+                results[stage] = result
             if stage == "ingest":
                 check_images(steps)
             if stage == "broadcast" and steps.job.believes:
@@ -112,10 +114,8 @@ def beside(job: Job) -> tuple[str, ...]:
 def _told(name: str, result: StageResult) -> StageResult:
     """Say what a stage gave; what was found of the labels is said each time."""
     info = result.artifact.info
-    if name in ("embed_val", "embed_test", "judge_test") and not any(
-        map(result.artifact.rows, result.artifact.tables)
-    ):
-        return result  # there are no such images
+    if result.artifact.is_empty:
+        return result
     console.stage_line(name, _describe(result.artifact, result.reused), result.seconds)
     for line in [*([] if result.reused else info.get("understood", [])), *info.get("found", [])]:
         console.note(line)

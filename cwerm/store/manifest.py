@@ -64,6 +64,11 @@ class Artifact:
         """Everything it is made of."""
         return [*self.files.values(), *(f for parts in self.tables.values() for f in parts)]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to make it of, such as test images."""
+        return not self.files and not any(map(self.rows, self.tables))
+
     def rows(self, table: str) -> int:
         """The number of rows of one of its tables."""
         return sum(part.rows for part in self.tables[table])

@@ -183,7 +183,7 @@ def test_a_sample_of_weight_zero_has_no_influence(fork: Fork) -> None:
         if shuffled is not None:
             rows = torch.from_numpy(shuffled[shuffled < 400])
             noise = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)
-            worker.data.batches.images[rows] = noise
+            worker.data.batches.samples[rows] = noise
         worker.train_epoch(0)
         models.append({name: v.clone() for name, v in worker.training.model.state_dict().items()})
     for name, value in models[0].items():
@@ -201,7 +201,7 @@ def test_small_loss_learns_from_the_smallest_losses_of_a_batch(fork: Fork) -> No
     worker = _worker(fork("train", **plain, **small), ones)
     with torch.no_grad():
         logits = worker.training.model.train()(
-            worker.data.batches.normalise(worker.data.batches.images)
+            worker.data.batches.normalise(worker.data.batches.samples)
         )
     losses = functional.cross_entropy(logits, worker.data.batches.labels, reduction="none")
     weights = np.full(400, 400 / 320, dtype=np.float32)

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, Shaped, UInt8
 from torch import Tensor
 
 from cwerm.algorithms.training import erm
@@ -128,14 +128,17 @@ class StoredBatches(ABC):
 
     def __init__(
         self,
+        samples: Shaped[Tensor, "n ..."],
         labels: Int[Tensor, " n"],
         weights: Float[Tensor, " n"],
+        normalise: Callable[[Tensor], Tensor],
         recipe: Recipe,
         ranks: Ranks,
         turns: int | None = None,
         beliefs: Beliefs | None = None,
     ) -> None:
-        self.labels, self.weights = labels, weights
+        self.samples, self.labels, self.weights = samples, labels, weights
+        self.normalise = normalise
         self.beliefs = None if beliefs is None else on_device(beliefs, labels.device)
         self.recipe, self.ranks = recipe, ranks
         self.turns = len(labels) if turns is None else turns
@@ -168,33 +171,22 @@ class StoredBatches(ABC):
 
 
 class PixelBatches(StoredBatches):
-    """Images, cropped and mirrored at random, as the recipe says; the same on any number of ranks."""
+    """Images uint8 [n, channels, height, width], cropped and mirrored at random, as the recipe says.
 
-    def __init__(
-        self,
-        images: UInt8[Tensor, "n channels height width"],
-        labels: Int[Tensor, " n"],
-        weights: Float[Tensor, " n"],
-        normalise: Normaliser,
-        recipe: Recipe,
-        ranks: Ranks,
-        turns: int | None = None,
-        beliefs: Beliefs | None = None,
-    ) -> None:
-        super().__init__(labels, weights, recipe, ranks, turns, beliefs)
-        self.images, self.normalise = images, normalise
+    They are the same on any number of ranks.
+    """
 
     def inputs_in(
         self, epoch: int
     ) -> Callable[[Int[Tensor, " b"], Int[np.ndarray, " b"]], Float[Tensor, "b ..."]]:
         """Augmented images."""
-        recipe, device = self.recipe, self.images.device
+        recipe, device = self.recipe, self.samples.device
         offsets, flips = erm.augmentation_draws(self.turns, recipe.seed, epoch, recipe.crop_padding)
         flips &= recipe.flip
 
         def inputs(rows: Tensor, turns: np.ndarray) -> Tensor:
             images = erm.crop_and_flip(
-                self.images[rows],
+                self.samples[rows],
                 torch.from_numpy(offsets[turns]).to(device),
                 torch.from_numpy(flips[turns]).to(device),
                 recipe.crop_padding,
@@ -205,25 +197,11 @@ class PixelBatches(StoredBatches):
 
 
 class FeatureBatches(StoredBatches):
-    """Feature vectors as they are stored, standardised as they are used."""
-
-    def __init__(
-        self,
-        features: Float[Tensor, "n d"],
-        labels: Int[Tensor, " n"],
-        weights: Float[Tensor, " n"],
-        normalise: Standardiser,
-        recipe: Recipe,
-        ranks: Ranks,
-        turns: int | None = None,
-        beliefs: Beliefs | None = None,
-    ) -> None:
-        super().__init__(labels, weights, recipe, ranks, turns, beliefs)
-        self.features, self.normalise = features, normalise
+    """Feature vectors [n, d] as they are stored, standardised as they are used."""
 
     def inputs_in(
         self, epoch: int
     ) -> Callable[[Int[Tensor, " b"], Int[np.ndarray, " b"]], Float[Tensor, "b ..."]]:
         """The vectors, the same in each epoch."""
         del epoch
-        return lambda rows, _: self.normalise(self.features[rows])
+        return lambda rows, _: self.normalise(self.samples[rows])

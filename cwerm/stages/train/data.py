@@ -66,6 +66,24 @@ class TrainingData(ABC):
         inputs = torch.from_numpy(self.read(split, ids)).to(self.ranks.device)
         return HeldOut(inputs, labels, ids)
 
+    def batches_of(
+        self, kind: type[StoredBatches], samples: np.ndarray, recipe: Recipe
+    ) -> StoredBatches:
+        """Batches of the samples that are trained on, with what is learned of each."""
+        import torch
+
+        targets, device = self.config["targets"], self.ranks.device
+        return kind(
+            torch.from_numpy(samples).to(device),
+            torch.from_numpy(targets.labels.astype(np.int64)).to(device),
+            torch.from_numpy(targets.weights).to(device),
+            self.normalise,
+            recipe,
+            self.ranks,
+            self.config["samples_per_epoch"],
+            targets.beliefs,
+        )
+
     @abstractmethod
     def read(self, split: str, ids: np.ndarray) -> np.ndarray:
         """Some images of a split as they are held; ``ids`` ascend."""
@@ -81,8 +99,6 @@ class PixelData(TrainingData):
     """Decoded images, and a network of timm's."""
 
     def __init__(self, config: dict[str, Any], recipe: Recipe, ranks: Ranks) -> None:
-        import torch
-
         super().__init__(config, ranks)
         images: Artifact = config["images"]
         self.images, self.size = images, int(config["size"])
@@ -99,15 +115,7 @@ class PixelData(TrainingData):
                 weights = same_weights(name, *place, key="train.weights")
                 self.model, spec, _ = create_pretrained(name, weights, classes, size, seed)
             self.normalise = Normaliser(spec.mean, spec.std)
-        self.batches = PixelBatches(
-            torch.from_numpy(train).to(ranks.device),
-            *_targets(config, ranks),
-            normalise=self.normalise,
-            recipe=recipe,
-            ranks=ranks,
-            turns=config["samples_per_epoch"],
-            beliefs=config["targets"].beliefs,
-        )
+        self.batches = self.batches_of(PixelBatches, train, recipe)
         if ranks.world_size > 1:
             freeze_unused(self.model, size)
         figures = {name: list(value) for name, value in asdict(self.normalise).items()}
@@ -122,8 +130,6 @@ class FeatureData(TrainingData):
     """Stored features, and a head."""
 
     def __init__(self, config: dict[str, Any], recipe: Recipe, ranks: Ranks) -> None:
-        import torch
-
         from cwerm.algorithms.networks.heads import make_head
 
         super().__init__(config, ranks)
@@ -131,15 +137,7 @@ class FeatureData(TrainingData):
         train = _vectors(self.store, config["extract"], "features", config["samples"])
         normalise = Standardiser.of(train)
         self.normalise = normalise.to(ranks.device)
-        self.batches = FeatureBatches(
-            torch.from_numpy(train).to(ranks.device),
-            *_targets(config, ranks),
-            normalise=self.normalise,
-            recipe=recipe,
-            ranks=ranks,
-            turns=config["samples_per_epoch"],
-            beliefs=config["targets"].beliefs,
-        )
+        self.batches = self.batches_of(FeatureBatches, train, recipe)
         classes = len(config["images"].info["class_names"])
         self.model = make_head(settings.model, train.shape[1], classes, settings.seed)
         self.about = {"mean": normalise.mean, "std": normalise.std}
@@ -148,15 +146,6 @@ class FeatureData(TrainingData):
         """Features [n, d] in the type in which they are stored."""
         stage = "embed_val" if split == "validation" else "embed_test"
         return _vectors(self.store, self.config[stage], f"{split}_features", ids)
-
-
-def _targets(config: dict[str, Any], ranks: Ranks) -> tuple[Tensor, Tensor]:
-    """Labels int64 and weights float32, [n] each, on the rank's device."""
-    import torch
-
-    targets = config["targets"]
-    labels = torch.from_numpy(targets.labels.astype(np.int64))
-    return labels.to(ranks.device), torch.from_numpy(targets.weights).to(ranks.device)
 
 
 def _vectors(store: ArtifactStore, features: Artifact, table: str, ids: np.ndarray) -> np.ndarray:

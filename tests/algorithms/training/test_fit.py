@@ -42,7 +42,7 @@ def batches(recipe: Recipe = RECIPE, ranks: Ranks | None = None) -> PixelBatches
 def plain_loop(recipe: Recipe) -> tuple[nn.Module, list[float]]:
     """The same training, written out; and the mean loss of each epoch."""
     data, net = batches(recipe), model()
-    values = data.images.float() / 255
+    values = data.samples.float() / 255
     mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3), correction=0)
     optimizer = torch.optim.SGD(
         net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
@@ -57,7 +57,7 @@ def plain_loop(recipe: Recipe) -> tuple[nn.Module, list[float]]:
             optimizer.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * done)) / 2
             crops = []
             for row in rows:
-                padded = functional.pad(data.images[row], [recipe.crop_padding] * 4)
+                padded = functional.pad(data.samples[row], [recipe.crop_padding] * 4)
                 top, left = offsets[row]
                 crop = padded[:, top : top + SIDE, left : left + SIDE]
                 crops.append(crop.flip(2) if recipe.flip and flips[row] else crop)
