@@ -6,11 +6,11 @@ import functools
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from cwerm.data.files.listing import address, list_files
 from cwerm.data.folders.image_folder import ImageFolder
 from cwerm.data.huggingface.found import saved_shards
 from cwerm.data.huggingface.hub import SCHEME, open_named
 from cwerm.data.huggingface.source import SavedSet
-from cwerm.data.listing import address, list_files
 from cwerm.data.manifests import Manifest
 from cwerm.data.manifests.found import is_manifest
 from cwerm.data.names import IMAGES, suffix

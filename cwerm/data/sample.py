@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from cwerm.data.listing import list_files
+from cwerm.data.files.listing import list_files
 from cwerm.data.parquet import Parquet
 
 SAMPLE_FOLDER = Path(__file__).with_name("sample")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from cwerm.data.extra import told_left_out, unified
-from cwerm.data.listing import address
+from cwerm.data.files.listing import address
 from cwerm.data.source import Chunk, Sample, Source
 from cwerm.errors import UserError, shown
 

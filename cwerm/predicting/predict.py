@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from cwerm.data.listing import FoundFile, Listing, list_files
+from cwerm.data.files.listing import FoundFile, Listing, list_files
+from cwerm.data.files.reading import patiently
 from cwerm.data.names import IMAGES, is_side_file, kind_of_name, suffix
-from cwerm.data.reading import patiently
 from cwerm.data.source import pieces
 from cwerm.errors import UserError, renaming, shown
 from cwerm.job.file import apply_override, set_key

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cwerm.data import digests as module
-from cwerm.data.digests import changed, digests
+from cwerm.data.files import digests as module
+from cwerm.data.files.digests import changed, digests
 from cwerm.errors import UserError
 
 TOLD = "remembered for next time"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cwerm.data import Sample, Source, open_source
-from cwerm.data.listing import list_files
+from cwerm.data.files.listing import list_files
 from cwerm.errors import UserError, shown
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cwerm.data import open_source
-from cwerm.data.reading import patiently_each
+from cwerm.data.files.reading import patiently_each
 from cwerm.data.source import Source
 from cwerm.errors import UserError
 
@@ -49,7 +49,7 @@ def test_too_many_open_files_is_no_broken_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = folder_source(tmp_path)
-    monkeypatch.setattr("cwerm.data.reading.WAITS", (0.01,))
+    monkeypatch.setattr("cwerm.data.files.reading.WAITS", (0.01,))
     with no_file_left_to_open(), pytest.raises(UserError) as caught:
         read(source)
     assert f"'{tmp_path}/a/1.png' can't be read (Too many open files)" in str(caught.value)
@@ -93,7 +93,7 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     source = folder_source(tmp_path)
     (tmp_path / "a/1.png").unlink()
     (tmp_path / "a/1.png").symlink_to(memory)  # its first page can't be read: EIO
-    monkeypatch.setattr("cwerm.data.reading.WAITS", (0.01,))
+    monkeypatch.setattr("cwerm.data.files.reading.WAITS", (0.01,))
     with pytest.raises(UserError, match=r"a/1\.png' can't be read \(Input/output error\)"):
         read(source)
     with pytest.raises(UserError, match=r"a/1\.png' can't be read \(Input/output error\)"):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cwerm.data import decode, open_source
-from cwerm.data.listing import list_files
+from cwerm.data.files.listing import list_files
 from cwerm.data.parquet import Parquet
 from cwerm.data.public.fashion_mnist import DEBIAN_FOLDER
 from cwerm.data.sample import SAMPLE_FOLDER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cwerm.data.files import SplitName, split_in_name
+from cwerm.data.files.file_source import SplitName, split_in_name
 
 NAMES = {
     "train": "train Training TRAIN train_set train-images trainset TrainSet train2017 TRAINDATA "

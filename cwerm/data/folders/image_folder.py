@@ -6,12 +6,12 @@ import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from cwerm.data.files import FileSource
+from cwerm.data.files.file_source import FileSource
+from cwerm.data.files.listing import FoundFile, Listing
+from cwerm.data.files.reading import patiently
 from cwerm.data.folders.layout import is_split, understand
 from cwerm.data.labels import alike, normal, sort_labels
-from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, kind_of_name, suffix
-from cwerm.data.reading import patiently
 from cwerm.data.source import Chunk, Sample, pieces
 from cwerm.errors import UserError, shown
 from cwerm.store.storage import open_storage

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cwerm.data.files import SplitName, held_out_split, split_in_name
+from cwerm.data.files.file_source import SplitName, held_out_split, split_in_name
 from cwerm.errors import UserError, shown
 
 

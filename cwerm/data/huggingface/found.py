@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from cwerm.data.listing import FoundFile, Listing
-from cwerm.data.reading import patiently
+from cwerm.data.files.listing import FoundFile, Listing
+from cwerm.data.files.reading import patiently
 from cwerm.errors import UserError, shown
 from cwerm.store.storage import open_storage, parse_mapping
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from cwerm.data.files.listing import FoundFile, Listing
+from cwerm.data.files.reading import patiently
 from cwerm.data.huggingface.source import SavedSet
-from cwerm.data.listing import FoundFile, Listing
 from cwerm.data.parquet.images import Cell
-from cwerm.data.reading import patiently
 from cwerm.errors import UserError, shown
 from cwerm.terminal import console
 

@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cwerm.data.files import split_in_name
+from cwerm.data.files.file_source import split_in_name
+from cwerm.data.files.listing import Listing
+from cwerm.data.files.reading import patiently
 from cwerm.data.huggingface.columns import choose
 from cwerm.data.huggingface.found import Shards
 from cwerm.data.huggingface.shards import Batch, index, read_header, read_rows
-from cwerm.data.listing import Listing
 from cwerm.data.parquet.files import Parquet
 from cwerm.data.parquet.footers import Columns, Footer, readable
 from cwerm.data.parquet.rows import Row
-from cwerm.data.reading import patiently
 from cwerm.data.source import Chunk
 from cwerm.errors import UserError, shown
 from cwerm.store.storage import filesystem

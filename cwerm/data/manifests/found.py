@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from cwerm.data.listing import Listing
+from cwerm.data.files.listing import Listing
 from cwerm.data.manifests.rows import PATHS, SUFFIXES
 from cwerm.data.names import suffix
 from cwerm.data.parquet.names import has_parquet_name

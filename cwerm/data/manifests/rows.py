@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from cwerm.data.extra import MOST, of_values
-from cwerm.data.files import split_in_name
+from cwerm.data.files.file_source import split_in_name
 from cwerm.data.labels import Label
 from cwerm.data.names import suffix
 from cwerm.errors import did_you_mean

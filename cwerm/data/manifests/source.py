@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from cwerm.data.digests import THREADS
 from cwerm.data.extra import told_left_out
-from cwerm.data.files import FileSource, held_out_split
-from cwerm.data.listing import FoundFile, Listing, address, list_files
+from cwerm.data.files.digests import THREADS
+from cwerm.data.files.file_source import FileSource, held_out_split
+from cwerm.data.files.listing import FoundFile, Listing, address, list_files
+from cwerm.data.files.reading import patiently
 from cwerm.data.manifests.rows import Row, read_rows
-from cwerm.data.reading import patiently
 from cwerm.data.source import Chunk, Sample, pieces
 from cwerm.errors import UserError, blame, shown
 from cwerm.job.surroundings import S3

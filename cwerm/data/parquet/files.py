@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from cwerm.data.extra import told_left_out, unified
-from cwerm.data.files import FileSource, same_kind_of_names
-from cwerm.data.listing import FoundFile, Listing
+from cwerm.data.files.file_source import FileSource, same_kind_of_names
+from cwerm.data.files.listing import FoundFile, Listing
+from cwerm.data.files.reading import patiently, patiently_each
 from cwerm.data.names import is_side_file
 from cwerm.data.parquet.footers import Columns, Footer, open_file, readable
 from cwerm.data.parquet.images import Cell
 from cwerm.data.parquet.names import has_parquet_name, split_of
 from cwerm.data.parquet.plan import plan
 from cwerm.data.parquet.rows import Row, has_changed, read_rows
-from cwerm.data.reading import patiently, patiently_each
 from cwerm.data.source import Chunk, Sample
 from cwerm.errors import UserError, shown
 from cwerm.store.storage import filesystem, open_storage

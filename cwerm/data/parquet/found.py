@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from cwerm.data.listing import FoundFile, Listing
+from cwerm.data.files.listing import FoundFile, Listing
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, suffix
 from cwerm.data.parquet.names import has_parquet_name, is_left_by_writers
 from cwerm.errors import UserError, shown

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from cwerm.data.files import split_in_name
+from cwerm.data.files.file_source import split_in_name
 from cwerm.errors import UserError, shown
 
 _SUFFIX = re.compile(

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
 
-from cwerm.data.files import FileSource, same_kind_of_names
-from cwerm.data.listing import FoundFile, Listing
+from cwerm.data.files.file_source import FileSource, same_kind_of_names
+from cwerm.data.files.listing import FoundFile, Listing
+from cwerm.data.files.reading import patiently, patiently_each
 from cwerm.data.names import suffix
 from cwerm.data.parquet.names import split_of
-from cwerm.data.reading import patiently, patiently_each
 from cwerm.data.source import Chunk, Sample, pieces
 from cwerm.data.tars.samples import Found, samples
 from cwerm.errors import UserError, blame, shown

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from cwerm.data.digests import THREADS, changed, digests
-from cwerm.data.listing import FoundFile, Listing
-from cwerm.data.reading import gone
+from cwerm.data.files.digests import THREADS, changed, digests
+from cwerm.data.files.listing import FoundFile, Listing
+from cwerm.data.files.reading import gone
 from cwerm.data.source import Source
 from cwerm.errors import UserError, shown
 from cwerm.store.storage import open_storage

@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.filesize import decimal
 from rich.markup import escape
 
-from cwerm.data.reading import patiently
+from cwerm.data.files.reading import patiently
 from cwerm.errors import UserError, shown
 from cwerm.terminal import console
 
