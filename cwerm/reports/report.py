@@ -11,7 +11,7 @@ from cwerm.job.surroundings import S3
 from cwerm.reports import figure_style, figures
 from cwerm.reports.comparison import SweepResults, read_sweep
 from cwerm.reports.page import Table, markdown, page, print_table
-from cwerm.reports.run_page import mark, read_run, summary_table
+from cwerm.reports.run.page import mark, read_run, summary_table
 from cwerm.reports.sweep_tables import as_csv, best_line, pivots, points_table, unfinished_table
 from cwerm.runs.folder import RunResult
 from cwerm.store.plain_types import read_parquet

@@ -8,7 +8,6 @@ import pytest
 from object_store import s3_prefix  # noqa: F401
 
 from cwerm.data import open_source
-from cwerm.data.files import file_source
 from cwerm.errors import UserError
 from cwerm.store.storage import open_storage
 
@@ -28,7 +27,7 @@ def test_the_content_counts(
     monkeypatch: pytest.MonkeyPatch,
     few: int,
 ) -> None:
-    monkeypatch.setattr(files, "FEW", few)
+    monkeypatch.setattr(file_source, "FEW", few)
     uri = put(f"{s3_prefix}/a", FILES)
     first = open_source(uri).fingerprint()
     assert open_source(put(f"{s3_prefix}/another name", FILES)).fingerprint() == first
@@ -47,7 +46,7 @@ def test_a_change_after_the_listing_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     few: int,
 ) -> None:
-    monkeypatch.setattr(files, "FEW", few)
+    monkeypatch.setattr(file_source, "FEW", few)
     source = open_source(put(s3_prefix, FILES))
     source.fingerprint()
     put(s3_prefix, FILES)

@@ -12,9 +12,9 @@ import pytest
 
 from cwerm.errors import UserError
 from cwerm.job.surroundings import S3
-from cwerm.reports import run_figures
 from cwerm.reports.report import add_report, report
-from cwerm.reports.run_samples import Samples, class_rows
+from cwerm.reports.run import figures
+from cwerm.reports.run.samples import Samples, class_rows
 from cwerm.runs.folder import RunResult
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import open_storage
@@ -94,7 +94,7 @@ def test_a_runs_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for name in names[::2]:
         check_picture(Path(folder, "report", name))
     assert "4.0 s, reused" in capsys.readouterr().out
-    bars = run_figures.weight_histogram(weights).axes[0].containers[0]
+    bars = figures.weight_histogram(weights).axes[0].containers[0]
     assert sum(bar.get_height() for bar in bars) == len(weights)
 
 
@@ -165,15 +165,15 @@ def test_classes_have_their_weights_and_the_lowest_comes_first() -> None:
 
 def test_a_spike_does_not_flatten_the_curve() -> None:
     calm = [2.3, 1.5, 1.2, 1.0, 0.9, 0.8]
-    assert run_figures.upper_end(calm) is None
-    end = run_figures.upper_end([40.0, 35.0, *calm])
+    assert figures.upper_end(calm) is None
+    end = figures.upper_end([40.0, 35.0, *calm])
     assert end is not None
     assert 2.3 < end < 3
     history = [
         {"epoch": e, "train_loss": loss, "test_loss": loss, "train_accuracy": 0.5}
         for e, loss in enumerate([40.0, *calm])
     ]
-    loss, _ = run_figures.training_curve(history).axes
+    loss, _ = figures.training_curve(history).axes
     assert loss.get_ylim()[1] < 3
     assert [text.get_text() for text in loss.texts] == ["up to 40"]
 
@@ -225,6 +225,6 @@ def test_the_curve_is_that_of_the_validation_images() -> None:
         for epoch in range(3)
     ]
     history[-1] |= {"test_loss": 0.4, "test_accuracy": 0.6}
-    for axis in run_figures.training_curve(history).axes:
+    for axis in figures.training_curve(history).axes:
         lines = {str(line.get_label()): len(line.get_xydata()) for line in axis.lines}
         assert lines == {"training": 3, "validation": 3, "test": 1}

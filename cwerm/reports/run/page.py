@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from cwerm.errors import UserError
-from cwerm.reports import figure_style, run_figures
+from cwerm.reports import figure_style
 from cwerm.reports.page import Table
 from cwerm.reports.panels import METHODS
-from cwerm.reports.plain_training import plain_training
-from cwerm.reports.run_map import read_map
-from cwerm.reports.run_pictures import duplicate_groups, lowest_pictures
-from cwerm.reports.run_samples import Samples, class_rows, read_samples
+from cwerm.reports.run import figures
+from cwerm.reports.run.map import read_map
+from cwerm.reports.run.pictures import duplicate_groups, lowest_pictures
+from cwerm.reports.run.plain_training import plain_training
+from cwerm.reports.run.samples import Samples, class_rows, read_samples
 from cwerm.runs.summary import address, artifact_of, load_summary
 from cwerm.store.storage import open_storage
 from cwerm.suspects.templates import page_template
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 HISTORY = "train/history.json"
 EPOCH_NUMBERS = {"epoch"} | {
-    f"{split}_{name}" for split in run_figures.SPLITS for name in ("loss", "accuracy")
+    f"{split}_{name}" for split in figures.SPLITS for name in ("loss", "accuracy")
 }
 PAGE_VERSION = 1  # raised when the same artifacts would give another page
 REJECTS = 200  # shown
@@ -67,25 +68,24 @@ class RunPage:
             self.missing.append("the reliability of the model: trained by an earlier version")
         labels = samples.reliability() if samples else None
         drawn = self._try(lambda: samples and read_map(self.folder, self.summary, samples))
-        return page_template("cwerm.reports", "run.html.jinja").render(
+        return page_template("cwerm.reports.run", "page.html.jinja").render(
             summary=self.summary,
             rows=summary_rows(self.summary),
             weights=self.summary.get("weights", {}),
-            training=self._figure("training", run_figures.training_curve(self.history)),
+            training=self._figure("training", figures.training_curve(self.history)),
             reliability=tested
             and self._figure(
                 "reliability",
-                run_figures.reliability(tested, "what the model says", "share of right answers"),
+                figures.reliability(tested, "what the model says", "share of right answers"),
             ),
             label_reliability=labels
             and self._figure(
                 "label_reliability",
-                run_figures.reliability(labels, "quality of the label", "share of right labels"),
+                figures.reliability(labels, "quality of the label", "share of right labels"),
             ),
-            histogram=samples
-            and self._figure("weights", run_figures.weight_histogram(samples.weight)),
+            histogram=samples and self._figure("weights", figures.weight_histogram(samples.weight)),
             drawn=drawn,
-            map=drawn and self._figure("features", run_figures.feature_map(drawn)),
+            map=drawn and self._figure("features", figures.feature_map(drawn)),
             judged=samples is not None and samples.quality is not None,
             suspects=int(samples.suspect.sum()) if samples else 0,
             lowest=(samples and self._try(lambda: lowest_pictures(self.folder, samples))) or [],

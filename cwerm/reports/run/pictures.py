@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from cwerm.errors import UserError
-from cwerm.reports.run_samples import Samples
+from cwerm.reports.run.samples import Samples
 from cwerm.runs.summary import artifact_of
 from cwerm.suspects.duplicates import TEST, TRAINING, Duplicate, list_duplicates
 from cwerm.suspects.thumbnails import thumbnails

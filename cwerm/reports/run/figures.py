@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cwerm.reports.figure_style import COLORS, FAINT, INK, STYLE
-from cwerm.reports.run_map import FeatureMap
+from cwerm.reports.run.map import FeatureMap
 
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 FLATTENED = 1 / 4  # of the axis, which all but the highest values have at least

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 
 from cwerm.algorithms.projection import on_a_plane
-from cwerm.reports.run_samples import Samples
+from cwerm.reports.run.samples import Samples
 from cwerm.runs.summary import artifact_of
 from cwerm.stages import common
 
