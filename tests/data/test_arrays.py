@@ -15,19 +15,15 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from reading_sources import read_all
 
-from cwerm.data import Sample, Source, open_source
+from cwerm.data import open_source
 from cwerm.data.public.fashion_mnist import DEBIAN_FOLDER
 from cwerm.data.public.mnist import read_idx
 from cwerm.errors import UserError
 
 GENERATOR = np.random.default_rng(0)
 COUNTS = {"train": 50, "t10k": 20}
-
-
-def read_all(source: Source, split: str) -> list[Sample]:
-    worker = pickle.loads(pickle.dumps(source))
-    return [sample for chunk in source.chunks(split, 15) for sample in worker.read(chunk)]
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -8,6 +8,7 @@ import pytest
 from object_store import s3_prefix  # noqa: F401
 
 from cwerm.data import open_source
+from cwerm.data.files import file_source
 from cwerm.errors import UserError
 from cwerm.store.storage import open_storage
 

@@ -9,8 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from reading_sources import read_all
 
-from cwerm.data import Sample, Source, open_source
+from cwerm.data import open_source
 from cwerm.errors import UserError
 
 
@@ -19,11 +20,6 @@ def write(root: Path, *paths: str) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(path)
-
-
-def read_all(source: Source, split: str = "train", rows: int = 2) -> list[Sample]:
-    worker = pickle.loads(pickle.dumps(source))
-    return [sample for chunk in source.chunks(split, rows) for sample in worker.read(chunk)]
 
 
 def fails(path: Path, message: str) -> None:

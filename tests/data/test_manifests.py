@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from object_store import s3_prefix  # noqa: F401
+from reading_sources import fails, read_all
 
-from cwerm.data import Sample, Source, open_source
+from cwerm.data import open_source
 from cwerm.data.manifests.source import below_root
 from cwerm.errors import UserError
 from cwerm.store.storage import open_storage
@@ -58,21 +58,6 @@ def write_manifest(place: Path, rows: list[dict[str, Any]]) -> Path:
 
 def usual(column: str = "path") -> list[dict[str, Any]]:
     return [{"note": "x", column: path, "label": label} for path, label in ROWS]
-
-
-def read_all(source: Source, split: str = "train", rows: int = 3) -> list[Sample]:
-    worker = pickle.loads(pickle.dumps(source))
-    return [sample for chunk in source.chunks(split, rows) for sample in worker.read(chunk)]
-
-
-def fails(place: Path, *words: str, **how: Any) -> None:
-    with pytest.raises(UserError) as refused:
-        open_source(str(place), **how)
-    told = str(refused.value)
-    assert told.startswith("data.source: ")
-    assert "\n" not in told
-    for word in words:
-        assert word in told
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.tsv", "m.jsonl", "m.json", "m.parquet"])

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from reading_sources import read_all
 
-from cwerm.data import Chunk, Sample, Source, decode, open_source
+from cwerm.data import Chunk, decode, open_source
 from cwerm.errors import UserError
 
 BYTES = [f"image {index}".encode() for index in range(10)]
@@ -24,11 +25,6 @@ def write(
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"image": image, "label": label}), path, row_group_size=rows)
-
-
-def read_all(source: Source, split: str = "train", rows: int = 4) -> list[Sample]:
-    worker = pickle.loads(pickle.dumps(source))
-    return [sample for chunk in source.chunks(split, rows) for sample in worker.read(chunk)]
 
 
 def parts_of(chunks: list[Chunk]) -> list[int]:

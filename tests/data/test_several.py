@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from reading_sources import read_all
 
-from cwerm.data import Sample, Source, open_source
+from cwerm.data import open_source
 from cwerm.data.several import Several, distinct_names
 from cwerm.errors import UserError
 from cwerm.job.tree import parse_job
@@ -37,11 +37,6 @@ def opened(*places: Path) -> Several:
     source = open_source([str(place) for place in places])
     assert isinstance(source, Several)
     return source
-
-
-def read_all(source: Source, split: str = "train") -> list[Sample]:
-    worker = pickle.loads(pickle.dumps(source))
-    return [sample for chunk in source.chunks(split, 3) for sample in worker.read(chunk)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 
 import pytest
 from object_store import s3_prefix  # noqa: F401
+from reading_sources import fails, read_all
 
-from cwerm.data import Sample, Source, open_source
+from cwerm.data import open_source
 from cwerm.errors import UserError
 from cwerm.store.storage import open_storage
 
@@ -42,11 +42,6 @@ def write(place: Path, members: Members) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(packed(members))
     return place
-
-
-def read_all(source: Source, split: str = "train", rows: int = 4) -> list[Sample]:
-    worker = pickle.loads(pickle.dumps(source))
-    return [sample for chunk in source.chunks(split, rows) for sample in worker.read(chunk)]
 
 
 def test_samples_in_their_order(tmp_path: Path) -> None:
@@ -125,15 +120,6 @@ def test_a_sample_without_image_is_a_reject(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_mistake_is_told_by_its_sample(tmp_path: Path, members: Any, word: str) -> None:
     fails(write(tmp_path / "a.tar", members), word)
-
-
-def fails(place: Path, word: str) -> None:
-    with pytest.raises(UserError) as refused:
-        open_source(str(place))
-    told = str(refused.value)
-    assert told.startswith("data.source: ")
-    assert "\n" not in told
-    assert word in told
 
 
 def test_an_archive_cut_anywhere_is_noticed(tmp_path: Path) -> None:

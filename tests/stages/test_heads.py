@@ -37,6 +37,7 @@ def test_a_head_is_tested_on_the_test_images_and_predicts_new_ones(
     results = {name: head.plan.execute(name) for name in head.plan.names}
     assert [*results] == ["ingest", "extract", "embed_val", "embed_test", "train"]
     assert results["extract"].reused
+    assert [name for name in results if results[name].artifact.is_empty] == ["embed_val"]
     made = head.made["train"]
     tensors = load(head.store.read_file(made, "model.safetensors"))
     stored = common.column(head.table("extract", "features"), "feature")
