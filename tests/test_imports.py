@@ -30,12 +30,23 @@ ALLOWED = {
     "pipeline": BASE | {"store", "runtime", "stages", "runs"},
     "finding": BASE | {"algorithms", "store", "data", "stages", "suspects", "runs", "pipeline"},
     "predicting": BASE | {"algorithms", "store", "data", "runtime", "stages", "runs"},
+    "forecast": BASE | {"algorithms", "data", "store", "stages", "pipeline", "runs"},
     "reports": BASE | {"algorithms", "store", "stages", "suspects", "runs"},
     "sweeps": BASE | {"store", "runtime", "reports", "pipeline"},
     "submission": BASE | {"data", "runtime", "sweeps"},
     "upkeep": BASE | {"store", "runtime", "runs"},
     "cli": BASE
-    | {"pipeline", "finding", "predicting", "reports", "runs", "sweeps", "submission", "upkeep"},
+    | {
+        "pipeline",
+        "forecast",
+        "finding",
+        "predicting",
+        "reports",
+        "runs",
+        "sweeps",
+        "submission",
+        "upkeep",
+    },
     "cwerm": BASE | {"algorithms", "pipeline", "runs"},
 }
 CROWDED = 15  # files in a folder

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cwerm.cli.app import AddressOption, JobFile, Overrides, StorageOption, app, load
 from cwerm.errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    from cwerm.job.tree import Job
+
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would be made, and about how long it takes; make nothing."
+    ),
+]
 JobsAndOverrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -25,6 +34,16 @@ def _jobs(job: Path, others: list[str]) -> tuple[list[Path], list[str]]:
     return [job, *map(Path, files)], [text for text in others if text not in files]
 
 
+def tell_forecast(jobs: list[Job]) -> None:
+    """Print what the jobs would make."""
+    from cwerm.forecast.forecast import forecast
+    from cwerm.terminal import console
+
+    found = forecast(jobs)
+    found.tell()
+    console.answer(found.describe())
+
+
 @app.command()
 def run(
     job: JobFile,
@@ -34,11 +53,15 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a finished run of the same name.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Run a job: every stage that is not in the storage yet. Of several, all, and set them side by side."""
     files, others = _jobs(job, overrides or [])
     # a mistake in one shows before torch is loaded, and before any of them runs
     jobs = [load(file, others, storage, address) for file in files]
+    if dry_run:
+        tell_forecast(jobs)
+        return
 
     from cwerm import pipeline
     from cwerm.reports.report import add_report

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cwerm.cli.app import AddressOption, JobFile, Overrides, StorageOption, app, settings
+from cwerm.cli.runs import DryRun, tell_forecast
 
 
 @app.command()
@@ -20,10 +21,17 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted sweep.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Run a job over a search space, and compare the points."""
-    from cwerm.sweeps.sweep import sweep
+    from cwerm.sweeps.sweep import prepare, sweep
     from cwerm.terminal import console
 
-    folder = sweep(tune, job, overrides or [], settings(storage, address), resume=resume)
+    given = (tune, job, overrides or [], settings(storage, address))
+    if dry_run:
+        prepared = prepare(*given)
+        console.stage_line("sweep", f"{prepared.total} trials of {prepared.settings.name}")
+        tell_forecast(prepared.jobs)
+        return
+    folder = sweep(*given, resume=resume)
     console.answer({"sweep": folder})

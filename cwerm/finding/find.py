@@ -20,7 +20,7 @@ from cwerm.stages.plan import Plan
 from cwerm.store.artifacts import Artifact
 from cwerm.suspects.csv_files import as_csv
 from cwerm.suspects.page import Contents, render
-from cwerm.suspects.show import DUPLICATES, HELD_OUT, LIST, PAGE, SHEET, show
+from cwerm.suspects.show import DUPLICATES, HELD_OUT, LIST, PAGE, SHEET, UNUSUAL, show
 from cwerm.suspects.suspects import Suspect
 from cwerm.terminal import console
 
@@ -128,7 +128,7 @@ def _write(steps: Plan, to: Path) -> Found:
     write_file(files["job"], _to_train(steps.job).to_yaml().encode())
     for name, data in shown.files.items():
         write_file(to / name, data)
-    files["duplicates"] = to / DUPLICATES
+    files |= {"duplicates": to / DUPLICATES, "unusual": to / UNUSUAL}
     for kind, name in HELD_OUT.items():
         if name in shown.files:
             files[kind] = to / name

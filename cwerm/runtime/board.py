@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from cwerm.terminal import console
@@ -16,6 +17,9 @@ ANSWER_SECONDS = 10
 
 class _Board:
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
         self.done, self.remark = 0.0, ""
         self.notes: list[str] = []
         self.handle: Any = None
@@ -51,14 +55,12 @@ def progress_board(total: int, label: str, name: str | None = None) -> Iterator[
     ``keep.remote(handle)`` keeps an actor's handle for whoever asks with ``kept.remote()``, and
     ``reserve.remote(group)`` a placement group until ``release.remote()``.
 
-    With a ``name``, whoever can't be given the handle finds the actor by it.
+    With a ``name``, whoever can't be given the handle finds the actor by it. The boards of a process that
+    have none are one actor, cleared for each: starting a process costs more than all that it is told.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # strictly here: a busy node would pass it on to another one, and it would be lost with that
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here, name=name).remote()
+    board = _start_board(name) if name else _shared_board()
     shown = 0.0
     with console.progress(total, label) as advance:
 
@@ -74,7 +76,37 @@ def progress_board(total: int, label: str, name: str | None = None) -> Iterator[
             with _repeated(follow, POLL_SECONDS):
                 yield board
         finally:
-            ray.kill(board)
+            if name:
+                ray.kill(board)
+
+
+def _shared_board() -> Any:
+    import ray
+
+    context = ray.get_runtime_context()
+    session = context.get_job_id(), context.get_node_id()
+    try:
+        board = _board_of_session(*session)
+        ray.get(board.clear.remote())
+    except ray.exceptions.RayActorError:
+        _board_of_session.cache_clear()
+        board = _board_of_session(*session)
+    return board
+
+
+@lru_cache(maxsize=1)
+def _board_of_session(job: str, node: str) -> Any:
+    del job, node
+    return _start_board(None)
+
+
+def _start_board(name: str | None) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # strictly here: a busy node would pass it on to another one, and it would be lost with that
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here, name=name).remote()
 
 
 @contextmanager

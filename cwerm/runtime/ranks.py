@@ -68,7 +68,6 @@ def run_on_ranks(
         ScalingConfig,
         WorkerGroupError,
     )
-    from ray.train.torch import TorchTrainer
 
     size = capacity.size(run)
     fewest, most = capacity.elastic_workers(run) if elastic else (size.workers, size.workers)
@@ -83,7 +82,7 @@ def run_on_ranks(
         waiting.for_room(run, stage, request, fewest)
         attempts.append({node.id for node in capacity.living_nodes()})
         checkpoints.forget_index(store.storage, folder)
-        trainer = TorchTrainer(
+        trainer = _trainer_class()(
             function,
             train_loop_config=settings,
             scaling_config=ScalingConfig(
@@ -107,7 +106,6 @@ def run_on_ranks(
             with waiting.watched(run, stage, request, fewest, give_up), session.interruptible():
                 return trainer.fit()
         except (WorkerGroupError, ControllerError) as error:
-            _free_reserved(board)
             if isinstance(error, ControllerError) and not _died(error):
                 raise
             told = find_user_error(error, f"{stage}.batch_size", store.storage.root)
@@ -116,6 +114,27 @@ def run_on_ranks(
             if _crashes(attempts) >= MOST_DEATHS:
                 raise _last_crash(stage, error) from None
             console.note(f"{stage} starts again from its last state: {_reason(error)}")
+        finally:
+            _free_reserved(board)
+
+
+def _trainer_class() -> type[Any]:
+    """Ray Train's trainer, less two processes: one deals out data sets of Ray Data, of which there are none
+    here; the other frees what was reserved, as `_free_reserved` does.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if not isinstance(callback, unused)]
+
+    return Trainer
 
 
 def rank_device(config: dict[str, Any]) -> Any:

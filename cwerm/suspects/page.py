@@ -6,7 +6,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +17,11 @@ from cwerm.suspects.noise_matrix import noise_matrix
 from cwerm.suspects.suspects import Suspect
 from cwerm.suspects.templates import page_template
 from cwerm.suspects.thumbnails import SIDE, thumbnails
+from cwerm.suspects.unusual import Unusual
 
 REJECTS = 1000
 GROUPS = 100  # of near-duplicates that are shown
+HELD_OUT = 200  # test images, and trusted ones, that are shown
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,32 @@ class Contents:
     num_rejects: int = 0
     duplicates: Sequence[Duplicate] = ()
     """Groups of images that are nearly the same, as far as they are shown."""
+    unusual: Sequence[Unusual] = ()
+    held_out: Mapping[str, Sequence[Suspect]] = field(default_factory=dict)
+    """Of the ``test`` and ``trusted`` images, where they were judged; pictures by kind and id."""
     num_images: int = 0
 
 
-def suspects_page(steps: Plan, suspects: Sequence[Suspect], duplicates: Sequence[Duplicate]) -> str:
+def suspects_page(
+    steps: Plan,
+    suspects: Sequence[Suspect],
+    duplicates: Sequence[Duplicate],
+    unusual: Sequence[Unusual],
+    held_out: Mapping[str, Sequence[Suspect]],
+) -> str:
     """The page of what a plan found."""
     images, corrections = steps.made["ingest"], steps.outside.corrections
     shown = [duplicate for duplicate in duplicates if duplicate.group <= GROUPS]
     ids = {s.id for s in suspects} | {s.nearest_id for s in suspects} - {-1}
     ids |= {duplicate.id for duplicate in shown if duplicate.split == TRAINING}
-    tests = {duplicate.id: duplicate.picture for duplicate in shown if duplicate.split == TEST}
+    ids |= {image.id for image in unusual}
+    others = {kind: {s.id for s in found[:HELD_OUT]} for kind, found in held_out.items()}
+    tests = {duplicate.id for duplicate in shown if duplicate.split == TEST}
+    others[TEST] = others.get(TEST, set()) | tests
     pictures: dict[Any, bytes] = {**thumbnails(steps.store, images, sorted(ids))}
-    for test, picture in thumbnails(steps.store, images, sorted(tests), "test_images").items():
-        pictures[tests[test]] = picture
+    for kind, wanted in others.items():
+        made = thumbnails(steps.store, images, sorted(wanted), f"{kind}_images") if wanted else {}
+        pictures |= {f"{kind}-{number}": picture for number, picture in made.items()}
     return render(
         Contents(
             title=f"Labels of {steps.outside.addresses['source']}",
@@ -65,6 +80,8 @@ def suspects_page(steps: Plan, suspects: Sequence[Suspect], duplicates: Sequence
             num_rejects=images.info["num_rejects"],
             duplicates=shown,
             num_images=images.rows("images"),
+            unusual=unusual,
+            held_out={kind: found for kind, found in held_out.items() if found},
         )
     )
 
@@ -90,6 +107,7 @@ def render(contents: Contents) -> str:
         matrix=noise_matrix(contents.class_names, pairs),
         groups=[[*rows] for _, rows in groupby(contents.duplicates, lambda d: d.group)],
         side=SIDE,
+        most_held_out=HELD_OUT,
         data=_script(data),
     )
 

@@ -14,16 +14,18 @@ from cwerm.suspects.csv_files import as_csv
 from cwerm.suspects.duplicates import TEST, Duplicate, find_duplicates
 from cwerm.suspects.page import suspects_page
 from cwerm.suspects.suspects import Suspect, find_held_out, find_suspects
+from cwerm.suspects.unusual import Unusual, find_unusual
 from cwerm.terminal import console
 
-LIST, PAGE, SHEET, DUPLICATES = (
+LIST, PAGE, SHEET, DUPLICATES, UNUSUAL = (
     "suspects.csv",
     "suspects.html",
     "suspects.png",
     "duplicates.csv",
+    "unusual.csv",
 )
 HELD_OUT = {"test": "test_suspects.csv", "trusted": "trusted_suspects.csv"}
-FILES = (LIST, PAGE, SHEET, DUPLICATES, *HELD_OUT.values())
+FILES = (LIST, PAGE, SHEET, DUPLICATES, UNUSUAL, *HELD_OUT.values())
 ON_SHEET = 64
 
 
@@ -48,10 +50,13 @@ def show(steps: Plan) -> Shown:
     held_out = {
         kind: found for kind in HELD_OUT if (found := find_held_out(steps, kind)) is not None
     }
+    unusual = find_unusual(steps)
+    page = suspects_page(steps, suspects, duplicates, unusual, held_out)
     files = {
         LIST: as_csv(Suspect, suspects, extra).encode(),
-        PAGE: suspects_page(steps, suspects, duplicates).encode(),
+        PAGE: page.encode(),
         DUPLICATES: as_csv(Duplicate, duplicates).encode(),
+        UNUSUAL: as_csv(Unusual, unusual).encode(),
     }
     if suspects:
         files[SHEET] = _sheet(steps, suspects[:ON_SHEET])

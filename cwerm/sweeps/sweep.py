@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,55 @@ def sweep(
     Raises:
         UserError: a mistake in a file, nothing to resume, or not one trial that ended well.
     """
+    prepared = prepare(sweep_file, job_file, overrides, options)
+    settings, job = prepared.settings, prepared.job
+    trials, configs = prepared.trials, prepared.configs
+    folder = _Folder(job, settings, trials.base, resume)
+    records = Records(job, settings.name)
+    if not resume:
+        records.clear()  # of an earlier sweep of that name
+    earlier = read_earlier(settings, trials, records, configs) if resume else Earlier()
+    results = _tune(settings, job, trials, earlier, configs)
+    left = (folder.storage, folder.path, settings, trials, configs, earlier, results)
+    if not write_results(*left):
+        raise UserError(f"{settings.name}: no trial ended well; the first one says why, above")
+    from cwerm.reports.report import report
+
+    uri = folder.storage.uri(folder.path)
+    report(uri)
+    return uri
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep before its first trial."""
+
+    settings: Sweep
+    job: Job
+    """That every trial starts from."""
+    trials: Trials
+    configs: list[dict[str, Any]]
+    """The points with their seeds; none where they are chosen as the sweep goes."""
+    jobs: list[Job]
+    """Of all trials; where they are chosen as it goes, of the seeds of the point that the job itself is."""
+
+    @property
+    def total(self) -> int:
+        """Trials."""
+        return len(self.configs) or self.settings.num_samples
+
+
+def prepare(
+    sweep_file: str | Path,
+    job_file: str | Path,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+) -> Prepared:
+    """Read the files and make the job of every trial, so that wrong values show before anything runs.
+
+    Raises:
+        UserError: a mistake in a file.
+    """
     settings, job = load_both(sweep_file, job_file, overrides, options)
     job = with_validation(settings, job)
     base = {**job.model_dump(), "storage": _absolute(job.storage)}
@@ -68,22 +118,8 @@ def sweep(
         folder=os.getcwd(),
     )
     configs = _configs(settings, job)
-    for config in configs or [{}]:
-        trials.jobs(config)  # wrong values show before anything runs
-    folder = _Folder(job, settings, base, resume)
-    records = Records(job, settings.name)
-    if not resume:
-        records.clear()  # of an earlier sweep of that name
-    earlier = read_earlier(settings, trials, records, configs) if resume else Earlier()
-    results = _tune(settings, job, trials, earlier, configs)
-    left = (folder.storage, folder.path, settings, trials, configs, earlier, results)
-    if not write_results(*left):
-        raise UserError(f"{settings.name}: no trial ended well; the first one says why, above")
-    from cwerm.reports.report import report
-
-    uri = folder.storage.uri(folder.path)
-    report(uri)
-    return uri
+    jobs = [made for config in configs or [{}] for made in trials.jobs(config)]
+    return Prepared(settings, job, trials, configs, jobs)
 
 
 class _Folder:

@@ -197,7 +197,12 @@ def test_a_submitted_sweep_gives_what_the_runs_give(
 ) -> None:
     """On the storage of the first run: its trial of the same job is that run, to the last digit."""
     space = [{"method": "erm"}, {"coreset.ratio": {"grid": [0.1, 0.05]}}]
-    (tmp_path / "tune.yaml").write_text(yaml.safe_dump({"name": "hosts", "space": space}))
+    settings = {
+        "name": "hosts",
+        "metric": "test_accuracy",
+        "space": space,
+    }  # draws no validation split
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump(settings))
     options = (*CHANGES, "--sweep", str(tmp_path / "tune.yaml"))
     changes = [option for option in options if not option.startswith("coreset.ratio")]
     with cluster.submit(undisturbed.storage, *changes) as running:

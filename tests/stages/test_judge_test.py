@@ -61,6 +61,13 @@ def test_test_labels_are_judged_as_by_the_python_api(vary: Vary) -> None:
     assert all(row["path"] == paths[int(row["id"])] for row in rows)
     assert all(row["nearest_path"] in trained for row in rows)
     assert not (folder / "trusted_suspects.csv").exists()
+    page = (folder / "suspects.html").read_text()
+    assert f"Test images whose labels look wrong: {len(rows)}" in page
+    assert all(f'data-id="test-{row["id"]}"' in page for row in rows)
+    assert all(f'"test-{row["id"]}": ' in page for row in rows), "their pictures"
+    unusual = [*csv.DictReader((folder / "unusual.csv").read_text().splitlines())]
+    assert len(unusual) == 48
+    assert all(f'<img data-id="{row["id"]}"' in page for row in unusual)
 
     summary = load_summary(result.folder)
     right = common.column(table(steps, "train", "test_predictions"), "predicted") == labels

@@ -12,7 +12,7 @@ from cwerm.reports.report import report
 from cwerm.runs import folder as folders
 from cwerm.runs.folder import RunFolder
 from cwerm.runs.weights_file import weights_file
-from cwerm.suspects.show import DUPLICATES, FILES, HELD_OUT, LIST, PAGE, SHEET
+from cwerm.suspects.show import DUPLICATES, FILES, HELD_OUT, LIST, PAGE, SHEET, UNUSUAL
 from stages.conftest import Chain, Vary
 
 JUDGED: dict[str, Any] = {
@@ -45,7 +45,8 @@ def test_what_is_shown_is_of_these_weights(vary: Vary, monkeypatch: pytest.Monke
     noisy = vary("broadcast", **JUDGED)
     clean = vary("broadcast", **JUDGED, data__noise="none", data__limit=200)
     RunFolder(noisy.plan).show_suspects()
-    shown = {name: (place(noisy) / name).read_bytes() for name in (LIST, PAGE, SHEET, DUPLICATES)}
+    always = (LIST, PAGE, SHEET, DUPLICATES, UNUSUAL)
+    shown = {name: (place(noisy) / name).read_bytes() for name in always}
     assert {*FILES} == {*shown, *HELD_OUT.values()}
     assert not any((place(noisy) / name).exists() for name in HELD_OUT.values()), "not judged"
     assert shown[LIST].count(b"\n") > 50

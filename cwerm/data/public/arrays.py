@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,6 +28,14 @@ class ArraySource(Source):
     """
 
     root: str
+    num_images: ClassVar[dict[str, int]]
+    """Of each split, as its publisher says."""
+    side: ClassVar[int]
+    """Of the images, in pixels."""
+
+    @abstractmethod
+    def is_there(self) -> bool:
+        """Whether `load` would find it on this machine, and download nothing."""
 
     @abstractmethod
     def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:

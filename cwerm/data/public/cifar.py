@@ -38,6 +38,12 @@ class Cifar10(ArraySource):
     dataset: ClassVar[str] = "CIFAR10"
     folder: ClassVar[str] = "cifar-10-batches-py"
     label_key: ClassVar[str] = "labels"
+    num_images: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
+    side: ClassVar[int] = 32
+
+    def is_there(self) -> bool:
+        """Whether its publisher's folder is there."""
+        return (Path(self.root) / self.folder).is_dir()
 
     def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Read the split, downloaded first where it is not there."""

@@ -22,15 +22,21 @@ class Mnist(ArraySource):
 
     dataset: ClassVar[str] = "MNIST"
     names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    num_images: ClassVar[dict[str, int]] = {"train": 60_000, "test": 10_000}
+    side: ClassVar[int] = 28
 
     def folders(self) -> list[Path]:
         """Where the files may lie: ``root`` itself, or as torchvision keeps them below it."""
         root = Path(self.root)
         return [root, root / self.dataset / "raw"]
 
+    def is_there(self) -> bool:
+        """Whether one of the folders has the files."""
+        return all(self._find(file_names(split)) for split in PREFIX)
+
     def load(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Read the split's IDX files, downloaded first where there are none."""
-        names = [f"{PREFIX[split]}-images-idx3-ubyte", f"{PREFIX[split]}-labels-idx1-ubyte"]
+        names = file_names(split)
         files = self._find(names)
         if files is None:
             remedy = f"put {names[0]}.gz, {names[1]}.gz and so on there"
@@ -51,6 +57,11 @@ class Mnist(ArraySource):
     def class_names(self) -> list[str]:
         """The names of labels 0..9."""
         return list(self.names)
+
+
+def file_names(split: str) -> list[str]:
+    """The files of a split: images, then labels."""
+    return [f"{PREFIX[split]}-images-idx3-ubyte", f"{PREFIX[split]}-labels-idx1-ubyte"]
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What jobs would make, before anything is made: no Ray, no image decoded, nothing written."""
