@@ -14,6 +14,7 @@ from cwerm.job.file import read_tree
 from cwerm.values import Count, Section
 from cwerm.values.explain import explain
 
+WHEN = "when"
 KINDS = ("grid", "choice", "uniform", "log_uniform", "integer")
 # What each epoch of training gives; a finished trial can be judged by more, see `Metric`.
 EPOCH_METRICS = ("validation_accuracy", "validation_accuracy_top5", "train_accuracy", "train_loss")
@@ -41,7 +42,8 @@ class Sweep(Section):
     space: dict[str, Any] | list[dict[str, Any]]
     """Keys of the job, nested as there or dotted, with a value or one of ``{grid: [...]}``,
     ``{choice: [...]}``, ``{uniform: [low, high]}``, ``{log_uniform: [low, high]}``,
-    ``{integer: [low, high]}``, bounds included. Several spaces in a list are searched one after another."""
+    ``{integer: [low, high]}``, bounds included. Several spaces in a list are searched one after another; one
+    with ``when: {data.source: [cifar10, cifar100]}`` is left out where the job has another value there."""
     job: dict[str, Any] = Field(default_factory=dict)
     """Settings of every trial that replace those of the job file."""
     baseline: dict[str, Any] = Field(default_factory=dict)
@@ -91,7 +93,13 @@ class Sweep(Section):
     def spaces(self) -> list[Point]:
         """Each space as dotted keys with their values or ranges."""
         given = self.space if isinstance(self.space, list) else [self.space]
-        return [dict(flat(space)) for space in given]
+        return [dict(flat({k: v for k, v in space.items() if k != WHEN})) for space in given]
+
+    @property
+    def conditions(self) -> list[Point]:
+        """Of each space, by dotted key the values of the job that it is for."""
+        given = self.space if isinstance(self.space, list) else [self.space]
+        return [dict(flat(space.get(WHEN, {}))) for space in given]
 
     @property
     def keys(self) -> list[str]:
@@ -120,6 +128,11 @@ def parse_sweep(tree: Mapping[str, Any]) -> Sweep:
         # a misspelt key comes before the one that is missing for it
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise UserError(explain(first, Sweep.model_json_schema())) from None
+    for space in sweep.space if isinstance(sweep.space, list) else [sweep.space]:
+        if not isinstance(space.get(WHEN, {}), dict):
+            raise UserError(
+                "space.when: takes keys of the job with a value or a list of values each"
+            )
     for space in sweep.spaces:
         for key, value in space.items():
             if is_range(value):
@@ -182,6 +195,36 @@ def _check_search(sweep: Sweep) -> None:
             "seeds: with search: optuna a trial runs all seeds of a point, which a scheduler can't "
             "judge by the epoch; set seeds: 1 or scheduler: none"
         )
+
+
+def fitting(sweep: Sweep, known: Mapping[str, Any]) -> Sweep:
+    """The sweep with the spaces that are for this job; ``known`` is the resolved job.
+
+    Raises:
+        UserError: there is none.
+    """
+    values = dict(flat(known))
+    given = sweep.space if isinstance(sweep.space, list) else [sweep.space]
+    kept = []
+    for space, condition in zip(given, sweep.conditions, strict=True):
+        for key in condition:
+            if key not in values:
+                hint = did_you_mean(key, values) or "; see `cwerm schema`"
+                raise UserError(f"space.when.{key}: no key of a job{hint}")
+        fits = all(values[key] in _listed(wanted) for key, wanted in condition.items())
+        kept += [space] if fits else []
+    if not kept:
+        key = next(iter(sweep.conditions[0]))
+        wanted = [str(v) for c in sweep.conditions for v in _listed(c.get(key, []))]
+        raise UserError(
+            f"space.when: no space is for {key} '{values[key]}'; those of the file are for "
+            f"{', '.join(dict.fromkeys(wanted))}"
+        )
+    return sweep.model_copy(update={"space": kept})
+
+
+def _listed(wanted: Any) -> list[Any]:
+    return wanted if isinstance(wanted, list) else [wanted]
 
 
 def check_keys(sweep: Sweep, known: Mapping[str, Any]) -> None:

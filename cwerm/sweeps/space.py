@@ -11,7 +11,7 @@ from typing import Any
 from cwerm.errors import UserError
 from cwerm.job.file import apply_override, methods_first, read_tree, set_key
 from cwerm.job.tree import SECTIONS, Job, parse_job
-from cwerm.sweeps.file import Point, Sweep, check_keys, flat, is_range, load_sweep
+from cwerm.sweeps.file import Point, Sweep, check_keys, fitting, flat, is_range, load_sweep
 from cwerm.terminal import console
 
 DRAWN = 0.1  # of the training images, as validation split
@@ -30,6 +30,7 @@ def load_both(
     """
     sweep = load_sweep(sweep_file)
     job = parse_job(base_tree(job_file, sweep, overrides, options or {}))
+    sweep = fitting(sweep, job.model_dump())
     check_keys(sweep, job.model_dump())
     return sweep, job
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cwerm.sweeps.space import domain, load_both, points, with_validation
 from cwerm.sweeps.trial import Trials
 
 JOB = {"data": {"source": "sample"}, "seed": 3}
-STUDIES = sorted((Path(__file__).parents[2] / "tune").glob("*.yaml"))
+STUDIES = sorted((Path(__file__).parents[2] / "tune").rglob("*.yaml"))
 JOB_FILE = Path(__file__).parents[2] / "jobs" / "paper" / "sample.yaml"
 
 
@@ -42,6 +43,48 @@ def test_a_grid_is_every_combination_and_spaces_come_one_after_another() -> None
     expected = [{"coreset.ratio": ratio, "train.lr": lr} for ratio, lr in pairs]
     assert points(sweep, 0) == [{"method": "erm"}, *expected]
     assert sweep.keys == ["method", "coreset.ratio", "train.lr"]
+
+
+def test_spaces_are_for_jobs_of_some_values(tmp_path: Path) -> None:
+    space = [
+        {"when": {"data.source": ["cifar10", "cifar100"]}, "train.model": {"grid": ["a", "b"]}},
+        {"when": {"data": {"source": "sample"}, "seed": 3}, "train.model": "small_cnn"},
+        {"method": "erm"},
+    ]
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump({"space": space}))
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB))
+
+    def found(*overrides: str) -> list[dict[str, Any]]:
+        sweep, job = load_both(tmp_path / "tune.yaml", tmp_path / "job.yaml", overrides)
+        return points(sweep, job.seed)
+
+    assert found() == [{"train.model": "small_cnn"}, {"method": "erm"}]
+    assert found("seed=4") == [{"method": "erm"}]
+    assert found("data.source=cifar100") == [
+        {"train.model": "a"}, {"train.model": "b"}, {"method": "erm"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        (
+            {"data.source": ["cifar10", "mnist"]},
+            "no space is for data.source 'sample'; those of the file ",
+        ),
+        (
+            {"data.sourse": "sample"},
+            "space.when.data.sourse: no key of a job; did you mean 'data.source'",
+        ),
+        ("sample", "space.when: takes keys of the job"),
+    ],
+)
+def test_conditions_that_fit_nothing_are_refused(when: Any, words: str, tmp_path: Path) -> None:
+    tree = {"space": {"when": when, "method": {"grid": ["erm", "cw-erm"]}}}
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump(tree))
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(JOB))
+    with pytest.raises(UserError, match=re.escape(words)):
+        load_both(tmp_path / "tune.yaml", tmp_path / "job.yaml")
 
 
 @settings(deadline=None)
@@ -91,9 +134,12 @@ def test_a_point_of_optuna_is_run_with_all_seeds() -> None:
     assert [job.seed for job in trials(seeds=3).jobs({"train.lr": 0.2})] == [3, 4, 5]
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_the_studies_give_valid_jobs(path: Path) -> None:
-    sweep, job = load_both(path, JOB_FILE)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("name", ["sample", "cifar10", "cifar100", "fashion_mnist"])
+def test_the_studies_give_valid_jobs(path: Path, name: str) -> None:
+    if name == "sample" and path.parent.name == "paper":
+        pytest.skip("for the paper's data alone")
+    sweep, job = load_both(path, JOB_FILE.with_name(f"{name}.yaml"))
     base = job.model_dump()
     found = points(sweep, job.seed)
     assert len(found) >= 3
