@@ -152,9 +152,14 @@ def paired_difference(
 def best_point(points: Sequence[PointResults], mode: str) -> PointResults | None:
     """The complete point of best mean over its seeds, ``mode`` max or min; the first of equals.
 
-    A point with a failed or stopped trial is left out: its mean over the other seeds would be chosen.
+    A point with a failed or stopped trial is left out: its mean over the other seeds would be chosen. So is
+    a control, which nobody would train.
     """
-    complete = {i: point.mean for i, point in enumerate(points) if point.complete}
+    complete = {
+        i: point.mean
+        for i, point in enumerate(points)
+        if point.complete and setting(point.job, "control", "none") == "none"
+    }
     sign = 1 if mode == "max" else -1
     ranked = sorted((-sign * mean, i) for i, mean in complete.items() if mean is not None)
     return points[ranked[0][1]] if ranked else None

@@ -1,18 +1,14 @@
-"""The sweep: a search space over any keys of a job, and how to search it. Strict YAML, as job files."""
+"""The sweep: a search space over any keys of a job, and how to search it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from cwerm.errors import UserError, did_you_mean
-from cwerm.job.file import read_tree
 from cwerm.values import Count, Section
-from cwerm.values.explain import explain
 
 WHEN = "when"
 KINDS = ("grid", "choice", "uniform", "log_uniform", "integer")
@@ -31,6 +27,7 @@ Metric = Literal[
     "effective_sample_size",
 ]
 Mode = Literal["max", "min"]
+LESS_IS_BETTER = ("train_loss", "seconds_total")
 Point = dict[str, Any]
 
 
@@ -58,8 +55,8 @@ class Sweep(Section):
     metric: Metric | list[Metric] = "validation_accuracy"
     """What a point is judged by; ``optuna`` can weigh several. For a validation metric each trial has a
     validation split, its source's own or a drawn one (``data.validation_fraction``)."""
-    mode: Mode | list[Mode] = "max"
-    """Whether more of it is better, or less; a list along with a list of metrics."""
+    mode: Mode | list[Mode] | None = None
+    """Whether more of it is better, ``max``, or less, ``min``: known of each metric."""
     scheduler: Literal["none", "asha", "median"] = "none"
     """What stops trials during training: successive halving, or the median of the others."""
     grace_epochs: Count = 1
@@ -87,58 +84,34 @@ class Sweep(Section):
     @property
     def modes(self) -> list[str]:
         """A mode for each metric."""
+        return ["min" if metric in LESS_IS_BETTER else "max" for metric in self.metrics]
+
+    @property
+    def asked_modes(self) -> list[str]:
+        """Those that the file names."""
+        if self.mode is None:
+            return self.modes
         return [self.mode] * len(self.metrics) if isinstance(self.mode, str) else [*self.mode]
+
+    @property
+    def listed(self) -> list[dict[str, Any]]:
+        """The spaces as they stand in the file."""
+        return self.space if isinstance(self.space, list) else [self.space]
 
     @property
     def spaces(self) -> list[Point]:
         """Each space as dotted keys with their values or ranges."""
-        given = self.space if isinstance(self.space, list) else [self.space]
-        return [dict(flat({k: v for k, v in space.items() if k != WHEN})) for space in given]
+        return [dict(flat({k: v for k, v in s.items() if k != WHEN})) for s in self.listed]
 
     @property
     def conditions(self) -> list[Point]:
         """Of each space, by dotted key the values of the job that it is for."""
-        given = self.space if isinstance(self.space, list) else [self.space]
-        return [dict(flat(space.get(WHEN, {}))) for space in given]
+        return [dict(flat(space.get(WHEN, {}))) for space in self.listed]
 
     @property
     def keys(self) -> list[str]:
         """The keys that a space varies or sets, in the order of the file."""
         return [*dict.fromkeys(key for space in self.spaces for key in space)]
-
-
-def load_sweep(path: str | Path) -> Sweep:
-    """Read a sweep file.
-
-    Raises:
-        UserError: the file is missing or no YAML mapping, or a key or value is wrong.
-    """
-    return parse_sweep(read_tree(path))
-
-
-def parse_sweep(tree: Mapping[str, Any]) -> Sweep:
-    """Check a tree of plain values and turn it into a `Sweep`.
-
-    Raises:
-        UserError: the first wrong key or value, in one line.
-    """
-    try:
-        sweep = Sweep.model_validate(tree)
-    except ValidationError as error:
-        # a misspelt key comes before the one that is missing for it
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise UserError(explain(first, Sweep.model_json_schema())) from None
-    for space in sweep.space if isinstance(sweep.space, list) else [sweep.space]:
-        if not isinstance(space.get(WHEN, {}), dict):
-            raise UserError(
-                "space.when: takes keys of the job with a value or a list of values each"
-            )
-    for space in sweep.spaces:
-        for key, value in space.items():
-            if is_range(value):
-                _check_range(sweep, key, value)
-    _check_search(sweep)
-    return sweep
 
 
 def is_range(value: Any) -> bool:
@@ -154,92 +127,3 @@ def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{name}.")
         else:
             yield name, value
-
-
-def _check_range(sweep: Sweep, key: str, value: Any) -> None:
-    ((kind, given),) = value.items()
-    if kind in ("grid", "choice"):
-        if not isinstance(given, list) or not given:
-            raise UserError(f"space.{key}: {kind} takes a list of values")
-        return
-    if sweep.search == "grid":
-        raise UserError(
-            f"space.{key}: a grid has no {kind}; list values with grid, or set search: random"
-        )
-    number = int if kind == "integer" else (int, float)
-    bounds = isinstance(given, list) and len(given) == 2
-    if not bounds or not all(isinstance(g, number) and not isinstance(g, bool) for g in given):
-        whole = "whole " if kind == "integer" else ""
-        raise UserError(f"space.{key}: {kind} takes two {whole}numbers, [low, high]")
-    if not given[0] < given[1] or (kind == "log_uniform" and given[0] <= 0):
-        positive = " and above 0" if kind == "log_uniform" else ""
-        raise UserError(f"space.{key}: {kind} takes [low, high], low below high{positive}")
-
-
-def _check_search(sweep: Sweep) -> None:
-    if len(sweep.modes) != len(sweep.metrics):
-        raise UserError("mode: give one for all metrics, or as many as there are metrics")
-    if len(sweep.metrics) > 1 and sweep.search != "optuna":
-        raise UserError("metric: only search: optuna weighs several; give one")
-    if sweep.search == "optuna" and len(sweep.spaces) > 1:
-        raise UserError("space: search: optuna takes one space; give one")
-    if sweep.scheduler == "none":
-        return
-    if sweep.metrics[0] not in EPOCH_METRICS or len(sweep.metrics) > 1:
-        raise UserError(
-            f"metric: a scheduler needs one that each epoch gives: {', '.join(EPOCH_METRICS)}; test images "
-            "are read at the end"
-        )
-    if sweep.search == "optuna" and sweep.seeds > 1:
-        raise UserError(
-            "seeds: with search: optuna a trial runs all seeds of a point, which a scheduler can't "
-            "judge by the epoch; set seeds: 1 or scheduler: none"
-        )
-
-
-def fitting(sweep: Sweep, known: Mapping[str, Any]) -> Sweep:
-    """The sweep with the spaces that are for this job; ``known`` is the resolved job.
-
-    Raises:
-        UserError: there is none.
-    """
-    values = dict(flat(known))
-    given = sweep.space if isinstance(sweep.space, list) else [sweep.space]
-    kept = []
-    for space, condition in zip(given, sweep.conditions, strict=True):
-        for key in condition:
-            if key not in values:
-                hint = did_you_mean(key, values) or "; see `cwerm schema`"
-                raise UserError(f"space.when.{key}: no key of a job{hint}")
-        fits = all(values[key] in _listed(wanted) for key, wanted in condition.items())
-        kept += [space] if fits else []
-    if not kept:
-        key = next(iter(sweep.conditions[0]))
-        wanted = [str(v) for c in sweep.conditions for v in _listed(c.get(key, []))]
-        raise UserError(
-            f"space.when: no space is for {key} '{values[key]}'; those of the file are for "
-            f"{', '.join(dict.fromkeys(wanted))}"
-        )
-    return sweep.model_copy(update={"space": kept})
-
-
-def _listed(wanted: Any) -> list[Any]:
-    return wanted if isinstance(wanted, list) else [wanted]
-
-
-def check_keys(sweep: Sweep, known: Mapping[str, Any]) -> None:
-    """Refuse a key of a space or of the baseline that no job has.
-
-    ``known`` is a resolved job.
-
-    Raises:
-        UserError: naming the key, with a near one.
-    """
-    names = ["seed", *dict(flat(known))]
-    for place, keys in (("space", sweep.keys), ("baseline", dict(flat(sweep.baseline)))):
-        for key in keys:
-            if key not in names:
-                hint = did_you_mean(key, names) or "; see `cwerm schema`"
-                raise UserError(f"{place}.{key}: no key of a job{hint}")
-    if "seed" in sweep.keys and sweep.seeds > 1:
-        raise UserError("seeds: the space varies seed itself; use one of the two")

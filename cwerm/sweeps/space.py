@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cwerm.errors import UserError
+from cwerm.errors import UserError, did_you_mean
 from cwerm.job.file import apply_override, methods_first, read_tree, set_key
 from cwerm.job.tree import SECTIONS, Job, parse_job
-from cwerm.sweeps.file import Point, Sweep, check_keys, fitting, flat, is_range, load_sweep
+from cwerm.sweeps.file import Point, Sweep, flat, is_range
+from cwerm.sweeps.reading import check_keys, fitting, load_sweep
 from cwerm.terminal import console
 
 DRAWN = 0.1  # of the training images, as validation split
@@ -57,6 +58,35 @@ def points(sweep: Sweep, seed: int) -> list[Point]:
         drawn = _grid(space) if sweep.search == "grid" else _drawn(sweep, space, [seed, number])
         found += [point for point in drawn if point not in found]
     return found
+
+
+def bounds(sweep: Sweep) -> list[Point]:
+    """Points at the ends of each range, one after the other: a job must take them, too."""
+    found = []
+    for space in sweep.spaces:
+        ranges = {key: value for key, value in space.items() if is_range(value)}
+        fixed = {key: value for key, value in space.items() if key not in ranges}
+        for key, value in ranges.items():
+            ((kind, given),) = value.items()
+            if kind not in ("grid", "choice"):
+                whole = [round(end) if kind == "integer" else float(end) for end in given]
+                found += [{**fixed, key: end} for end in whole]
+    return found
+
+
+def check_baseline(sweep: Sweep, jobs: Sequence[Job]) -> None:
+    """Refuse a baseline that no trial is.
+
+    Raises:
+        UserError: naming the first of its keys that no trial has this value of.
+    """
+    left = [dict(flat(job.model_dump())) for job in jobs] if sweep.baseline else []
+    for key, value in flat(sweep.baseline):
+        known = [point.get(key) for point in left]
+        left = [point for point in left if point.get(key) == value]
+        if not left:
+            hint = did_you_mean(str(value), sorted({str(one) for one in known}))
+            raise UserError(f"baseline.{key}: no trial has '{value}' there{hint}")
 
 
 def domain(value: Any) -> Any:

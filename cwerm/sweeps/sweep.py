@@ -22,7 +22,7 @@ from cwerm.sweeps.earlier import Earlier, read_earlier
 from cwerm.sweeps.file import Sweep, flat
 from cwerm.sweeps.results import write_results
 from cwerm.sweeps.search import param_space, progress, tune_config
-from cwerm.sweeps.space import load_both, points, with_validation
+from cwerm.sweeps.space import bounds, check_baseline, load_both, points, with_validation
 from cwerm.sweeps.trial import Records, Trials, run_trial
 from cwerm.terminal import console
 
@@ -118,7 +118,11 @@ def prepare(
         folder=os.getcwd(),
     )
     configs = _configs(settings, job)
+    for bound in bounds(settings):
+        trials.jobs(bound)
     jobs = [made for config in configs or [{}] for made in trials.jobs(config)]
+    if configs:
+        check_baseline(settings, jobs)
     return Prepared(settings, job, trials, configs, jobs)
 
 

@@ -227,3 +227,11 @@ def test_of_trials_that_came_twice_one_that_is_done_counts() -> None:
         (point,) = a_sweep(rows, "method").points
         assert [trial.status for trial in point.trials] == ["done"]
         assert point.scores == {0: 0.8}
+
+
+def test_a_control_is_not_the_best_point() -> None:
+    steady, control = point_of([0.8, 0.8]), point_of([0.9, 0.9])
+    for trial in control.trials:
+        trial.job["control"] = "permuted"
+    assert best_point([steady, control], "max") is steady
+    assert best_point([control], "max") is None

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from cwerm.errors import UserError
 from cwerm.job.tree import parse_job
-from cwerm.sweeps.file import parse_sweep
+from cwerm.sweeps.reading import parse_sweep
 from cwerm.sweeps.space import domain, load_both, points, with_validation
+from cwerm.sweeps.sweep import prepare
 from cwerm.sweeps.trial import Trials
 
 JOB = {"data": {"source": "sample"}, "seed": 3}
@@ -165,13 +166,41 @@ def test_the_studies_give_valid_jobs(path: Path, name: str) -> None:
         ({"space": {}, "metric": "accuracy"}, "metric: "),
         ({"space": {}, "metric": ["test_accuracy", "auroc"]}, "metric: only search: optuna"),
         ({"space": {}, "mode": ["max", "min"]}, "mode: give one"),
+        (
+            {"space": {}, "metric": "train_loss", "mode": "max"},
+            "mode: max for train_loss, of which less",
+        ),
+        ({"space": []}, "space: the list is empty"),
+        (
+            {"space": {"resources.workers": {"grid": [1, 2]}}},
+            "space.resources.workers: it says how",
+        ),
+        ({"space": {"storage": {"grid": ["a", "b"]}}}, "space.storage: it says how or where"),
+        ({"space": {"name": "a"}}, "space.name: it says how or where"),
+        ({"space": {"train.lr": {"grid": [1, 0.1, 1.0]}}}, "space.train.lr: 1.0 stands twice"),
+        (
+            {"space": {"train": {"lr": 0.1}, "train.lr": {"grid": [0.2]}}},
+            "space.train.lr: given twice",
+        ),
+        (
+            {"space": {"train.lr": 0.1}, "job": {"train": {"lr": 0.3}}},
+            "job.train.lr: the space has",
+        ),
+        ({"space": {"method": "erm"}, "search": "optuna"}, "space: nothing in it varies"),
+        (
+            {"space": {"train.epochs": {"grid": [2, 6]}}, "scheduler": "asha"},
+            "space.train.epochs: a scheduler compares",
+        ),
         ({"space": {}, "scheduler": "asha", "metric": "auroc"}, "metric: a scheduler needs one"),
         (
             {"space": {}, "scheduler": "asha", "metric": "test_accuracy"},
             "metric: a scheduler needs one",
         ),
         (
-            {"space": {}, "scheduler": "asha", "search": "optuna", "seeds": 2},
+            {
+                "space": {"train.lr": {"choice": [0.1, 0.2]}},
+                **{"scheduler": "asha", "search": "optuna", "seeds": 2},
+            },
             "seeds: with search: optuna",
         ),
         ({"space": [{}, {}], "search": "optuna"}, "space: search: optuna takes one space"),
@@ -207,10 +236,50 @@ def test_what_does_not_fit_the_job_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (
+            {"space": {"method": {"grid": ["erm", "cw-erm"]}}, "baseline": {"method": "emr"}},
+            "baseline.method: no trial has 'emr' there; did you mean 'erm'",
+        ),
+        (
+            {"space": {"train.momentum": {"uniform": [0.5, 2.0]}}, "search": "optuna"},
+            "train.momentum: got 2.0, should be a number of at least 0 and below 1",
+        ),
+        (
+            {"space": {"train.epochs": {"uniform": [1.5, 4.0]}}, "search": "random"},
+            "train.epochs: got 1.5, should be a whole number",
+        ),
+    ],
+)
+def test_what_no_trial_could_be_is_refused_before_any(
+    tree: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    for name, content in (("sweep", tree), ("job", {**JOB, "storage": str(tmp_path / "store")})):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=re.escape(words)):
+        prepare(tmp_path / "sweep.yaml", tmp_path / "job.yaml")
+
+
+def test_each_metric_knows_its_direction() -> None:
+    metrics = ["validation_accuracy", "seconds_total", "train_loss"]
+    tree = {"space": {"train.lr": {"uniform": [0.1, 0.2]}}, "search": "optuna", "metric": metrics}
+    assert parse_sweep(tree).modes == ["max", "min", "min"]
+    assert parse_sweep({**tree, "mode": ["max", "min", "min"]}).modes == ["max", "min", "min"]
+
+
+@pytest.mark.parametrize(
     ("tree", "data", "drawn"),
     [
         ({}, {}, 0.1),
-        ({"metric": ["seconds_total", "validation_accuracy_top5"], "search": "optuna"}, {}, 0.1),
+        (
+            {
+                "metric": ["seconds_total", "validation_accuracy_top5"],
+                **{"search": "optuna", "space": {"method": {"choice": ["erm", "cw-erm"]}}},
+            },
+            {},
+            0.1,
+        ),
         ({"metric": "test_accuracy"}, {}, 0.0),
         ({"space": {"data.validation_fraction": {"grid": [0.1, 0.3]}}}, {}, 0.0),
         ({}, {"validation_fraction": 0.3}, 0.3),
