@@ -66,26 +66,21 @@ class SweepResults:
         """The trials of all points."""
         return [trial for point in self.points for trial in point.trials]
 
-    def find(
-        self, wanted: Mapping[str, Any], among: Sequence[PointResults] | None = None
-    ) -> PointResults | None:
-        """The point with these settings, as far as they matter to it; of several the most alike."""
-        best, most = None, -1
-        for point in self.points if among is None else among:
-            same = {key: setting(point.job, key) == value for key, value in wanted.items()}
-            fits = all(equal or not point.relevant(key) for key, equal in same.items())
-            if fits and sum(same.values()) > most:
-                best, most = point, sum(same.values())
-        return best
-
     def baseline_of(self, point: PointResults) -> PointResults | None:
         """The baseline that differs from a point in the baseline's keys alone.
 
         Keys that do not matter to one of the two may differ: plain training, run once, is the baseline of
-        every coreset ratio.
+        every coreset ratio. None where no baseline fits, or several differ in what matters to them.
         """
-        shared = {k: v for k, v in point.settings.items() if point.relevant(k)} | self.baseline
-        return self.find(shared, [p for p in self.points if p.is_baseline])
+        wanted = {k: v for k, v in point.settings.items() if point.relevant(k)} | self.baseline
+        fitting: dict[int, list[PointResults]] = {}
+        for other in (other for other in self.points if other.is_baseline):
+            same = {key: setting(other.job, key) == value for key, value in wanted.items()}
+            if all(equal or not other.relevant(key) for key, equal in same.items()):
+                fitting.setdefault(sum(same.values()), []).append(other)
+        best = fitting[max(fitting)] if fitting else []
+        matter = {str({k: v for k, v in o.settings.items() if o.relevant(k)}) for o in best}
+        return best[0] if len(matter) == 1 else None
 
     def difference(self, point: PointResults) -> Difference | None:
         """A point less its baseline; None for a baseline, and where no seed is common to the two."""

@@ -18,7 +18,18 @@ METHODS = {
 }
 _NOISE = ("data.noise", "data.noise_rate", "data.imbalance")
 _PLAIN = ("features.backbone", "train.model", "data.source")  # their values need no word before
-_KEPT = {"method", "reweight.method", *_PLAIN}  # named choices, which may settle other keys
+_SETTLED = {"features.weights": "features.backbone"}  # the file of a backbone's own weights
+# Names that several sections have.
+_SHARED = {
+    "batch_size",
+    "epochs",
+    "image_size",
+    "input",
+    "lr",
+    "momentum",
+    "precision",
+    "weight_decay",
+}
 
 
 @dataclass(frozen=True)
@@ -74,14 +85,15 @@ def panels(sweep: SweepResults, keys: Iterable[str]) -> list[Panel]:
 def varying(sweep: SweepResults) -> list[str]:
     """The sweep's keys that have more than one value where they matter, in its order.
 
-    Without those whose value a named choice settles, as a backbone does its file of weights.
+    Without a file of weights where each backbone has its own.
     """
     found = [key for key in sweep.keys if len(set(_values(sweep.points, key))) > 1]
-    return [
+    settled = {
         key
-        for key in found
-        if key in _KEPT or not any(_settles(sweep.points, other, key) for other in _KEPT & {*found})
-    ]
+        for key, choice in _SETTLED.items()
+        if {key, choice} <= {*found} and _settles(sweep.points, choice, key)
+    }
+    return [key for key in found if key not in settled]
 
 
 def _values(points: Iterable[PointResults], *keys: str) -> list[Any]:
@@ -91,10 +103,9 @@ def _values(points: Iterable[PointResults], *keys: str) -> list[Any]:
 
 
 def _settles(points: Iterable[PointResults], choice: str, key: str) -> bool:
-    """Whether a key is text that is the same wherever the choice is the same."""
+    """Whether a key is the same wherever the choice is the same."""
     relevant = [point for point in points if point.relevant(choice) and point.relevant(key)]
-    text = all(isinstance(point.settings[key], str) for point in relevant)
-    return text and len({*_values(relevant, choice, key)}) == len({*_values(relevant, choice)})
+    return len({*_values(relevant, choice, key)}) == len({*_values(relevant, choice)})
 
 
 def describe(job: Mapping[str, Any], keys: Iterable[str]) -> str:
@@ -116,7 +127,7 @@ def shown(key: str, value: Any) -> str:
         return f"{100 * value:g} %"
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
 def _phrase(key: str, value: Any) -> str:
@@ -126,7 +137,10 @@ def _phrase(key: str, value: Any) -> str:
         return "" if value == "none" else text
     if key == "method" or key in _PLAIN:
         return text
-    return f"{section if name == 'method' else name.replace('_', ' ')} {text}"
+    words = name.replace("_", " ")
+    if name in _SHARED:
+        words = f"{section} {words}"
+    return f"{section if name == 'method' else words} {text}"
 
 
 def _noise(job: Mapping[str, Any]) -> str:

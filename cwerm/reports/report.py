@@ -12,7 +12,14 @@ from cwerm.reports import figure_style, figures
 from cwerm.reports.comparison import SweepResults, read_sweep
 from cwerm.reports.page import Table, markdown, page, print_table
 from cwerm.reports.run.page import mark, read_run, summary_table
-from cwerm.reports.sweep_tables import as_csv, best_line, pivots, points_table, unfinished_table
+from cwerm.reports.sweep_tables import (
+    as_csv,
+    best_line,
+    pivots,
+    points_table,
+    unfinished_table,
+    unpaired_line,
+)
 from cwerm.runs.folder import RunResult
 from cwerm.store.plain_types import read_parquet
 from cwerm.store.storage import Storage, open_storage, parse_mapping
@@ -121,7 +128,7 @@ def _of_sweep(folder: str, storage: Storage) -> _Parts:
         raise UserError(f"{folder}: none of {len(sweep.trials)} trials is done{first}")
     reported = sweep.reported
     tables = [*pivots(reported), points_table(sweep)]
-    notes = [NOTE, *best_line(sweep)]
+    notes = [NOTE, *best_line(sweep), *unpaired_line(reported)]
     unfinished = unfinished_table(sweep)
     text = "\n\n".join([*map(markdown, tables), *notes]) + "\n"
     if unfinished.rows:

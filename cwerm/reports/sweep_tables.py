@@ -87,7 +87,7 @@ def points_table(sweep: SweepResults, *, named: bool = False) -> Table:
         cells = [_score(each, each.points[number]) for each in shown_by]
         if compared:
             mine = reported.points[number]
-            change = _change(reported, reported.difference(mine))
+            change = _change(reported, reported.difference(mine), mine.n)
             cells.insert(place, "baseline" if point.is_baseline else change)
         seconds = point.seconds("total")
         time = NONE if seconds is None else f"{seconds:,.1f}"
@@ -96,6 +96,20 @@ def points_table(sweep: SweepResults, *, named: bool = False) -> Table:
     words = ["run", "settings"] if named else keys
     header = [*words, *([] if named else ["n"]), *labels, "seconds"]
     return Table(f"All points of {sweep.name}", header, rows, len(words))
+
+
+def unpaired_line(sweep: SweepResults) -> list[str]:
+    """A line on points that are compared with nothing, where others are."""
+    if not any(point.is_baseline for point in sweep.points):
+        return []
+    others = [point for point in sweep.points if point.n and not point.is_baseline]
+    alone = [describe(p.job, varying(sweep)) for p in others if sweep.baseline_of(p) is None]
+    if not alone:
+        return []
+    return [
+        f"Without a difference: {'; '.join(dict.fromkeys(alone))}. No baseline has these settings, or "
+        "several have that differ in a key of their own."
+    ]
 
 
 def unfinished_table(sweep: SweepResults) -> Table:
@@ -141,13 +155,15 @@ def _score(sweep: SweepResults, point: PointResults | None) -> str:
     return f"{number(point.mean)}{spread}"
 
 
-def _change(sweep: SweepResults, difference: Difference | None) -> str:
+def _change(sweep: SweepResults, difference: Difference | None, n: int) -> str:
+    """A difference, with the number of its pairs where that is not the point's number of seeds."""
     if difference is None:
         return NONE
     number = _number(sweep, "+")
-    if difference.low is None or difference.high is None:
-        return number(difference.mean)
-    return f"{number(difference.mean)} [{number(difference.low)}, {number(difference.high)}]"
+    text = number(difference.mean)
+    if difference.low is not None and difference.high is not None:
+        text += f" [{number(difference.low)}, {number(difference.high)}]"
+    return text if difference.n == n else f"{text} (n = {difference.n})"
 
 
 def _number(sweep: SweepResults, sign: str = "") -> Callable[[float], str]:

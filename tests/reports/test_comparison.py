@@ -15,6 +15,7 @@ from scipy import stats
 from cwerm.reports.comparison import SweepResults, best_point, paired_difference, read_sweep
 from cwerm.reports.panels import describe, panels, varying
 from cwerm.reports.points import PointResults, Trial, matters, setting
+from cwerm.reports.sweep_tables import points_table, unpaired_line
 from cwerm.sweeps.results import SCHEMA
 from reports.made_up import STAGES, a_description, a_job, a_row
 
@@ -235,3 +236,51 @@ def test_a_control_is_not_the_best_point() -> None:
         trial.job["control"] = "permuted"
     assert best_point([steady, control], "max") is steady
     assert best_point([control], "max") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("control", ("none", "permuted")),
+        ("train.loss", ("cross_entropy", "focal")),
+        ("data.source", ("fashion_mnist", "mnist")),
+    ],
+)
+def test_a_key_that_goes_with_the_method_is_shown_all_the_same(key: str, values: Any) -> None:
+    pairs = zip(("w-erm", "cw-erm"), values, strict=True)
+    rows = [
+        a_row({"method": method, key: value, "coreset.meta": "hold_out"}, 0, 0.8)
+        for method, value in pairs
+    ]
+    sweep = a_sweep(rows, "method", key)
+    assert varying(sweep) == ["method", key]
+    words = [describe(point.job, varying(sweep)) for point in sweep.points]
+    assert words[0] != words[1].replace("CW-ERM", "W-ERM"), "more than the method tells them apart"
+
+
+def test_values_that_are_nearly_alike_have_names_of_their_own() -> None:
+    rows = [a_row({"train.lr": lr}, 0, 0.8) for lr in (0.0123412, 0.0123414)]
+    sweep = a_sweep(rows, "train.lr")
+    found = [describe(point.job, ["train.lr"]) for point in sweep.points]
+    assert found == ["train lr 0.0123412", "train lr 0.0123414"]
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.01), (0.01, 0.1)])
+def test_of_two_baselines_that_fit_none_is_taken(rates: tuple[float, float]) -> None:
+    """They differ in a key that the point does not know; by which comes first, it would win or lose."""
+    known = {"coreset.meta": "hold_out", "reweight.method": "metaweightnet"}
+    rows = [a_row({"method": "w-erm", "reweight.lr": lr, **known}, 0, lr) for lr in rates]
+    rows.append(a_row({"method": "c-random-erm", **known}, 0, 0.5))
+    sweep = a_sweep(rows, "method", "reweight.lr", baseline={"method": "w-erm"})
+    assert sweep.difference(sweep.points[2]) is None
+    assert unpaired_line(sweep)[0].startswith("Without a difference: C-random-ERM. ")
+    alone = a_sweep(rows[1:], "method", "reweight.lr", baseline={"method": "w-erm"})
+    assert alone.difference(alone.points[1]) is not None
+    assert unpaired_line(alone) == []
+
+
+def test_pairs_are_counted_where_seeds_are_missing() -> None:
+    rows = [a_row({"method": "erm"}, seed, 0.7) for seed in (0, 1, 2)]
+    rows += [a_row({"method": "cw-erm"}, seed, 0.8) for seed in (2, 3, 4)]
+    sweep = a_sweep(rows, "method")
+    assert points_table(sweep).rows[1][-2] == "+10.00 (n = 1)"
