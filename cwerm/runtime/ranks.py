@@ -121,7 +121,10 @@ def run_on_ranks(
 def _trainer_class() -> type[Any]:
     """Ray Train's trainer, less two processes: one deals out data sets of Ray Data, of which there are none
     here; the other frees what was reserved, as `_free_reserved` does.
+
+    The latter stays in a trial of a sweep, which Ray Tune ends from outside with all that it could do.
     """
+    import ray
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (
@@ -130,7 +133,9 @@ def _trainer_class() -> type[Any]:
 
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
-            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+            unused: tuple[type, ...] = (DatasetsCallback,)
+            if ray.get_runtime_context().get_actor_id() is None:
+                unused += (PlacementGroupCleanerCallback,)
             callbacks = super()._create_default_callbacks()
             return [callback for callback in callbacks if not isinstance(callback, unused)]
 

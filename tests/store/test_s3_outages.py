@@ -91,7 +91,8 @@ def test_each_kind_of_request_waits_for_the_server(
         lambda: storage.upload(tmp_path / "large", "large") or storage.read_bytes("large") == large,
         lambda: storage.write_bytes("large2", large) and storage.read_bytes("large2") == large,
         lambda: "b" in {entry.path for entry in storage.walk("")},
-        lambda: list(storage.unfinished_uploads("")) == [],
+        # those of the others here may be under way
+        lambda: {u.entry.path for u in storage.unfinished_uploads("")} <= {"large", "large2"},
         lambda: pq.read_table(system.open_input_file(root)).equals(table),
     ]
     results: list[object] = [None] * len(actions)
