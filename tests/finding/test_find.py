@@ -139,7 +139,11 @@ def test_the_page_holds_all_and_trusts_no_name(found: tuple[Found, list[str]]) -
     data = json.loads(re.findall(r'id="data">(.*?)</script>', page)[0])
     assert [row[0] for row in data["rows"]] == [suspect.path for suspect in result.suspects]
     shown = {str(s.id) for s in result.suspects} | {str(s.nearest_id) for s in result.suspects}
-    assert set(data["pictures"]) == shown
+    with result.files["unusual"].open() as file:
+        unusual = [row["id"] for row in csv.DictReader(file)]
+    assert len(unusual) == 48
+    assert all(f'<img data-id="{number}"' in page for number in unusual)
+    assert set(data["pictures"]) == shown | {*unusual}
 
 
 def test_where_all_labels_are_right_nothing_is_listed(
