@@ -252,4 +252,6 @@ def test_images_that_are_the_same_are_listed(
     assert {row["labels_differ"] for row in rows if row["group"] == "1"} == {"true"}
     assert any(line.endswith("in 1 of them labels differ") for line in said)
     page = result.files["page"].read_text()
-    assert page.count("<figure title=") == len(rows)
+    duplicates, _, unusual = page.partition("<h2>Images unlike all others</h2>")
+    assert duplicates.count("<figure title=") == len(rows)
+    assert unusual.count("<figure title=") == 48
