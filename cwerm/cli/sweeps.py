@@ -31,6 +31,10 @@ def sweep(
     if dry_run:
         prepared = prepare(*given)
         console.stage_line("sweep", f"{prepared.total} trials of {prepared.settings.name}")
+        if not prepared.configs:
+            console.note(
+                "points are chosen as it goes; what follows is one of them, with all seeds"
+            )
         tell_forecast(prepared.jobs)
         return
     folder = sweep(*given, resume=resume)

@@ -150,7 +150,7 @@ def _write_embedded(contents: Contents, extra: pa.Table, to: Path) -> Found:
     files = {"list": to / LIST, "page": to / PAGE}
     write_file(files["list"], as_csv(Suspect, contents.suspects, extra).encode())
     write_file(files["page"], render(contents).encode())
-    for former in ("job.yaml", SHEET, DUPLICATES, *HELD_OUT.values()):
+    for former in ("job.yaml", SHEET, DUPLICATES, UNUSUAL, *HELD_OUT.values()):
         (to / former).unlink(missing_ok=True)
     suspects, total = [*contents.suspects], contents.num_images
     console.stage_line("suspects", f"{len(suspects):,} of {total:,} ({len(suspects) / total:.1%})")

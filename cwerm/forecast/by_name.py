@@ -17,6 +17,8 @@ from cwerm.job.tree import Job
 from cwerm.stages.outside import Outside
 from cwerm.store.storage import local_path
 
+ABSENT = "absent: "  # and the name, in place of what tells a content from others
+
 
 class OutsideByName(Outside):
     """The sources and weights of one job; public data sets and files of weights may be absent.
@@ -54,7 +56,7 @@ class OutsideByName(Outside):
         found = {}
         for role, source in self.sources.items():
             absent = self.absent.get(f"data.{role}")
-            found[role] = f"absent: {absent}" if absent else source.fingerprint()
+            found[role] = f"{ABSENT}{absent}" if absent else source.fingerprint()
         return found
 
     @cached_property
@@ -94,7 +96,7 @@ class OutsideByName(Outside):
         except UserError as error:
             self.absent[key] = str(error)
             section = key.partition(".")[0]
-            return f"absent: {getattr(self._job, section).weights}"
+            return f"{ABSENT}{getattr(self._job, section).weights}"
 
 
 def _shorter_side(image: bytes | np.ndarray) -> int | None:

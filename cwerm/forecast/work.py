@@ -17,6 +17,7 @@ META_STEP = (
 )
 START_SECONDS = 10  # of a stage's workers, measured on 2 cores
 MEASURED_SECONDS = 0.5
+BYTES_A_PIXEL = 1  # of an encoded image: a photograph as JPEG takes .3, a small one as PNG 2
 STATE_COPIES = 5  # of the parameters: the model, and two checkpoints with momentum
 
 
@@ -35,6 +36,7 @@ class Counts:
     """Images of a job, as far as listing tells."""
 
     training: int
+    validation: int
     test: int
     side: int | None
 
@@ -49,17 +51,19 @@ class Counts:
         if not test and data.test_fraction:
             test = round(total * data.test_fraction)
             total -= test
-        if not data.validation and data.validation_fraction:
-            total -= round(total * data.validation_fraction)
-        return cls(total, test, outside.side())
+        validation = outside.num_images("validation" if data.validation else "source", "val")
+        if not validation and data.validation_fraction:
+            validation = round(total * data.validation_fraction)
+            total -= validation
+        return cls(total, validation, test, outside.side())
 
 
 def work_of(stage: str, job: Job, counts: Counts) -> Work:
     """What a stage of this job takes; stages without networks count as their start alone."""
     if stage in ("extract", "embed_test", "embed_val"):
-        images = {"extract": counts.training, "embed_test": counts.test}.get(stage, 0)
-        side = job.features.image_size
-        operations, width = backbone_pass(job.features.backbone, side)
+        of_stage = {"embed_test": counts.test, "embed_val": counts.validation}
+        images = of_stage.get(stage, counts.training)
+        operations, width = backbone_pass(job.features.backbone, job.features.image_size)
         size = 2 if job.features.dtype == "float16" else 4
         return Work(operations * images, float(images * width * size))
     if stage == "train":
@@ -67,7 +71,8 @@ def work_of(stage: str, job: Job, counts: Counts) -> Work:
     if stage == "reweight" and job.reweighting.reads == "images":
         return _meta_training(job, counts)
     if stage == "ingest" and counts.side is not None:
-        return Work(0.0, float((counts.training + counts.test) * counts.side**2))
+        images = counts.training + counts.validation + counts.test
+        return Work(0.0, float(BYTES_A_PIXEL * images * counts.side**2))
     return Work(0.0, None if stage == "ingest" else 0.0)
 
 
@@ -81,7 +86,9 @@ def _training(job: Job, counts: Counts) -> Work:
     operations, parameters = classifier_pass("train", train.model, side)
     share = (job.coreset_ratio or 1.0) if job.trains_on_coreset else 1.0
     rounds = -(-train.epochs // train.report_every)
-    images = TRAINING * train.epochs * counts.training * share + rounds * counts.test
+    # validation images are looked at as it goes, or else the test images
+    judged = rounds * (counts.validation or counts.test)
+    images = TRAINING * train.epochs * counts.training * share + judged
     return Work(operations * images, 4.0 * parameters * STATE_COPIES)
 
 

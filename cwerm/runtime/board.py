@@ -55,8 +55,8 @@ def progress_board(total: int, label: str, name: str | None = None) -> Iterator[
     ``keep.remote(handle)`` keeps an actor's handle for whoever asks with ``kept.remote()``, and
     ``reserve.remote(group)`` a placement group until ``release.remote()``.
 
-    With a ``name``, whoever can't be given the handle finds the actor by it. The boards of a process that
-    have none are one actor, cleared for each: starting a process costs more than all that it is told.
+    With a ``name``, whoever can't be given the handle finds the actor by it. The boards that have none are
+    one actor for each thread, cleared for each board: starting a process costs more than all that it is told.
     """
     import ray
 
@@ -84,19 +84,23 @@ def _shared_board() -> Any:
     import ray
 
     context = ray.get_runtime_context()
-    session = context.get_job_id(), context.get_node_id()
+    thread = context.get_job_id(), context.get_node_id(), threading.get_ident()
     try:
-        board = _board_of_session(*session)
+        board = _board_of(*thread)
         ray.get(board.clear.remote())
     except ray.exceptions.RayActorError:
-        _board_of_session.cache_clear()
-        board = _board_of_session(*session)
+        _board_of.cache_clear()
+        board = _board_of(*thread)
     return board
 
 
 @lru_cache(maxsize=1)
-def _board_of_session(job: str, node: str) -> Any:
-    del job, node
+def _board_of(job: str, node: str, thread: int) -> Any:
+    del (
+        job,
+        node,
+        thread,
+    )  # they tell boards apart, and what is kept of an earlier session is not taken
     return _start_board(None)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from cwerm.runtime import capacity, checkpoints, rendezvous, waiting
 from cwerm.runtime.asked import Run
+from cwerm.runtime.board import ANSWER_SECONDS
 from cwerm.runtime.deaths import MOST_DEATHS, is_loss, too_many_deaths
 from cwerm.runtime.session import cluster, session
 from cwerm.runtime.worker_errors import causes, find_user_error
@@ -219,7 +220,11 @@ def _free_reserved(board: Any) -> None:
     import ray
     from ray.util import remove_placement_group
 
-    for group in ray.get(board.release.remote()):
+    try:
+        groups = ray.get(board.release.remote(), timeout=ANSWER_SECONDS)
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        return  # the session is ending, and what was reserved ends with it
+    for group in groups:
         remove_placement_group(group)
 
 

@@ -21,7 +21,7 @@ from cwerm.suspects.unusual import Unusual
 
 REJECTS = 1000
 GROUPS = 100  # of near-duplicates that are shown
-HELD_OUT = 200  # test images, and trusted ones, that are shown
+SHOWN_HELD_OUT = 200  # test images, and trusted ones, that are shown
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def suspects_page(
     ids = {s.id for s in suspects} | {s.nearest_id for s in suspects} - {-1}
     ids |= {duplicate.id for duplicate in shown if duplicate.split == TRAINING}
     ids |= {image.id for image in unusual}
-    others = {kind: {s.id for s in found[:HELD_OUT]} for kind, found in held_out.items()}
+    others = {kind: {s.id for s in found[:SHOWN_HELD_OUT]} for kind, found in held_out.items()}
     tests = {duplicate.id for duplicate in shown if duplicate.split == TEST}
     others[TEST] = others.get(TEST, set()) | tests
     pictures: dict[Any, bytes] = {**thumbnails(steps.store, images, sorted(ids))}
@@ -107,7 +107,7 @@ def render(contents: Contents) -> str:
         matrix=noise_matrix(contents.class_names, pairs),
         groups=[[*rows] for _, rows in groupby(contents.duplicates, lambda d: d.group)],
         side=SIDE,
-        most_held_out=HELD_OUT,
+        shown_held_out=SHOWN_HELD_OUT,
         data=_script(data),
     )
 

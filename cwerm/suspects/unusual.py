@@ -37,9 +37,9 @@ def find_unusual(steps: Plan) -> list[Unusual]:
     coreset = common.column(store.read(steps.made["select"], "coreset"), "id")
     labels = steps.execute("label").artifact
     ids = np.sort(coreset[~common.removed_of(store, labels)[coreset]])
-    taken = common.take_rows(store, steps.made["extract"], "features", "feature", ids)
     if len(ids) <= NEIGHBOUR + 1:
         return []
+    taken = common.take_rows(store, steps.made["extract"], "features", "feature", ids)
     rows, distances = farthest(np.array(taken, np.float32), SHOWN, steps.job.seed)
     paths = store.read(steps.made["ingest"], "images", ["path"])["path"]
     names = steps.made["ingest"].info["class_names"]

@@ -25,7 +25,7 @@ from cwerm.sweeps.sweep import prepare
 Make = Callable[..., Job]
 
 
-def test_nothing_is_written_and_what_is_there_is_seen(make_job: Make) -> None:
+def test_nothing_is_written_and_what_is_there_is_seen(ray_session: None, make_job: Make) -> None:
     job = make_job()
     before = forecast([job])
     assert not Path(job.storage).exists()
@@ -127,7 +127,10 @@ def test_weights_that_are_absent_are_named_and_a_missing_folder_is_refused(make_
     assert [*found.absent] == ["features.weights"]
     known = {asked.stage: asked.is_made for asked in found.artifacts}
     assert known["ingest"] is False
-    assert known["extract"] is None
+    assert known["extract"] is known["train"] is None
+    jobs = [make_job(method="c-random-erm", seed=1), make_job(method="cw-erm")]
+    both = {a.stage: a.is_made for a in forecast(jobs[:1]).artifacts}
+    assert both["train"] is False, "of no features"
     with pytest.raises(UserError, match=r"^data\.source: "):
         forecast([make_job(data__source="/nowhere/images")])
 

@@ -48,8 +48,8 @@ def dies(config: dict[str, Any]) -> None:
     ray.train.report({"done": True})
 
 
-def listens(config: dict[str, Any]) -> None:
-    """Writes down where its process listens while the ranks are connected."""
+def looks_around(config: dict[str, Any]) -> None:
+    """Writes down where its process listens while the ranks are connected, and which processes there are."""
     import psutil
     import torch
 
@@ -61,6 +61,10 @@ def listens(config: dict[str, Any]) -> None:
     Path(config["folder"], f"rank-{rank}").write_text(
         "\n".join(at.ip.removeprefix("::ffff:") for at in found)
     )
+    raylet = psutil.Process().parent()
+    assert raylet
+    titles = [" ".join(process.cmdline()) for process in raylet.children()]
+    Path(config["folder"], f"beside-{rank}").write_text("\n".join(titles))
     torch.distributed.barrier()
 
 
@@ -141,9 +145,13 @@ def kills_at_once() -> Any:
     return Kills()
 
 
-def test_ranks_listen_where_no_other_host_reaches_them(
+def test_ranks_listen_where_no_other_host_reaches_them_and_no_process_is_idle(
     fit: Callable[..., Any], tmp_path: Path
 ) -> None:
-    fit(listens, workers=2)
+    fit(looks_around, workers=2)
     for rank in range(2):
         assert {*(tmp_path / f"rank-{rank}").read_text().split()} == {"127.0.0.1"}
+        beside = (tmp_path / f"beside-{rank}").read_text()
+        assert beside.count("ray::RayTrainWorker") == 2
+        for unused in ("DatasetManager", "PreemptionWatcher", "PlacementGroupCleaner"):
+            assert unused not in beside

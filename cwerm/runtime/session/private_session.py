@@ -149,7 +149,6 @@ def _variables(dashboard: bool) -> dict[str, str]:
         "AUTOSCALER_METRIC_PORT": "-1",
         # a process that waits for work keeps what it has imported: stages and runs after this one use it
         "RAY_idle_worker_killing_time_threshold_ms": str(10 * 60 * 1000),
-        "RAY_num_workers_soft_limit": "8",
         "no_proxy": bypass,
         "NO_PROXY": bypass,
     }
