@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -23,21 +25,24 @@ ACCESS_KEY, SECRET_KEY = "AKIAPLANTEDINTESTS00", "planted+secret/of0the1tests2"
 BUCKET = "cwerm"  # one, as SeaweedFS gives each bucket volumes of its own
 HOST = "s3.test"  # below which buckets are host names
 START_SECONDS = 60
+# Below those of Ray's workers and those that systems give to outgoing connections, so that nothing takes a
+# port between its choice and its use, also when a server is started again.
+PORTS = range(3_000, 10_000)
 
 
-def _free_port() -> int:
-    """A free port whose neighbour 10000 above, which SeaweedFS uses for gRPC, is free too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            if port >= 55000:
-                continue
-            try:
-                second.bind(("127.0.0.1", port + 10000))
-            except OSError:
-                continue
-            return port
+def _free_ports(count: int) -> list[int]:
+    # by the system's chance: tests seed Python's, and several run at once
+    drawn = random.SystemRandom().sample(PORTS, len(PORTS))
+    return list(itertools.islice(filter(_is_free, drawn), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as server:
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class Server:
@@ -45,8 +50,12 @@ class Server:
 
     def __init__(self, program: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="cwerm-s3-"))
-        ports = {name: _free_port() for name in ("s3", "master", "volume", "filer")}
-        self.port = ports["s3"]
+        services = ("s3", "master", "volume", "filer")
+        names = [
+            name for service in services for name in (f"{service}.port", f"{service}.port.grpc")
+        ]
+        ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        self.port = ports["s3.port"]
         self.address = f"http://127.0.0.1:{self.port}"
         credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
         identity = {
@@ -58,7 +67,7 @@ class Server:
         configuration.write_text(json.dumps({"identities": [identity]}))
         self._command = [
             *(program, "server", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-            *(f"-{name}.port={port}" for name, port in ports.items()),
+            *(f"-{name}={port}" for name, port in ports.items()),
             *("-s3", f"-s3.config={configuration}", f"-s3.domainName={HOST}"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
             *("-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=64", "-volume.max=40"),
