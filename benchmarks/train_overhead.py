@@ -166,7 +166,7 @@ def _plain_rank(rank: int, job: Job, folder: Path) -> None:
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
-    from cwerm.algorithms.training import erm
+    from cwerm.algorithms.training import erm, evaluation
     from cwerm.algorithms.training.batches import Normaliser
 
     torch.set_num_threads(1)
@@ -228,8 +228,7 @@ def _plain_rank(rank: int, job: Job, folder: Path) -> None:
         times["loss"].append(loss_sum.item() / len(y))
         model.eval()
         with torch.inference_mode():
-            batches_of_test = test_x.split(train_loop.EVALUATION_BATCH)
-            guesses = torch.cat([model(normalise(batch)).argmax(1) for batch in batches_of_test])
+            guesses = evaluation.logits_of(model, test_x, normalise).argmax(1)
         correct = (guesses == test_y).sum()
         dist.all_reduce(correct)
         if rank == 0:

@@ -8,7 +8,14 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-__all__ = ["check_shapes", "default_device", "float32_defaults", "one_thread", "plain_torch"]
+__all__ = [
+    "autocast",
+    "check_shapes",
+    "default_device",
+    "float32_defaults",
+    "one_thread",
+    "plain_torch",
+]
 
 
 @contextmanager
@@ -26,6 +33,11 @@ def plain_torch() -> Iterator[None]:
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """What runs inside computes in `precision`, `float32` (as it is) or `bfloat16`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager

@@ -185,6 +185,8 @@ class Train(Section):
     """Share of wrong labels, for ``small_loss``, which leaves out as many from the tenth epoch on."""
     report_every: Count = 1
     """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; ``bfloat16`` is faster on GPUs. Parameters and loss stay float32."""
     deterministic: bool = False
     """The same bits from each run, also on GPUs, where it is slower; on CPUs they are always the same."""
     keep_checkpoints: Count = 2

@@ -188,8 +188,9 @@ def check_loss(found: Finished, expected: Finished, stage: str) -> None:
         f"{stage}: {took - takes:.1f} s lost of {took:.1f} s; the whole job {found.seconds:.1f} s "
         f"instead of {expected.seconds:.1f} s"
     )
-    # on two quiet cores 14 to 55 of 15; with Ray's defaults for lost connections 120 to 420
-    assert took - takes < 60 + 2 * takes
+    # on two quiet cores 14 to 55 of 15, on two slower ones 125 of 32; with Ray's defaults for lost
+    # connections 120 to 420 of 15
+    assert took - takes < 60 + 3 * takes
 
 
 def test_a_submitted_sweep_gives_what_the_runs_give(

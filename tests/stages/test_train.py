@@ -22,7 +22,7 @@ import cwerm.algorithms.networks.models
 from cwerm.algorithms.training import erm
 from cwerm.errors import UserError
 from cwerm.stages import common, pixels
-from cwerm.stages.train.loop import set_determinism
+from cwerm.stages.train.loop import set_kernels
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import Targets
 from cwerm.store.artifacts import Artifact
@@ -235,7 +235,7 @@ def test_determinism_is_as_asked(fork: Fork) -> None:
     worker = _worker(fork("train", **changes), ones)
     try:
         for wanted in (False, True):
-            set_determinism(wanted)
+            set_kernels(wanted, torch.device("cpu"))
             assert torch.backends.cudnn.benchmark != wanted
             assert torch.are_deterministic_algorithms_enabled() == wanted
         metrics = worker.train_epoch(0)  # nothing of a step is without a deterministic way

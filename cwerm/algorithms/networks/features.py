@@ -6,6 +6,7 @@ processes stay small: torch and timm are imported when a backbone is loaded.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -210,23 +211,53 @@ def _offset(extent: int, size: int) -> int:
 
 def embed(
     backbone: Backbone,
-    images: UInt8[np.ndarray, "b size size 3"],
+    images: UInt8[np.ndarray, "n size size 3"],
     device: Any = "cpu",
     precision: str = "float32",
-) -> Float32[np.ndarray, "b d"]:
+    batch_size: int | None = None,
+) -> Float32[np.ndarray, "n d"]:
     """Pooled features of preprocessed images; moves the backbone to `device` (torch's) for good.
 
-    `precision` is what the backbone computes in: `float32` or `bfloat16`.
+    `precision` is what the backbone computes in: `float32` or `bfloat16`. It takes `batch_size` images at a
+    time, or all. A GPU is waited for once, at the end.
     """
     import torch
 
-    module = backbone.module.to(device)
-    autocast = torch.autocast(
-        torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
+    device = torch.device(device)
+    backbone.module.to(device)
+    size = batch_size or len(images)
+    pixels = torch.as_tensor(images)
+    return torch.cat(
+        [
+            _on_device(backbone, batch, device, precision)
+            for batch in (pixels.split(size) if size else [pixels])
+        ]
+    ).numpy(force=True)
+
+
+def _on_device(
+    backbone: Backbone, pixels: UInt8[Any, "b size size 3"], device: Any, precision: str
+) -> Float32[Any, "b d"]:
+    """Features of one batch, on the device, without waiting for it."""
+    import torch
+
+    from cwerm.algorithms.torch_state import autocast
+
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()  # from other memory a copy waits for the device
+    mean, std = _constants(backbone.spec.mean, backbone.spec.std, device)
+    with torch.inference_mode(), autocast(device, precision):
+        pixels = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+        features = backbone.module((pixels.float() / 255 - mean) / std)
+    return features.float()
+
+
+@functools.lru_cache(maxsize=4)
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: Any) -> tuple[Any, Any]:
+    """A backbone's mean and deviation [3, 1, 1], kept on the device."""
+    import torch
+
+    of_means, of_stds = (
+        torch.tensor(values, device=device)[:, None, None] for values in (mean, std)
     )
-    with torch.inference_mode(), autocast:
-        mean = torch.tensor(backbone.spec.mean, device=device)[:, None, None]
-        std = torch.tensor(backbone.spec.std, device=device)[:, None, None]
-        pixels = torch.as_tensor(images).to(device).permute(0, 3, 1, 2)
-        features = module((pixels.float() / 255 - mean) / std)
-    return features.float().cpu().numpy()
+    return of_means, of_stds

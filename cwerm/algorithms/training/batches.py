@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ __all__ = [
 
 
 AT_ONCE = 4096  # vectors that are measured at a time
+
+# a batch's inputs [b, ...] from the rows of its samples, int64 [b], and its place among the rank's turns
+MakeInputs = Callable[[Tensor, slice], Tensor]
 
 
 class Batch(NamedTuple):
@@ -81,13 +85,20 @@ class Normaliser:
         self, pixels: UInt8[Tensor, "b channels height width"]
     ) -> Float[Tensor, "b channels height width"]:
         """Floats, in channels-last memory."""
-        mean, std = (
-            torch.tensor(values, device=pixels.device, dtype=torch.float32)
-            for values in (self.mean, self.std)
-        )
-        scale, shift = 1 / (255 * std), mean / std
-        images = pixels.float() * scale[:, None, None] - shift[:, None, None]
+        scale, shift = _scale_and_shift(self.mean, self.std, pixels.device)
+        images = pixels.float() * scale - shift
         return images.contiguous(memory_format=torch.channels_last)
+
+
+@functools.lru_cache(maxsize=4)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What pixels are multiplied by and what is then subtracted, kept on the device."""
+    with torch.inference_mode(False):
+        of_means, of_stds = (torch.tensor(values, dtype=torch.float32) for values in (mean, std))
+        scale, shift = 1 / (255 * of_stds), of_means / of_stds
+        return scale[:, None, None].to(device), shift[:, None, None].to(device)
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,8 @@ class StoredBatches(ABC):
     """Batches of samples that are held in memory, on the ranks' device.
 
     Their order depends on the recipe's seed and the epoch, not on the number of ranks. An epoch has `turns`
-    samples, each equally often, give or take one; as many as there are samples where not given.
+    samples, each equally often, give or take one; as many as there are samples where not given. What an epoch
+    draws goes to the device once, so that no step waits for a copy.
     """
 
     def __init__(
@@ -156,18 +168,24 @@ class StoredBatches(ABC):
             self.turns, recipe.batch_size, recipe.seed, epoch, ranks.world_size, ranks.rank
         )
         sample_of = erm.samples_of_turns(len(self.labels), self.turns, recipe.seed, epoch)
-        inputs = self.inputs_in(epoch)
+        own_turns = np.concatenate(order)
+        own_rows = torch.from_numpy(sample_of[own_turns]).to(device)
+        inputs = self.inputs_in(epoch, own_turns)
+        start = 0
         for turns, size in zip(order, self.sizes, strict=True):
-            rows = torch.from_numpy(sample_of[turns]).to(device)
+            here = slice(start, start + len(turns))
+            start = here.stop
+            rows = own_rows[here]
             beliefs = self.beliefs and Beliefs(*(values[rows] for values in self.beliefs))
             asked = self.labels[rows], self.weights[rows], int(size), beliefs
-            yield Batch(inputs(rows, turns), *asked)
+            yield Batch(inputs(rows, here), *asked)
 
     @abstractmethod
-    def inputs_in(
-        self, epoch: int
-    ) -> Callable[[Int[Tensor, " b"], Int[np.ndarray, " b"]], Float[Tensor, "b ..."]]:
-        """What makes the model's input of some samples, by their rows and their turns in this epoch."""
+    def inputs_in(self, epoch: int, turns: Int[np.ndarray, " part"]) -> MakeInputs:
+        """What makes the model's input of some samples, by their rows and their place in `turns`.
+
+        These are the turns of this epoch that the rank trains on.
+        """
 
 
 class PixelBatches(StoredBatches):
@@ -176,20 +194,16 @@ class PixelBatches(StoredBatches):
     They are the same on any number of ranks.
     """
 
-    def inputs_in(
-        self, epoch: int
-    ) -> Callable[[Int[Tensor, " b"], Int[np.ndarray, " b"]], Float[Tensor, "b ..."]]:
+    def inputs_in(self, epoch: int, turns: Int[np.ndarray, " part"]) -> MakeInputs:
         """Augmented images."""
         recipe, device = self.recipe, self.samples.device
-        offsets, flips = erm.augmentation_draws(self.turns, recipe.seed, epoch, recipe.crop_padding)
+        drawn = erm.augmentation_draws(self.turns, recipe.seed, epoch, recipe.crop_padding)
+        offsets, flips = (torch.from_numpy(values[turns]).to(device) for values in drawn)
         flips &= recipe.flip
 
-        def inputs(rows: Tensor, turns: np.ndarray) -> Tensor:
+        def inputs(rows: Tensor, here: slice) -> Tensor:
             images = erm.crop_and_flip(
-                self.samples[rows],
-                torch.from_numpy(offsets[turns]).to(device),
-                torch.from_numpy(flips[turns]).to(device),
-                recipe.crop_padding,
+                self.samples[rows], offsets[here], flips[here], recipe.crop_padding
             )
             return self.normalise(images)
 
@@ -199,9 +213,7 @@ class PixelBatches(StoredBatches):
 class FeatureBatches(StoredBatches):
     """Feature vectors [n, d] as they are stored, standardised as they are used."""
 
-    def inputs_in(
-        self, epoch: int
-    ) -> Callable[[Int[Tensor, " b"], Int[np.ndarray, " b"]], Float[Tensor, "b ..."]]:
+    def inputs_in(self, epoch: int, turns: Int[np.ndarray, " part"]) -> MakeInputs:
         """The vectors, the same in each epoch."""
-        del epoch
+        del epoch, turns
         return lambda rows, _: self.normalise(self.samples[rows])

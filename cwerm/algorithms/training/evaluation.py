@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
 from torch.nn import functional
 
 from cwerm.algorithms.reliability import calibration_error, reliability_bins, reliability_rows
+
+__all__ = ["Evaluation", "logits_of"]
+
+BATCH = 500
+
+
+def logits_of(
+    model: nn.Module,
+    inputs: Shaped[Tensor, "n ..."],
+    normalise: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "n classes"]:
+    """What the model says of samples that are held on its device, there too; nothing waits for it."""
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model(normalise(some)) for some in inputs.split(BATCH)])
 
 
 @dataclass(frozen=True)

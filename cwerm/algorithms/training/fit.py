@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cwerm.algorithms.networks.timm_models import channels_last
-from cwerm.algorithms.torch_state import check_shapes
+from cwerm.algorithms.torch_state import autocast, check_shapes
 from cwerm.algorithms.training import erm
+from cwerm.algorithms.training.batch_norm import counters_apart
 from cwerm.algorithms.training.batches import Batch, Batches
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
@@ -68,26 +69,20 @@ class Training:
         torch.manual_seed(hash((recipe.seed, epoch, ranks.rank)))  # dropout and its like
         self.model.train()
         steps = self.batches.steps
-        # loss, correct, seen: summed on the device, so that no step waits for a copy
-        sums = torch.zeros(3, device=ranks.device, dtype=torch.float64)
+        # loss and correct: summed on the device, so that no step waits for a copy
+        sums, seen = torch.zeros(2, device=ranks.device, dtype=torch.float64), 0
         started = time.perf_counter()
-        for step, batch in enumerate(self.batches.epoch(epoch)):
-            lr = erm.cosine_lr(epoch * steps + step, steps * recipe.epochs, recipe.lr)
-            self.optimizer.param_groups[0]["lr"] = lr
-            logits = self._parallel(batch.inputs)
-            loss = self._loss(logits, batch, epoch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            share = loss.detach() * batch.size / ranks.world_size
-            correct = (logits.detach().argmax(1) == batch.labels).sum()
-            seen = sums.new_tensor(len(batch.labels))
-            sums += torch.stack([share.double(), correct.double(), seen])
-            if on_step is not None:
-                on_step(epoch, step, loss.detach())
+        with counters_apart(self.model, steps):
+            for step, batch in enumerate(self.batches.epoch(epoch)):
+                lr = erm.cosine_lr(epoch * steps + step, steps * recipe.epochs, recipe.lr)
+                loss = self.step(epoch, lr, batch, sums)
+                seen += len(batch.labels)
+                if on_step is not None:
+                    on_step(epoch, step, loss)
+        sums = torch.cat([sums, sums.new_tensor([seen])])
         ranks.sum(sums)
-        seconds = time.perf_counter() - started
         loss_sum, correct_sum, number = sums.tolist()
+        seconds = time.perf_counter() - started
         if not math.isfinite(loss_sum):
             raise DivergedError(f"the training loss is {loss_sum} in epoch {epoch + 1}")
         ranks.average_buffers(self.model)
@@ -100,6 +95,27 @@ class Training:
             "seconds": seconds,
             "images_per_second": number / seconds,
         }
+
+    def step(
+        self, epoch: int, lr: float, batch: Batch, sums: Float[Tensor, "loss_and_correct"]
+    ) -> Float[Tensor, ""]:
+        """Learn from one batch at this rate; its loss on this rank. Nothing waits for the device.
+
+        `sums` are those of the epoch so far, to which the batch's are added.
+        """
+        ranks = self.ranks
+        self.optimizer.param_groups[0]["lr"] = lr
+        with autocast(ranks.device, self.recipe.precision):
+            logits = self._parallel(batch.inputs).float()
+        loss = self._loss(logits, batch, epoch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        loss = loss.detach()
+        share = loss * batch.size / ranks.world_size
+        correct = (logits.detach().argmax(1) == batch.labels).sum()
+        sums += torch.stack([share.double(), correct.double()])
+        return loss
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on as if nothing had happened."""
@@ -139,6 +155,7 @@ class Training:
             lr=recipe.lr,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            fused=self.ranks.device.type == "cuda",
         )
 
     def _loss(

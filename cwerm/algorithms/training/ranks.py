@@ -30,7 +30,9 @@ class Ranks:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         # Running statistics are averaged once an epoch instead of sent at every step.
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(
+            model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
     def sum(self, values: Tensor) -> None:
         """Sum over the ranks, in place."""

@@ -182,13 +182,8 @@ class _Embedder:
 
     def _embed(self, samples: int, rows: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """Features of the images at these rows; those of all others are zero."""
-        size, precision = self.batch_size, self.work.settings.precision
-        found = np.concatenate(
-            [
-                backbones.embed(self.backbone, pixels[start : start + size], self.device, precision)
-                for start in range(0, len(pixels), size)
-            ]
-        )
+        precision = self.work.settings.precision
+        found = backbones.embed(self.backbone, pixels, self.device, precision, self.batch_size)
         vectors = np.zeros((samples, found.shape[1]), found.dtype)
         vectors[rows] = found
         return vectors

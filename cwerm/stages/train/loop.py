@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cwerm.algorithms.training.evaluation import Evaluation
+from cwerm.algorithms.training.evaluation import Evaluation, logits_of
 from cwerm.algorithms.training.fit import DivergedError, Training
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
@@ -23,9 +23,9 @@ from cwerm.stages.train.data import HeldOut, training_data
 from cwerm.stages.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-EVALUATION_BATCH = 500
 HISTOGRAM_BINS = 64
 PREDICTIONS = ("id", "predicted", "probability")  # of test images
 
@@ -36,9 +36,9 @@ def train_worker(config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(config["threads"])
-    set_determinism(config["settings"].deterministic)
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_size(), context.get_world_rank(), rank_device(config))
+    set_kernels(config["settings"].deterministic, ranks.device)
     worker = Worker(config, ranks)
     if checkpoints.resume(worker, ranks, config) and ranks.rank == 0:
         where = f"epoch {len(worker.history)} on {ranks.world_size} worker(s)"
@@ -61,15 +61,18 @@ def train_worker(config: dict[str, Any]) -> None:
         config["board"].post.remote(epoch + 1, remark)
 
 
-def set_determinism(wanted: bool) -> None:
+def set_kernels(deterministic: bool, device: torch.device) -> None:
     """On a GPU: the same bits each time where wanted, else the fastest kernels, tried out anew each time.
 
-    On CPUs results are the same bits either way.
+    Multiplications of float32 are TF32's there, as those of convolutions are by torch's default. On CPUs
+    results are the same bits either way.
     """
     import torch
 
-    torch.backends.cudnn.benchmark = not wanted
-    if wanted:
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # which cuBLAS needs for it
         torch.use_deterministic_algorithms(True)
 
@@ -141,13 +144,7 @@ class Worker:
 
     def evaluate(self, split: str, held_out: HeldOut) -> dict[str, Any]:
         """Metrics on a held-out split by their names, each rank doing its share."""
-        import torch
-
-        model, data = self.training.model.eval(), self.data
-        with torch.inference_mode():
-            logits = torch.cat(
-                [model(data.normalise(some)) for some in held_out.inputs.split(EVALUATION_BATCH)]
-            ).cpu()
+        logits = logits_of(self.training.model, held_out.inputs, self.data.normalise).cpu()
         part = Evaluation.from_logits(logits, held_out.labels)
         if split == "test":
             self._keep(held_out.ids, logits)

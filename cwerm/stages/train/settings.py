@@ -35,6 +35,7 @@ class TrainSettings(Settings):
     gce_q: float | None = None
     wrong_share: float | None = None
     report_every: int
+    precision: str
     deterministic: bool
     targets: str
     control: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,37 @@ def test_fit_equals_a_plain_loop(recipe: Recipe) -> None:
     np.testing.assert_allclose([made["train_loss"] for made in history], losses, rtol=1e-5)
     number = math.ceil(SAMPLES / recipe.batch_size)
     assert [step[:2] for step in steps] == [(e, s) for e in range(2) for s in range(number)]
+
+
+def test_batch_norm_counts_its_steps() -> None:
+    def make() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            over_all_steps = nn.BatchNorm2d(6, momentum=None)
+            frozen = nn.BatchNorm2d(6, track_running_stats=False)
+            return nn.Sequential(
+                *(nn.Conv2d(3, 6, 3, 2), nn.BatchNorm2d(6), over_all_steps, frozen, nn.ReLU()),
+                *(nn.Flatten(), nn.Linear(54, CLASSES)),
+            )
+
+    net, plain, recipe = make(), make(), Recipe(epochs=2, batch_size=20, lr=0.0)
+    fit(net, batches(recipe), recipe)
+    plain.train()
+    for epoch in range(2):
+        for batch in batches(recipe).epoch(epoch):
+            plain(batch.inputs)
+    assert net.state_dict().keys() == plain.state_dict().keys()
+    assert_close(net, plain)
+    assert int(net.state_dict()["1.num_batches_tracked"]) == 2 * math.ceil(SAMPLES / 20)
+
+
+def test_in_bfloat16_it_learns_nearly_the_same() -> None:
+    exact, coarse = (
+        fit(model(), batches(recipe), recipe)[-1]["train_loss"]
+        for recipe in (RECIPE, replace(RECIPE, precision="bfloat16"))
+    )
+    assert coarse == pytest.approx(exact, rel=0.01)
+    assert coarse != exact
 
 
 def test_a_state_goes_on_as_if_nothing_had_happened() -> None:
