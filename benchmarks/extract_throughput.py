@@ -98,7 +98,8 @@ def _ingest(steps: Plan, folder: Path) -> dict[str, float]:
 
 
 def _plain(steps: Plan, folder: Path) -> dict[str, float]:
-    from cwerm.algorithms.networks.features import embed, load_backbone, preprocess
+    from cwerm.algorithms.networks.features import embed, load_backbone
+    from cwerm.algorithms.networks.preprocessing import preprocess
     from cwerm.data.images import decode
 
     section, store = steps.job.features, steps.store

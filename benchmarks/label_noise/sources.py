@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cwerm.algorithms.networks.features import embed, load_backbone, preprocess
+from cwerm.algorithms.networks.features import embed, load_backbone
+from cwerm.algorithms.networks.preprocessing import preprocess
 from cwerm.data.public.fashion_mnist import FashionMnist
 
 __all__ = ["CHOOSING_SEEDS", "DATA", "Pool", "load_pool"]

@@ -190,7 +190,7 @@ class _Features:
 
     def square(self, picture: Image) -> np.ndarray:
         """uint8 [size, size, 3]."""
-        from cwerm.algorithms.networks.features import preprocess
+        from cwerm.algorithms.networks.preprocessing import preprocess
 
         return preprocess(picture, self.backbone.spec)
 

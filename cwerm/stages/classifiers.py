@@ -18,7 +18,7 @@ from cwerm.terminal import console
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cwerm.algorithms.networks.features import InputSpec
+    from cwerm.algorithms.networks.preprocessing import InputSpec
 
 
 def check_classifier_name(key: str, name: str) -> None:

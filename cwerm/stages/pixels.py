@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from cwerm.algorithms.networks.features import resize_window
+from cwerm.algorithms.networks.preprocessing import resize_window
 from cwerm.data.images import decode
 from cwerm.stages import common
 from cwerm.store.artifacts import Artifact, ArtifactStore
@@ -38,7 +38,7 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
         scaled = max(size, round(width * scale)), max(size, round(height * scale))
         left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
         window = (left, top, left + size, top + size)
-        image = resize_window(image, scaled, window, Image.Resampling.BICUBIC)
+        return resize_window(image, scaled, window, "bicubic")
     return np.asarray(image)
 
 

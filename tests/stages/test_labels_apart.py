@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cwerm.algorithms.networks.features import embed, load_backbone, preprocess
+from cwerm.algorithms.networks.features import embed, load_backbone
+from cwerm.algorithms.networks.preprocessing import preprocess
 from cwerm.data.images import decode
 from cwerm.errors import UserError
 from cwerm.pipeline import plan

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwerm.algorithms.networks.features import RESAMPLING, InputSpec, preprocess
+from cwerm.algorithms.networks.preprocessing import RESAMPLING, InputSpec, preprocess
 from cwerm.stages import common, pixels
 from cwerm.stages.pixels import to_square
 from stages.conftest import Chain

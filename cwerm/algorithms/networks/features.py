@@ -1,41 +1,20 @@
 """Images to features with a pretrained timm backbone (CW-ERM paper, section 4.1: z = h(x)).
 
-What decodes images (`InputSpec`, `preprocess`) needs PIL and NumPy alone, so that decoding
-processes stay small: torch and timm are imported when a backbone is loaded.
+torch and timm are imported when a backbone is loaded.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
 
-__all__ = ["Backbone", "InputSpec", "embed", "load_backbone", "preprocess", "resize_window"]
+from cwerm.algorithms.networks.preprocessing import RESAMPLING, InputSpec
 
-RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-LARGEST_WHOLE = 16  # times the part that is used: images up to there are resized whole
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What a backbone expects of an image, in timm's terms; `size` is a square's side in pixels."""
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop_pct: float
-    crop_mode: str
+__all__ = ["Backbone", "embed", "load_backbone"]
 
 
 @dataclass(frozen=True)
@@ -150,63 +129,6 @@ def _output_width(module: Any, name: str, spec: InputSpec) -> int:
     if not isinstance(output, torch.Tensor) or output.ndim != 2:
         raise ValueError(f"{name} gives no single vector an image; choose another")
     return int(output.shape[1])
-
-
-def preprocess(image: Image.Image, spec: InputSpec) -> UInt8[np.ndarray, "size size 3"]:
-    """An RGB image as timm evaluates it: resized to size / crop_pct, its centre cut to size."""
-    assert image.mode == "RGB"
-    width, height = _resized(image.width, image.height, spec)
-    left, top = _offset(width, spec.size), _offset(height, spec.size)
-    window = (
-        max(0, -left),
-        max(0, -top),
-        min(width, spec.size - left),
-        min(height, spec.size - top),
-    )
-    resized = resize_window(image, (width, height), window, RESAMPLING[spec.interpolation])
-    canvas = Image.new(
-        "RGB", (spec.size, spec.size), tuple(round(255 * mean) for mean in spec.mean)
-    )
-    canvas.paste(resized, (max(0, left), max(0, top)))
-    return np.array(canvas)
-
-
-def resize_window(
-    image: Image.Image,
-    size: tuple[int, int],
-    window: tuple[int, int, int, int],
-    resampling: Image.Resampling,
-) -> Image.Image:
-    """The part ``window`` (left, top, right, bottom) of the image resized to ``size``.
-
-    Of very long images the part alone is made: whole, a line of 20,000 pixels would be scaled to
-    gigabytes.
-    """
-    left, top, right, bottom = window
-    extent = right - left, bottom - top
-    if size[0] * size[1] <= LARGEST_WHOLE * extent[0] * extent[1]:
-        return image.resize(size, resampling).crop(window)
-    across, down = image.width / size[0], image.height / size[1]
-    box = (left * across, top * down, right * across, bottom * down)
-    return image.resize(extent, resampling, box=box)
-
-
-def _resized(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
-    """Width and height before the crop, rounded as torchvision and timm do, at least 1."""
-    scaled = math.floor(spec.size / spec.crop_pct)
-    if spec.crop_mode == "squash":
-        return scaled, scaled
-    if spec.crop_mode == "border":
-        ratio = max(width, height) / scaled
-        return max(1, round(width / ratio)), max(1, round(height / ratio))
-    if width <= height:
-        return scaled, int(scaled * height / width)
-    return int(scaled * width / height), scaled
-
-
-def _offset(extent: int, size: int) -> int:
-    """Where a side begins on the canvas: below zero if its ends are cut, above if it is padded."""
-    return (size - extent) // 2 if extent < size else -round((extent - size) / 2)
 
 
 def embed(

@@ -130,6 +130,6 @@ def _embed(work: Work, todo: list[Place], context: Context) -> Iterator[tuple[st
                 console.note(f"extract goes on with the {len(left)} parts that are left")
 
 
-extract = Stage("extract", 2, always("ingest"), ExtractSettings.of, _run)
-embed_val = Stage("embed_val", 1, always("ingest"), ExtractSettings.of, _run)
-embed_test = Stage("embed_test", 1, always("ingest"), ExtractSettings.of, _run)
+extract = Stage("extract", 3, always("ingest"), ExtractSettings.of, _run)
+embed_val = Stage("embed_val", 2, always("ingest"), ExtractSettings.of, _run)
+embed_test = Stage("embed_test", 2, always("ingest"), ExtractSettings.of, _run)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cwerm.algorithms.networks import features as backbones
+from cwerm.algorithms.networks.preprocessing import preprocess
 from cwerm.data.images import decode
 from cwerm.errors import UserError
 from cwerm.job.surroundings import S3
@@ -148,7 +149,7 @@ def _decoded(batch: dict[str, np.ndarray], work: Work, spec: Any) -> dict[str, n
     rows = work.store.read_part(work.images, SOURCES[table], part, ["id", "image"])
     images = common.images_of(rows)
     wanted = np.flatnonzero(work.unknown(table, part, len(rows)))
-    pixels = [backbones.preprocess(decode(images[row]), spec) for row in wanted]
+    pixels = [preprocess(decode(images[row]), spec) for row in wanted]
     return {
         "id": common.column(rows, "id")[None],
         "row": wanted[None],

@@ -221,4 +221,4 @@ def _commit(
     return writer.commit(tables, {**last, "targets": targets}, least_seconds=trained)
 
 
-train = Stage("train", 6, _needs, TrainSettings.of, _run)
+train = Stage("train", 7, _needs, TrainSettings.of, _run)

