@@ -49,9 +49,14 @@ def start(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[s
         text=True,
         env=environment,
         cwd=cwd,
-        # In a job in the background a shell has its children ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_interruptions,
     )
+
+
+def heed_interruptions() -> None:
+    """In the background a shell has its children ignore Ctrl-C, and `nohup` the end of a terminal."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def process(*arguments: str | Path) -> Answer:

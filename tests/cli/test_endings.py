@@ -50,7 +50,11 @@ def silent() -> Iterator[socket.socket]:
 @pytest.mark.parametrize(("number", "code"), ENDINGS)
 def test_ends_within_seconds_although_it_is_stuck(number: int, code: int) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", STUCK],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interruptions,
     ) as stuck:
         assert stuck.stdout
         child = psutil.Process(int(stuck.stdout.readline()))
@@ -82,11 +86,6 @@ except KeyboardInterrupt:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(command, env=environment, preexec_fn=heed_interruptions) as process:
         assert process.wait(60) == 130
-
-
-def heed_interruptions() -> None:
-    """In a job in the background a shell has its children ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "code"), ENDINGS)

@@ -26,7 +26,9 @@ def test_interrupted_and_run_again(finished: Finished, tmp_path: Path, stage: st
     for made in STAGES[STAGES.index(stage) :]:
         shutil.rmtree(store / "artifacts" / made)
     shutil.rmtree(store / "runs")
-    command = ["run", finished.job, "--storage", store]
+    # long enough that it is not over when the signal comes
+    longer = ["train.epochs=60"] if stage == "train" else []
+    command = ["run", finished.job, *longer, "--storage", store]
     with start(*command) as running:
         if stage == "train":
             wait_for(lambda: list(store.glob("runs/small/events/*/*")))

@@ -44,6 +44,8 @@ def preprocess(image: Image.Image, spec: InputSpec) -> UInt8[np.ndarray, "size s
     assert image.mode == "RGB"
     size, window, (left, top) = _layout(image.width, image.height, spec)
     pixels = resize_window(image, size, window, spec.interpolation)
+    if pixels.shape[:2] == (spec.size, spec.size):
+        return np.ascontiguousarray(pixels)
     canvas = np.empty((spec.size, spec.size, 3), np.uint8)
     canvas[:] = [round(255 * mean) for mean in spec.mean]
     canvas[top : top + len(pixels), left : left + pixels.shape[1]] = pixels
@@ -67,7 +69,7 @@ def resize_window(
     """The part `window` of an RGB image resized to `size`, width and height.
 
     Larger images are resized by torch, which has the processor's vector instructions for that and is
-    within a level of Pillow. Of very long ones the part alone is made: whole, a line of 20,000 pixels
+    within two levels of Pillow. Of very long ones the part alone is made: whole, a line of 20,000 pixels
     would be scaled to gigabytes.
     """
     left, top, right, bottom = window

@@ -53,7 +53,7 @@ def test_preprocess_equals_timm(name: str, image_size: int | None, size: tuple[i
     )
     expected = (transform(image).numpy().transpose(1, 2, 0) * spec.std + spec.mean) * 255
     apart = np.abs(pixels - expected)
-    assert apart.max() < (1.001 if size[0] * size[1] >= LARGE else 0.001)
+    assert apart.max() < (2.001 if size[0] * size[1] >= LARGE else 0.001)
     assert (apart > 0.5).mean() < 0.25
 
 

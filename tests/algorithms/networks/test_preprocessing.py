@@ -1,4 +1,4 @@
-"""Larger images are resized by torch, within a level of Pillow, small ones by Pillow alone."""
+"""Larger images are resized by torch, within two levels of Pillow, small ones by Pillow alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def picture(width: int, height: int, seed: int) -> Image.Image:
     interpolation=st.sampled_from(sorted(RESAMPLING)),
     crop_pct=st.sampled_from([0.8, 0.875, 1.0, 1.25]),
 )
-def test_within_a_level_of_pillow(
+def test_within_two_levels_of_pillow(
     width: int, height: int, interpolation: str, crop_pct: float
 ) -> None:
     image = picture(width, height, width)
@@ -45,7 +45,7 @@ def test_within_a_level_of_pillow(
     expected.paste(whole, (-left, -left) if side < SIDE else (left, left))
     apart = np.abs(found.astype(int) - np.asarray(expected))
     exact = interpolation == "lanczos" or width * height < LARGE
-    assert apart.max() <= (0 if exact else 1)
+    assert apart.max() <= (0 if exact else 2)
     assert (apart > 0).mean() < 0.25
 
 
