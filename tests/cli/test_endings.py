@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import MODULE, start, write_job
+from commands import MODULE, heed_interruptions, start, write_job
 
 from cwerm.errors import UserError
 from cwerm.job.tree import parse_job
