@@ -74,7 +74,7 @@ class ClassifierPass:
         """Losses with their graph, and logits."""
         if self._made is None:
             losses, logits = self._forward(
-                _buffers(self.model) if self.keep_buffers else {}, self.batch
+                buffers_of(self.model) if self.keep_buffers else {}, self.batch
             )
             self._made = losses, logits.detach()
         return self._made
@@ -181,7 +181,7 @@ class ClassifierPass:
         """The gradient of the mean meta loss by `theta`, moved parameters; loss and logits."""
         size = len(meta_batch[1])
         leaves = [parameter.detach().requires_grad_() for parameter in theta]
-        tensors = {**dict(zip(self.trained, leaves, strict=True)), **_buffers(self.model)}
+        tensors = {**dict(zip(self.trained, leaves, strict=True)), **buffers_of(self.model)}
         losses, logits = self._forward(tensors, meta_batch)
         gradients = torch.autograd.grad(losses.sum() / size, leaves, materialize_grads=True)
         direction = self.options.mean_over_ranks(gradients, size)
@@ -230,6 +230,6 @@ def virtual_step(
     return theta
 
 
-def _buffers(model: nn.Module) -> dict[str, Tensor]:
+def buffers_of(model: nn.Module) -> dict[str, Tensor]:
     """Copies: a forward in train mode writes to the buffers it is given."""
     return {name: buffer.clone() for name, buffer in model.named_buffers()}

@@ -36,6 +36,7 @@ from cwerm.algorithms.gradients.given_model import (
     one_weight_a_loss,
     unwrapped,
 )
+from cwerm.algorithms.gradients.head_pass import pass_of
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.inputs import Given
 from cwerm.algorithms.reweighting.weight_net import net_inputs
@@ -92,7 +93,7 @@ def meta_gradient(
     with plain_torch():
         train = as_batch(batch, model, "batch")
         meta = as_batch(meta_batch, model, "meta batch")
-        forward = ClassifierPass(model, train, options or StepOptions(), keep_buffers=True)
+        forward = pass_of(model, train, options or StepOptions(), keep_buffers=True)
         weigher = _Weigher(weight_net, extra, keep_buffers=True)
         return _meta_gradient(forward, weigher, meta, lr, optimizer)[0]
 
@@ -118,7 +119,7 @@ def meta_step(
     """
     options = options or StepOptions()
     with plain_torch():
-        forward = ClassifierPass(model, as_batch(batch, model, "batch"), options)
+        forward = pass_of(model, as_batch(batch, model, "batch"), options)
         meta_loss = meta_logits = None
         if meta_batch is not None:
             meta_batch = as_batch(meta_batch, model, "meta batch")

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cwerm.algorithms.gradients.classifier_pass import Batch, ClassifierPass, MetaBatch
+from cwerm.algorithms.gradients.classifier_pass import Batch, MetaBatch
 from cwerm.algorithms.gradients.given_model import as_batch
+from cwerm.algorithms.gradients.head_pass import pass_of
 from cwerm.algorithms.gradients.meta_step import MetaStep, apply_gradients
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.torch_state import plain_torch
@@ -35,7 +36,7 @@ def reweight_step(
     """
     options = options or StepOptions()
     with plain_torch():
-        forward = ClassifierPass(model, as_batch(batch, model, "batch"), options)
+        forward = pass_of(model, as_batch(batch, model, "batch"), options)
         direction, meta_loss, meta_logits = forward.meta_direction(
             list(forward.trained.values()), as_batch(meta_batch, model, "meta batch")
         )
