@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -125,13 +126,13 @@ def test_nothing_is_left_of_a_run(tmp_path: Path, moment: str, number: int, code
         if moment == "train":
             found = lambda: [*store.glob("runs/*/checkpoints/*/*/state.pt")]  # noqa: E731
         else:
-            found = lambda: psutil.Process(running.pid).children()  # noqa: E731
+            found = lambda: [p for p in _family(running.pid) if p.name() == "gcs_server"]  # noqa: E731
         end = time.monotonic() + 200
         while not found():
             assert running.poll() is None
             assert time.monotonic() < end
             time.sleep(0.1)
-        family = psutil.Process(running.pid).children(recursive=True)
+        family = _family(running.pid)
         assert family
         started = time.monotonic()
         running.send_signal(number)
@@ -140,6 +141,16 @@ def test_nothing_is_left_of_a_run(tmp_path: Path, moment: str, number: int, code
     assert (running.returncode, err.count("\n")) == (code, 1), err
     assert err.endswith(LINE)
     assert not psutil.wait_procs(family, timeout=2)[1]
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """All that it started and that lives."""
+    family = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.name()  # known from now on, also when it is gone
+            family.append(process)
+    return family
 
 
 @pytest.mark.slow
