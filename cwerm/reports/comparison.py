@@ -15,6 +15,8 @@ from cwerm.reports.points import IGNORED, PointResults, Trial, setting
 
 CONFIDENCE = 0.95
 
+SPAN = ("started", "ended")
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -169,7 +171,8 @@ def read_sweep(description: Mapping[str, Any], results: pa.Table) -> SweepResult
     metric, baseline = description["metric"], description["baseline"]
     keys = tuple(description["keys"])
     groups: dict[str, dict[int, Trial]] = {}
-    numbers = [field.name for field in results.schema if pa.types.is_floating(field.type)]
+    floats = [field.name for field in results.schema if pa.types.is_floating(field.type)]
+    numbers = [name for name in floats if name not in SPAN]
     seeds_column = results.column("seed")
     if metric not in numbers or description["mode"] not in ("max", "min"):
         raise ValueError(f"no column of numbers {metric}, or no mode {description['mode']}")
@@ -200,7 +203,14 @@ def _trial(row: Mapping[str, Any], metric: str, numbers: Sequence[str]) -> Trial
         score=row[metric],
         values={name: row[name] for name in numbers},
         job=json.loads(row["job"]),
+        hardware=row.get("hardware"),
+        span=_span(row),
     )
+
+
+def _span(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    started, ended = (row.get(name) for name in SPAN)
+    return None if started is None or ended is None else (started, ended)
 
 
 def _identity(job: Mapping[str, Any], keys: Sequence[str]) -> str:

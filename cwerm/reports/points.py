@@ -68,6 +68,10 @@ class Trial:
     values: dict[str, float | None]
     """All figures of the row, such as ``seconds_train``; none or None where it has none."""
     job: dict[str, Any]
+    hardware: str | None = None
+    """What it was trained on."""
+    span: tuple[float, float] | None = None
+    """When it started and ended, in seconds."""
 
 
 @dataclass(frozen=True, eq=False)

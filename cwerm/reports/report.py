@@ -15,6 +15,7 @@ from cwerm.reports.run.page import mark, read_run, summary_table
 from cwerm.reports.sweep_tables import (
     as_csv,
     best_line,
+    hardware_lines,
     pivots,
     points_table,
     unfinished_table,
@@ -128,7 +129,7 @@ def _of_sweep(folder: str, storage: Storage) -> _Parts:
         raise UserError(f"{folder}: none of {len(sweep.trials)} trials is done{first}")
     reported = sweep.reported
     tables = [*pivots(reported), points_table(sweep)]
-    notes = [NOTE, *best_line(sweep), *unpaired_line(reported)]
+    notes = [NOTE, *best_line(sweep), *unpaired_line(reported), *hardware_lines(sweep)]
     unfinished = unfinished_table(sweep)
     text = "\n\n".join([*map(markdown, tables), *notes]) + "\n"
     if unfinished.rows:

@@ -11,7 +11,7 @@ from cwerm.reports import figure_style
 from cwerm.reports.comparison import Difference, SweepResults
 from cwerm.reports.page import NONE, Table
 from cwerm.reports.panels import describe, panels, shown, varying
-from cwerm.reports.points import PointResults, setting
+from cwerm.reports.points import PointResults, Trial, setting
 
 
 def pivots(sweep: SweepResults) -> list[Table]:
@@ -110,6 +110,27 @@ def unpaired_line(sweep: SweepResults) -> list[str]:
         f"Without a difference: {'; '.join(dict.fromkeys(alone))}. No baseline has these settings, or "
         "several have that differ in a key of their own."
     ]
+
+
+def hardware_lines(sweep: SweepResults) -> list[str]:
+    """What the seconds were measured on, and whether trials shared it."""
+    done = [trial for trial in sweep.trials if trial.status == "done"]
+    found = dict.fromkeys(trial.hardware for trial in done if trial.hardware)
+    lines = [f"Trained on: {'; '.join(found)}."] if found else []
+    beside = sum(_ran_beside(trial, done) for trial in done)
+    if beside:
+        lines.append(
+            f"{beside} of {len(done)} trials ran beside others, and what they made took longer than it "
+            "does alone; max_concurrent_trials: 1 measures each for itself."
+        )
+    return lines
+
+
+def _ran_beside(trial: Trial, others: Sequence[Trial]) -> bool:
+    spans = [other.span for other in others if other is not trial]
+    return trial.span is not None and any(
+        span is not None and span[0] < trial.span[1] and trial.span[0] < span[1] for span in spans
+    )
 
 
 def unfinished_table(sweep: SweepResults) -> Table:

@@ -109,6 +109,7 @@ class RunFolder:
             "test_accuracy_top5": trained.get("test_accuracy_top5"),
             "train_accuracy": trained["train_accuracy"],
             "train_loss": trained["train_loss"],
+            "hardware": _hardware(trained),
             "test_expected_calibration_error": trained["test_expected_calibration_error"],
             "test_per_class_accuracy": trained["test_per_class_accuracy"],
             "class_names": ingested.info["class_names"],
@@ -143,6 +144,13 @@ class RunFolder:
     def _write_json(self, name: str, value: Any) -> None:
         text = json.dumps(value, indent=1).encode()
         self.store.storage.write_bytes(f"{self.path}/{name}", text)
+
+
+def _hardware(trained: dict[str, Any]) -> str:
+    """What its last epoch was trained on."""
+    workers, threads = trained["workers"], trained["threads"]
+    each = f"{threads} thread{'s' if threads > 1 else ''}{' each' if workers > 1 else ''}"
+    return f"{workers} worker{'s' if workers > 1 else ''} on {trained['device']}, {each}"
 
 
 def _kept(images: Artifact, split: str, corrections: dict[str, int]) -> int:

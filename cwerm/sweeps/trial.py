@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,10 @@ from cwerm.sweeps.space import trial_job
 from cwerm.terminal import console
 
 STATUSES = ("done", "failed", "stopped", "begun")
-NUMBERS = (*EPOCH_METRICS, *TEST_METRICS, "epochs", "auroc", "effective_sample_size")
+NUMBERS = (
+    *(*EPOCH_METRICS, *TEST_METRICS, "epochs", "auroc", "effective_sample_size"),
+    *("started", "ended"),
+)
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,8 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
     reused = record.get("reused") or []
     if not isinstance(reused, list) or not all(isinstance(stage, str) for stage in reused):
         raise ValueError("reused are no stages")
-    if not isinstance(record.get("folder"), str | None):
-        raise ValueError("no folder")
+    if not all(isinstance(record.get(name), str | None) for name in ("folder", "hardware")):
+        raise ValueError("no folder or hardware")
     if status == "done" and not isinstance(record.get("epochs"), int):
         raise ValueError("done without epochs")
     return record
@@ -158,10 +162,12 @@ def _run_seed(job: Job, trials: Trials) -> dict[str, Any]:
     def tell(text: str) -> None:
         board.note.remote(f"{job.name}  {text}")
 
+    started = time.time()
     try:
         with console.told_to(tell), ranks.reports_to(_epochs if trials.reports_epochs else None):
             result = pipeline.run(job)
-        record = _record(job, result.folder, result.summary)
+        span = {"started": started, "ended": time.time()}
+        record = span | _record(job, result.folder, result.summary)
         _check_metrics(record, trials.metrics)
     except Exception as error:
         line = " ".join(str(error).split()) or type(error).__name__
@@ -185,6 +191,7 @@ def _record(job: Job, folder: str, summary: dict[str, Any]) -> dict[str, Any]:
         "auroc": weights.get("auroc"),
         "effective_sample_size": weights.get("effective_sample_size"),
         "folder": folder,
+        "hardware": summary["hardware"],
     }
 
 

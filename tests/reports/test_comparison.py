@@ -15,7 +15,7 @@ from scipy import stats
 from cwerm.reports.comparison import SweepResults, best_point, paired_difference, read_sweep
 from cwerm.reports.panels import describe, panels, varying
 from cwerm.reports.points import PointResults, Trial, matters, setting
-from cwerm.reports.sweep_tables import points_table, unpaired_line
+from cwerm.reports.sweep_tables import hardware_lines, points_table, unpaired_line
 from cwerm.sweeps.results import SCHEMA
 from reports.made_up import STAGES, a_description, a_job, a_row
 
@@ -284,3 +284,18 @@ def test_pairs_are_counted_where_seeds_are_missing() -> None:
     rows += [a_row({"method": "cw-erm"}, seed, 0.8) for seed in (2, 3, 4)]
     sweep = a_sweep(rows, "method")
     assert points_table(sweep).rows[1][-2] == "+10.00 (n = 1)"
+
+
+def test_seconds_say_what_they_were_measured_on_and_beside_what() -> None:
+    rows = [a_row({"method": "erm"}, seed, 0.9) for seed in range(3)]
+    (line,) = hardware_lines(a_sweep(rows, "method"))
+    assert line == "Trained on: 2 workers on a processor, 1 thread each."
+    rows[2] |= {"started": rows[1]["ended"] - 1, "hardware": "1 worker on a card, 4 threads"}
+    named, beside = hardware_lines(a_sweep(rows, "method"))
+    assert named.endswith(" 1 thread each; 1 worker on a card, 4 threads.")
+    assert beside.startswith("2 of 3 trials ran beside others")
+    rows[2] |= {"status": "failed", "test_accuracy": None}
+    assert len(hardware_lines(a_sweep(rows, "method"))) == 1
+    for row in rows:
+        row |= {"started": None, "ended": None, "hardware": None}  # stopped, or of before
+    assert hardware_lines(a_sweep(rows, "method")) == []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import os
+import platform
 import tempfile
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +79,24 @@ def set_kernels(deterministic: bool, device: torch.device) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What a rank computes on, which its seconds depend on."""
+    import torch
+
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "threads": torch.get_num_threads()}
+    return {"device": processor(), "threads": torch.get_num_threads()}
+
+
+def processor() -> str:
+    """The model's name where the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 class Worker:
     """One rank: its copy of the data, and the training in progress."""
 
@@ -129,6 +149,7 @@ class Worker:
             metrics = self.training.epoch(epoch)
         except DivergedError as error:
             raise UserError(f"train.lr: {error}; lower train.lr") from None
+        metrics |= hardware(self.ranks.device)
         if self.reports(epoch):
             metrics |= self.evaluate(self.curve, self._curve)
         if self.curve != "test" and epoch + 1 == self.settings.epochs:
