@@ -40,6 +40,7 @@ TARGETS = {
 }
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
 STANDARD = "standard."  # before the names of what features are standardised by, beside a head's own
+BUSY_BATCH = 64  # images a GPU; with fewer it waits for the host's next kernel
 MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
 
 
@@ -166,6 +167,12 @@ def check_batch(settings: TrainSettings, images: Artifact, run: Run) -> None:
     check_batch_size(settings.batch_size, workers)
     if settings.input == "features":
         return
+    each = settings.batch_size // workers
+    if size_of_run.gpus and each < BUSY_BATCH:
+        console.note(
+            f"train.batch_size: {each} images a GPU; from {BUSY_BATCH} on it is kept busy, at a train.lr that "
+            "grows along"
+        )
     size = told_size("train", settings.model, asked_size(settings, images), images)
     need = batch_bytes("train", settings.model, len(images.info["class_names"]), size)
     share = size_of_run.sharing_memory(workers) / workers
