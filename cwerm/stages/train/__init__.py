@@ -170,8 +170,8 @@ def check_batch(settings: TrainSettings, images: Artifact, run: Run) -> None:
     each = settings.batch_size // workers
     if size_of_run.gpus and each < BUSY_BATCH:
         console.note(
-            f"train.batch_size: {each} images a GPU; from {BUSY_BATCH} on it is kept busy, at a train.lr that "
-            "grows along"
+            f"train.batch_size: {each} images a GPU, which has to wait for the host; from {BUSY_BATCH} on "
+            "it is kept busy, with a train.lr that grows along"
         )
     size = told_size("train", settings.model, asked_size(settings, images), images)
     need = batch_bytes("train", settings.model, len(images.info["class_names"]), size)
