@@ -190,7 +190,8 @@ class Train(Section):
     deterministic: bool = False
     """The same bits from each run, also on GPUs, where it is slower; on CPUs they are always the same."""
     keep_checkpoints: Count = 2
-    """Checkpoints kept, at least 2: of a damaged one the one before counts."""
+    """Checkpoints kept while it trains, at least 2: of a damaged one the one before counts. When it is
+    finished they go, unless more are asked for."""
 
     @model_validator(mode="before")
     @classmethod

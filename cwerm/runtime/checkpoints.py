@@ -21,6 +21,13 @@ def forget_index(storage: Storage, folder: str) -> None:
     storage.delete(f"{folder}/{INDEX}")
 
 
+def forget(storage: Storage, folder: str) -> None:
+    """Remove all of a training's, and Ray Train's index."""
+    for entry in [*storage.walk(folder)]:
+        storage.delete(entry.path)
+    storage.remove_empty_folders(folder.rpartition("/")[0])  # of all trainings of the run
+
+
 def find(storage: Storage, folder: str, note: Note) -> list[Saved]:
     """The checkpoints in a training's folder, the most advanced first."""
     paths = [entry.path.rpartition(".") for entry in storage.walk(folder)]

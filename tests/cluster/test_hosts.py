@@ -41,6 +41,7 @@ CHANGES = (
     "data.rows_per_part=100",
     "coreset.ratio=0.1",
     "reweight.epochs=10",
+    "train.keep_checkpoints=3",  # they go when the training is finished, unless more than two are asked for
     f"train.epochs={EPOCHS}",
 )
 RUN_SECONDS = 400
@@ -140,12 +141,12 @@ def test_events_and_checkpoints_are_in_the_bucket(
     assert accuracies[-1] == pytest.approx(undisturbed.summary["test_accuracy"])
 
     found = cluster.objects(undisturbed.storage, "runs/undisturbed/checkpoints/*/state.pt")
-    assert len(found) == 2  # train.keep_checkpoints
+    assert len(found) == 3
     lengths = []
     for key in found:
         state = torch.load(fetch(f"{undisturbed.storage}/{key}", tmp_path), weights_only=True)
         lengths.append(len(state["history"]))
-    assert sorted(lengths) == [EPOCHS - 1, EPOCHS]
+    assert sorted(lengths) == [EPOCHS - 2, EPOCHS - 1, EPOCHS]
 
 
 @contextmanager

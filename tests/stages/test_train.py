@@ -218,14 +218,24 @@ def test_small_loss_learns_from_the_smallest_losses_of_a_batch(fork: Fork) -> No
         )
 
 
+def test_a_finished_training_leaves_no_checkpoints(trained: Chain) -> None:
+    assert not [*Path(trained.job.storage, "runs/small").glob("**/checkpoints")]
+
+
 @pytest.mark.slow
 def test_a_finished_training_whose_artifact_was_deleted_is_published_again(
     trained: Chain, fork: Fork
 ) -> None:
-    mine = fork("train", resources__workers=2)
-    runs = Path(mine.job.storage, "runs")
-    shutil.copytree(Path(trained.job.storage, "runs"), runs)
+    mine = fork("train", resources__workers=2, train__keep_checkpoints=3)
+    first = run_stages(mine.job, "train").made["train"]
+    storage = Path(mine.job.storage)
+    kept = {file: file.stat().st_mtime_ns for file in storage.glob("runs/**/state.pt")}
+    assert len(kept) == min(3, mine.job.train.epochs)
+    shutil.rmtree(storage / first.folder)
     again = run_stages(mine.job, "train").made["train"]
+    left = {file: file.stat().st_mtime_ns for file in storage.glob("runs/**/state.pt")}
+    assert len(left) == 2, "that which was taken up, and the one before"
+    assert left.items() <= kept.items(), "no epoch was trained anew"
     found = load(mine.store.read_file(again, "model.safetensors"))
     expected = trained_tensors(trained)
     assert all(np.array_equal(found[name], value) for name, value in expected.items())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.commands import start
+from cli.commands import heed_interruptions, start
 from object_store import BUCKET, Server, mortal_server, s3_prefix  # noqa: F401
 from s3_servers import Asked, Said, relay, silent_server, tls_server
 
@@ -226,6 +226,7 @@ def test_ctrl_c_in_an_outage(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        preexec_fn=heed_interruptions,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

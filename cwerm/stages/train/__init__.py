@@ -84,7 +84,10 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
             keep_checkpoints=max(checkpoints.KEPT, kept),
             elastic=True,
         )
-    return _commit(settings, writer, images, folder, targets)
+    made = _commit(settings, writer, images, folder, targets)
+    if kept <= checkpoints.KEPT:
+        checkpoints.forget(writer.storage, folder)
+    return made
 
 
 def check_test(images: Artifact) -> None:
