@@ -60,10 +60,18 @@ def doctor(storage: StorageOption = None, address: AddressOption = None) -> int:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    sweep: Annotated[bool, typer.Option("--sweep", help="Of sweep files instead.")] = False,
+) -> None:
     """Print the JSON schema of job files, for editors."""
     import json
 
-    from cwerm.runs.preflight import job_schema
+    if sweep:
+        from cwerm.sweeps.file import Sweep
 
-    typer.echo(json.dumps(job_schema(), indent=2))
+        tree = Sweep.model_json_schema()
+    else:
+        from cwerm.runs.preflight import job_schema
+
+        tree = job_schema()
+    typer.echo(json.dumps(tree, indent=2))

@@ -197,3 +197,24 @@ def test_schema(cwerm: Cwerm) -> None:
         {"data": {"source": "sample"}, "resources": {"workers": "many"}},
     ]
     assert not any(validator.is_valid(tree) for tree in wrong)
+
+
+def test_the_schema_of_sweeps(cwerm: Cwerm) -> None:
+    answer = cwerm("schema", "--sweep")
+    answer.succeeded()
+    schema = json.loads(answer.out)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    sweeps = [*(Path(__file__).parents[2] / "tune").rglob("*.yaml")]
+    assert sweeps
+    for sweep in sweeps:
+        validator.validate(yaml.safe_load(sweep.read_text()))
+    space = {"train.lr": {"grid": [0.1, 0.2]}}
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"name": "a", "space": space, "seed": 3},
+        {"name": "a", "space": space, "search": "best"},
+        {"name": "a", "space": space, "metric": "speed"},
+        {"name": "a", "space": "train.lr"},
+    ]
+    assert not any(validator.is_valid(tree) for tree in wrong)
