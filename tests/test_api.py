@@ -166,7 +166,8 @@ def test_the_readmes_python_finds_the_wrong_labels() -> None:
     given = {"features": features[:960], "labels": labels[:960]}
     given |= {"meta_features": features[960:], "meta_labels": truth[960:]}
     for block in blocks:
-        exec(block, given)
+        if "safe_open" not in block:  # of a run's model: in tests/stages/test_train.py
+            exec(block, given)
     wrong = (labels != truth)[:960]
     errors: Any = given["errors"]
     assert (errors.is_issue == wrong).mean() > 0.98

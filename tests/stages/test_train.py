@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,25 @@ def saved_model(chain: Chain, artifact: Artifact, folder: Path) -> tuple[Any, di
 def standardised(images: torch.Tensor, description: dict[str, Any]) -> torch.Tensor:
     mean, std = (torch.tensor(description[k])[:, None, None] for k in ("mean", "std"))
     return images.float() * (1 / (255 * std)) - mean / std
+
+
+def test_the_readme_loads_the_model(
+    trained: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = trained.made["train"]
+    file = trained.store.read_file(artifact, "model.safetensors")
+    (tmp_path / "model.safetensors").write_bytes(file)
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (block,) = [block for block in blocks if "safe_open" in block]
+    images, labels = images_of(trained, "test_images")
+    given: dict[str, Any] = {"images": images}
+    with torch.inference_mode():
+        exec(block, given)
+    hits = given["logits"].argmax(1) == labels
+    one = 0.01 + 1e-9  # a near tie may tip, as below
+    assert math.isclose(artifact.info["test_accuracy"], hits.double().mean(), abs_tol=one)
 
 
 def test_the_accuracy_is_that_of_the_saved_model(trained: Chain, tmp_path: Path) -> None:
