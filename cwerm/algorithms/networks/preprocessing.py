@@ -45,7 +45,7 @@ def preprocess(image: Image.Image, spec: InputSpec) -> UInt8[np.ndarray, "size s
     size, window, (left, top) = _layout(image.width, image.height, spec)
     pixels = resize_window(image, size, window, spec.interpolation)
     if pixels.shape[:2] == (spec.size, spec.size):
-        return np.ascontiguousarray(pixels)
+        return np.require(pixels, requirements=["C", "W"])
     canvas = np.empty((spec.size, spec.size, 3), np.uint8)
     canvas[:] = [round(255 * mean) for mean in spec.mean]
     canvas[top : top + len(pixels), left : left + pixels.shape[1]] = pixels

@@ -37,6 +37,7 @@ def test_within_two_levels_of_pillow(
     image = picture(width, height, width)
     spec = InputSpec(SIDE, (0.0,) * 3, (1.0,) * 3, interpolation, crop_pct, "squash")
     found = preprocess(image, spec)
+    assert found.flags.writeable  # or torch would warn
     side = int(SIDE / crop_pct)
     whole = image.resize((side, side), RESAMPLING[interpolation])
     left = (side - SIDE) // 2 if side < SIDE else -round((side - SIDE) / 2)
