@@ -52,7 +52,15 @@ def matters(job: Mapping[str, Any], key: str) -> bool:
             return False
         if key.startswith("features."):
             return True
+    if key.startswith("features.") and _reads_no_features(job):
+        return False
     return key == "method" or key.startswith(_MATTERS[job["method"]])
+
+
+def _reads_no_features(job: Mapping[str, Any]) -> bool:
+    """Of a job that trains on images: nothing is chosen or learned by features."""
+    on_images = job["method"] == "w-erm" and setting(job, "reweight.input") == "images"
+    return on_images or job["method"] == "c-random-erm"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ def points_table(sweep: SweepResults, *, named: bool = False) -> Table:
         seconds = point.seconds("total")
         time = NONE if seconds is None else f"{seconds:,.1f}"
         count = [] if named else [str(point.n)]
-        rows.append([*settings, *count, *cells, time])
+        row = [*settings, *count, *cells, time]
+        if row not in rows:  # points that differ in what has no effect are the same trainings
+            rows.append(row)
     words = ["run", "settings"] if named else keys
     header = [*words, *([] if named else ["n"]), *labels, "seconds"]
     return Table(f"All points of {sweep.name}", header, rows, len(words))

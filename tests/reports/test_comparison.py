@@ -178,6 +178,11 @@ def test_which_keys_make_a_difference() -> None:
     assert not matters(erm, "control")
     assert matters(coreset, "coreset.ratio")
     assert not matters(coreset, "coreset.method")
+    assert not matters(coreset, "features.backbone")
+    assert matters(a_job({"method": "c-moderate-erm"}), "features.backbone")
+    on_images = {"method": "w-erm", "reweight.method": "metaweightnet", "reweight.input": "images"}
+    assert not matters(a_job(on_images), "features.backbone")
+    assert matters(a_job(on_images | {"method": "cw-erm"}), "features.backbone")
     assert matters(ours, "broadcast.neighbors")
     assert not matters(ours, "data.noise_rate")
     assert matters(ours | {"data": {"noise": "flip", "noise_rate": 0.4}}, "data.noise_rate")
@@ -209,6 +214,18 @@ def test_plain_training_stands_beside_every_backbone() -> None:
     assert [panel.title for panel in found] == ["resnet50", "resnet18"]
     for panel in found:
         assert [*panel.rows(["method"])] == ["ERM", "W-ERM", "CW-ERM"]
+
+
+def test_trainings_that_are_the_same_are_one_row() -> None:
+    rows = [
+        a_row({"method": method, "features.image_size": size}, seed, 0.8 + seed / 100)
+        for method in ("erm", "c-random-erm", "cw-erm")
+        for size in (64, 96)
+        for seed in (0, 1)
+    ]
+    table = points_table(a_sweep(rows, "method", "features.image_size"))
+    shown = [row[:2] for row in table.rows]
+    assert shown == [["ERM", "-"], ["C-random-ERM", "-"], ["CW-ERM", "64"], ["CW-ERM", "96"]]
 
 
 def test_a_backbones_own_file_of_weights_is_no_part_of_its_name() -> None:
