@@ -9,6 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from cwerm.errors import UserError
+from cwerm.job.tree import parse_job
+from cwerm.stages.broadcast import broadcast
+from cwerm.stages.reweight import reweight
+from cwerm.stages.select import select
+from cwerm.stages.train import train
+
+STAGES = {stage.name: stage for stage in (select, reweight, broadcast, train)}
 _ABSENT = object()
 # Sections of a job that do not make two trials different; a run's draws follow its seed.
 IGNORED = ("name", "seed", "storage", "s3", "resources")
@@ -52,15 +60,24 @@ def matters(job: Mapping[str, Any], key: str) -> bool:
             return False
         if key.startswith("features."):
             return True
-    if key.startswith("features.") and _reads_no_features(job):
+    if key.startswith("features.") and not _reads_features(job):
         return False
     return key == "method" or key.startswith(_MATTERS[job["method"]])
 
 
-def _reads_no_features(job: Mapping[str, Any]) -> bool:
-    """Of a job that trains on images: nothing is chosen or learned by features."""
-    on_images = job["method"] == "w-erm" and setting(job, "reweight.input") == "images"
-    return on_images or job["method"] == "c-random-erm"
+def _reads_features(job: Mapping[str, Any]) -> bool:
+    """Whether what is trained hangs on the features, as the stages themselves say."""
+    try:
+        whole = parse_job({**job})
+    except UserError:
+        return True  # of another version: rather shown than hidden
+    asked, todo = {"train"}, ["train"]
+    while todo:
+        stage = STAGES.get(todo.pop())
+        new = {*stage.needs(whole)} - asked if stage else set()
+        asked |= new
+        todo += new
+    return "extract" in asked
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def points_table(sweep: SweepResults, *, named: bool = False) -> Table:
         time = NONE if seconds is None else f"{seconds:,.1f}"
         count = [] if named else [str(point.n)]
         row = [*settings, *count, *cells, time]
-        if row not in rows:  # points that differ in what has no effect are the same trainings
+        # points that differ in what has no effect are the same trainings; runs are each asked for
+        if named or row not in rows:
             rows.append(row)
     words = ["run", "settings"] if named else keys
     header = [*words, *([] if named else ["n"]), *labels, "seconds"]

@@ -183,6 +183,7 @@ def test_which_keys_make_a_difference() -> None:
     on_images = {"method": "w-erm", "reweight.method": "metaweightnet", "reweight.input": "images"}
     assert not matters(a_job(on_images), "features.backbone")
     assert matters(a_job(on_images | {"method": "cw-erm"}), "features.backbone")
+    assert matters(a_job(on_images | {"reweight.input": "features"}), "features.backbone")
     assert matters(ours, "broadcast.neighbors")
     assert not matters(ours, "data.noise_rate")
     assert matters(ours | {"data": {"noise": "flip", "noise_rate": 0.4}}, "data.noise_rate")

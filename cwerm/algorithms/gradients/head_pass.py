@@ -1,4 +1,4 @@
-"""The same for a head on features, in closed form: half the time of a pass through autograd.
+"""A pass of a head on features in closed form, which takes a fifth to a third less time than autograd's.
 
 With a = W1 x + b1, h = max(a, 0), z = W2 h + b2 and e = dL/dz, which is softmax(z) - y, the gradients are
 products of e, h and x, and the derivative of a sample's loss along (V1, v1, V2, v2) is
