@@ -78,6 +78,10 @@ def a_description(keys: Sequence[str], report: str | None = None, **changes: Any
     } | changes
 
 
+def a_sweep(rows: list[dict[str, Any]], *keys: str, **changes: Any) -> SweepResults:
+    return read_sweep(a_description(keys, **changes), pa.Table.from_pylist(rows, SCHEMA))
+
+
 Rows = list[dict[str, Any]]
 RATIOS = (0.001, 0.01, 0.1)
 KEYS = ("method", "coreset.method", "coreset.ratio")

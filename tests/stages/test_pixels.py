@@ -46,6 +46,14 @@ def test_the_part_is_that_of_the_whole(size: tuple[int, int]) -> None:
     assert np.abs(preprocess(image, SPEC) - expected).max() <= allowed
 
 
+def test_the_square_is_cut_from_the_centre() -> None:
+    image = np.zeros((20, 60, 3), np.uint8)
+    image[:, 20:40] = 255
+    found = to_square(Image.fromarray(image), 20)
+    assert (found == 255).all()
+    assert to_square(Image.fromarray(image), 10).shape == (10, 10, 3)
+
+
 @pytest.fixture
 def little_memory() -> Iterator[None]:
     """A quarter of a gigabyte more than there is now; what takes more fails with `MemoryError`."""

@@ -21,15 +21,11 @@ from torch.nn import functional
 
 import cwerm.algorithms.networks.models
 from cwerm.algorithms.training import erm
-from cwerm.errors import UserError
-from cwerm.runtime import batch_memory, capacity
-from cwerm.stages import common, pixels
-from cwerm.stages.train import check_batch
+from cwerm.stages import common
 from cwerm.stages.train.loop import set_kernels
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import Targets
 from cwerm.store.artifacts import Artifact
-from cwerm.terminal import console
 from stages.conftest import Chain, Fork, run_stages
 
 assert cwerm.algorithms.networks.models  # registers resnet20 with timm
@@ -277,36 +273,3 @@ def test_determinism_is_as_asked(fork: Fork) -> None:
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = before
-
-
-def test_a_batch_too_small_for_the_workers(fork: Fork) -> None:
-    mine = fork("train", train__batch_size=3, resources__workers=2)
-    with pytest.raises(
-        UserError, match=r"train\.batch_size: 3 images over 2 workers; use at least 4"
-    ):
-        mine.run("train")
-
-
-@pytest.mark.parametrize(("batch_size", "told"), [(126, True), (128, False)])
-def test_a_batch_too_small_for_gpus_is_told(
-    fork: Fork, monkeypatch: pytest.MonkeyPatch, batch_size: int, told: bool
-) -> None:
-    nodes = (capacity.Node("a", "10.0.0.1", 8.0, 2),)
-    two_gpus = capacity.Size(2, nodes, 1, "cuda", 2)
-    monkeypatch.setattr(capacity, "size", lambda run: two_gpus)
-    monkeypatch.setattr(batch_memory, "check_memory", lambda *_: None)
-    notes: list[str] = []
-    monkeypatch.setattr(console, "note", notes.append)
-    mine = fork("train", train__batch_size=batch_size)
-    settings: Any = mine.plan["train"].settings
-    check_batch(settings, mine.made["ingest"], mine.job)
-    assert [note for note in notes if "63 images a GPU" in note] == notes[: int(told)]
-    assert len(notes) == int(told)
-
-
-def test_the_square_is_cut_from_the_centre() -> None:
-    image = np.zeros((20, 60, 3), np.uint8)
-    image[:, 20:40] = 255
-    found = pixels.to_square(Image.fromarray(image), 20)
-    assert (found == 255).all()
-    assert pixels.to_square(Image.fromarray(image), 10).shape == (10, 10, 3)
