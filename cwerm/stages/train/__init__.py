@@ -40,7 +40,7 @@ TARGETS = {
 }
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
 STANDARD = "standard."  # before the names of what features are standardised by, beside a head's own
-BUSY_BATCH = 64  # images a GPU; with fewer it waits for the host's next kernel
+SMALL_BATCH = 64  # images a GPU: a rule of thumb, of which fewer count as few
 MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
 
 
@@ -171,10 +171,10 @@ def check_batch(settings: TrainSettings, images: Artifact, run: Run) -> None:
     if settings.input == "features":
         return
     each = settings.batch_size // workers
-    if size_of_run.gpus and each < BUSY_BATCH:
+    if size_of_run.gpus and each < SMALL_BATCH:
         console.note(
-            f"train.batch_size: {each} images a GPU, which has to wait for the host; from {BUSY_BATCH} on "
-            "it is kept busy, with a train.lr that grows along"
+            f"train.batch_size: {each} images a GPU, which waits for the host with so few; a larger batch, "
+            "with a train.lr that grows along, uses it better"
         )
     size = told_size("train", settings.model, asked_size(settings, images), images)
     need = batch_bytes("train", settings.model, len(images.info["class_names"]), size)
