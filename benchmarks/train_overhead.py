@@ -129,9 +129,9 @@ def _stage(steps: Plan, folder: Path) -> Times:
                     file.write(f"{time.time()} {time.process_time()}\n")
 
         class TimedWorker(train_loop.Worker):
-            def train_epoch(self, epoch: int) -> dict[str, Any]:
+            def train_epoch(self, epoch: int, on_step: Any = None) -> dict[str, Any]:
                 note()
-                return super().train_epoch(epoch)
+                return super().train_epoch(epoch, on_step)
 
         train_loop.Worker = TimedWorker  # type: ignore[misc]
         train_loop.train_worker(config)  # in a worker's process, which is not patched

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_BYTES = 128 * 2**20  # of images, encoded or as arrays, that a part holds
+PART_BYTES = 16 * 2**20  # of images, encoded or as arrays, that a part holds
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Data(Section):
     where the file has them. Also a folder's name may hold it, as ``label=cat``."""
     rows_per_part: Count = 1024
     """Images a part, the unit of work, of commit and of resumption; fewer where they are large, so that a
-    part holds up to 128 MiB of them."""
+    part holds up to 16 MiB of them."""
 
     @property
     def sources(self) -> list[str]:
@@ -189,6 +189,17 @@ class Train(Section):
     """What the network computes in; ``bfloat16`` is faster on GPUs. Parameters and loss stay float32."""
     deterministic: bool = False
     """The same bits from each run, also on GPUs, where it is slower; on CPUs they are always the same."""
+    memory_bytes: Annotated[int, Field(ge=0)] = 4 * 2**30
+    """Decoded images that are held in memory, once on a node, in bytes. Where the training images are more,
+    they are streamed: read part by part and decoded as they are needed, in each epoch. Of images alone."""
+    window: Count = 32
+    """How many parts are mixed at a time where images are streamed, over all workers; each is up to 16 MiB of
+    encoded images in memory. More parts make batches that are more alike, above all of sorted images."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 16 * 2**30
+    """Where images are streamed from a bucket: what each node may keep of their parts on its disk, in
+    ``~/.cache/cwerm/parts``, so that they are fetched once; 2 GiB of the disk stay free."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Minutes of training after which it is saved in mid-epoch, too; an interruption costs no more."""
     keep_checkpoints: Count = 2
     """Checkpoints kept while it trains, at least 2: of a damaged one the one before counts. When it is
     finished they go, unless more are asked for."""

@@ -71,6 +71,11 @@ def _remove_others(storage: Storage, folder: str, found: list[Saved], used: Save
     kept = {saved.path for saved in found[place : place + KEPT]}
     for saved in found:
         if saved.path not in kept:
-            for suffix in (".json", ".pt"):
-                storage.delete(saved.path + suffix)
-            storage.remove_empty_folders(saved.path.rpartition("/")[0])
+            remove(storage, saved.path)
+
+
+def remove(storage: Storage, path: str) -> None:
+    """Remove the checkpoint of this path without suffix."""
+    for suffix in (".json", ".pt"):
+        storage.delete(path + suffix)
+    storage.remove_empty_folders(path.rpartition("/")[0])

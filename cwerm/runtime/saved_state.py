@@ -17,7 +17,7 @@ from typing import Any
 from cwerm.store.storage import Storage, parse_mapping
 
 NAME = "state"
-MOST_EPOCHS = 2**31  # more is nonsense
+MOST_EPOCHS, MOST_STEPS = 2**31, 2**48  # more is nonsense
 Note = Callable[[str], object]
 
 
@@ -28,22 +28,29 @@ class Saved:
     path: str
     epochs: int
     sha256: str
+    steps: int = 0
+    """Of the epoch after these."""
 
 
-def dump(state: dict[str, Any], epochs: int) -> tuple[bytes, bytes]:
+def dump(state: dict[str, Any], epochs: int, steps: int = 0) -> tuple[bytes, bytes]:
     """The bytes of the description and of the state."""
     import torch
 
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
-    description = {"sha256": hashlib.sha256(data).hexdigest(), "epochs": epochs}
+    description = {"sha256": hashlib.sha256(data).hexdigest(), "epochs": epochs, "steps": steps}
     return json.dumps(description).encode(), data
 
 
 def write(storage: Storage, path: str, state: dict[str, Any], epochs: int) -> None:
     """Put a state and its description in place of those that were there."""
-    description, data = dump(state, epochs)
+    put(storage, path, dump(state, epochs))
+
+
+def put(storage: Storage, path: str, dumped: tuple[bytes, bytes]) -> None:
+    """As `write`, of what `dump` gave."""
+    description, data = dumped
     storage.write_bytes(f"{path}.json", description)
     storage.write_bytes(f"{path}.pt", data)
 
@@ -61,20 +68,22 @@ def find(storage: Storage, paths: list[str], note: Note) -> list[Saved]:
     for path in paths:
         try:
             about = parse_mapping(storage.read_bytes(f"{path}.json"))
-            epochs, digest = about["epochs"], about["sha256"]
+            epochs, steps, digest = about["epochs"], about.get("steps", 0), about["sha256"]
             if (
                 type(epochs) is not int
+                or type(steps) is not int
                 or not 0 <= epochs <= MOST_EPOCHS
+                or not 0 <= steps <= MOST_STEPS
                 or not isinstance(digest, str)
             ):
                 raise ValueError("no number of epochs or no checksum")
-            found.append(Saved(path, epochs, digest))
+            found.append(Saved(path, epochs, digest, steps))
         except FileNotFoundError:
             if storage.size(f"{path}.pt") is not None:
                 note(f"{path}.pt has no checksum, and counts as none")
         except (ValueError, KeyError) as error:
             note(f"{path}.json is damaged ({error}), and counts as none")
-    return sorted(found, key=lambda saved: (saved.epochs, saved.path), reverse=True)
+    return sorted(found, key=lambda saved: (saved.epochs, saved.steps, saved.path), reverse=True)
 
 
 def intact(storage: Storage, saved: list[Saved], note: Note) -> Iterator[tuple[Saved, bytes]]:

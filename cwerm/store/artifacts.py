@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cwerm.errors import UserError
 from cwerm.store import plain_types, schema
@@ -20,7 +20,17 @@ from cwerm.store.verified import VERIFIED
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Artifact", "ArtifactStore", "CorruptArtifactError", "File", "artifact_key"]
+__all__ = ["Artifact", "ArtifactStore", "CorruptArtifactError", "File", "Held", "artifact_key"]
+
+
+class Held(Protocol):
+    """Bytes that have been read already, by their SHA-256."""
+
+    def get(self, checksum: str) -> bytes | None:
+        """The bytes that have this checksum, where they are held."""
+
+    def put(self, checksum: str, data: bytes) -> None:
+        """Hold bytes that have this checksum, where there is room."""
 
 
 class CorruptArtifactError(UserError):
@@ -80,11 +90,16 @@ class ArtifactStore:
         return self.storage.size(f"{folder_of(stage, key)}/manifest.json") is not None
 
     def read_part(
-        self, artifact: Artifact, table: str, index: int, columns: list[str] | None = None
+        self,
+        artifact: Artifact,
+        table: str,
+        index: int,
+        columns: list[str] | None = None,
+        held: Held = VERIFIED,
     ) -> pa.Table:
-        """One part of a table, its checksum verified; a process reads it once while it fits `VERIFIED`."""
+        """One part of a table, its checksum verified; read once while it fits what is held."""
         file = artifact.tables[table][index]
-        data = self._read_once(artifact.folder, file)
+        data = self._read_once(artifact.folder, file, held)
         return self._parse_table(artifact.folder, file, data, columns, table)
 
     def read(self, artifact: Artifact, table: str, columns: list[str] | None = None) -> pa.Table:
@@ -96,17 +111,17 @@ class ArtifactStore:
 
     def read_file(self, artifact: Artifact, name: str) -> bytes:
         """One named file, its checksum verified."""
-        return self._read_once(artifact.folder, artifact.files[name])
+        return self._read_once(artifact.folder, artifact.files[name], VERIFIED)
 
     def uri(self, artifact: Artifact, file: File | None = None) -> str:
         """The address of an artifact, or of one of its files."""
         return self.storage.uri(f"{artifact.folder}/{file.path}" if file else artifact.folder)
 
-    def _read_once(self, folder: str, file: File) -> bytes:
-        data = VERIFIED.get(file.sha256)
+    def _read_once(self, folder: str, file: File, held: Held) -> bytes:
+        data = held.get(file.sha256)
         if data is None:
             data = self._read(folder, file)
-            VERIFIED.put(file.sha256, data)
+            held.put(file.sha256, data)
         return data
 
     def _read(self, folder: str, file: File) -> bytes:

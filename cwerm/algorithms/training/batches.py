@@ -58,8 +58,8 @@ class Batches(Protocol):
     def steps(self) -> int:
         """How many batches an epoch has."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of this epoch, the same whenever they are asked for."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of this epoch from that number on, the same whenever they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,15 @@ class Normaliser:
     @classmethod
     def of(cls, pixels: UInt8[np.ndarray, "n channels height width"]) -> Normaliser:
         """Measure pixels; exact, from counts of the 256 values."""
-        values = np.arange(256) / 255
         channels = range(pixels.shape[1])
-        counts = np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in channels])
+        return cls.of_counts(
+            np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in channels])
+        )
+
+    @classmethod
+    def of_counts(cls, counts: Int[np.ndarray, "channels 256"]) -> Normaliser:
+        """From how often each value comes in each channel."""
+        values = np.arange(256) / 255
         shares = counts / counts.sum(axis=1, keepdims=True)
         mean = shares @ values
         std = np.sqrt(shares @ values**2 - mean**2)
@@ -161,8 +167,8 @@ class StoredBatches(ABC):
         """How many batches an epoch has."""
         return len(self.sizes)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of this epoch."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of this epoch, from the one of that number."""
         recipe, ranks, device = self.recipe, self.ranks, self.labels.device
         order = erm.epoch_batches(
             self.turns, recipe.batch_size, recipe.seed, epoch, ranks.world_size, ranks.rank
@@ -171,10 +177,9 @@ class StoredBatches(ABC):
         own_turns = np.concatenate(order)
         own_rows = torch.from_numpy(sample_of[own_turns]).to(device)
         inputs = self.inputs_in(epoch, own_turns)
-        start = 0
-        for turns, size in zip(order, self.sizes, strict=True):
-            here = slice(start, start + len(turns))
-            start = here.stop
+        ends = np.cumsum([len(turns) for turns in order]).tolist()
+        for turns, size, end in [*zip(order, self.sizes, ends, strict=True)][start:]:
+            here = slice(end - len(turns), end)
             rows = own_rows[here]
             beliefs = self.beliefs and Beliefs(*(values[rows] for values in self.beliefs))
             asked = self.labels[rows], self.weights[rows], int(size), beliefs

@@ -6,6 +6,7 @@ number of ranks.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -18,9 +19,11 @@ __all__ = [
     "augmentation_draws",
     "batch_parts",
     "batch_sizes",
+    "check_parts",
     "cosine_lr",
     "crop_and_flip",
     "epoch_batches",
+    "generator_of",
     "samples_of_turns",
     "weighted_loss",
 ]
@@ -29,8 +32,9 @@ __all__ = [
 ORDER, AUGMENTATION, REPETITION = 0, 1, 2
 
 
-def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, stream]))
+def generator_of(seed: int, epoch: int, stream: int, step: int = 0) -> np.random.Generator:
+    """What draws one thing of an epoch, or of a step of it."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, step, 0, stream]))
 
 
 def batch_sizes(num_samples: int, batch_size: int) -> list[int]:
@@ -42,8 +46,17 @@ def batch_sizes(num_samples: int, batch_size: int) -> list[int]:
 
 def batch_parts(batch_size: int, world_size: int) -> list[int]:
     """Sizes of the parts of a batch that the ranks train on, in the ranks' order."""
-    small, larger = divmod(batch_size, world_size)
-    return [small + 1] * larger + [small] * (world_size - larger)
+    ends = [batch_size * rank // world_size for rank in range(world_size + 1)]
+    return [end - start for start, end in itertools.pairwise(ends)]
+
+
+def check_parts(batch_size: int, world_size: int) -> None:
+    """`ValueError` if a batch has fewer samples than there are ranks."""
+    if batch_size < world_size:
+        raise ValueError(
+            f"a batch of {batch_size} samples cannot be split over {world_size} workers: "
+            "use a larger batch size or fewer workers"
+        )
 
 
 def epoch_batches(
@@ -62,14 +75,10 @@ def epoch_batches(
             f"{num_samples} samples in batches of {batch_size}: both must be at least 1"
         )
     sizes = batch_sizes(num_samples, batch_size)
-    if sizes[-1] < world_size:
-        raise ValueError(
-            f"a batch of {sizes[-1]} samples cannot be split over {world_size} workers: "
-            "use a larger batch size or fewer workers"
-        )
-    order = _generator(seed, epoch, ORDER).permutation(num_samples)
+    check_parts(sizes[-1], world_size)
+    order = generator_of(seed, epoch, ORDER).permutation(num_samples)
     batches = np.split(order, np.cumsum(sizes)[:-1])
-    return [np.array_split(batch, world_size)[rank] for batch in batches]
+    return [b[len(b) * rank // world_size : len(b) * (rank + 1) // world_size] for b in batches]
 
 
 def samples_of_turns(
@@ -82,7 +91,7 @@ def samples_of_turns(
     """
     if turns == num_samples:
         return np.arange(num_samples)
-    order = _generator(seed, epoch, REPETITION).permutation(num_samples)
+    order = generator_of(seed, epoch, REPETITION).permutation(num_samples)
     return np.resize(order, turns)
 
 
@@ -125,7 +134,7 @@ def augmentation_draws(
     num_samples: int, seed: int, epoch: int, padding: int
 ) -> tuple[Int[np.ndarray, "samples 2"], Bool[np.ndarray, " samples"]]:
     """Each sample's crop offset (row, column), uniform in 0 to 2 * padding, and whether to flip."""
-    generator = _generator(seed, epoch, AUGMENTATION)
+    generator = generator_of(seed, epoch, AUGMENTATION)
     offsets = generator.integers(0, 2 * padding, (num_samples, 2), endpoint=True)
     return offsets, generator.random(num_samples) < 0.5
 

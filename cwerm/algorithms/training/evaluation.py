@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,20 +14,21 @@ from torch.nn import functional
 
 from cwerm.algorithms.reliability import calibration_error, reliability_bins, reliability_rows
 
-__all__ = ["Evaluation", "logits_of"]
+__all__ = ["BATCH", "Evaluation", "logits_of"]
 
 BATCH = 500
 
 
 def logits_of(
     model: nn.Module,
-    inputs: Shaped[Tensor, "n ..."],
+    inputs: Shaped[Tensor, "n ..."] | Iterable[Shaped[Tensor, "_ ..."]],
     normalise: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "n classes"]:
-    """What the model says of samples that are held on its device, there too; nothing waits for it."""
+    """What the model says of samples that are held on its device, or come in blocks; nothing waits for it."""
     model.eval()
+    blocks = inputs.split(BATCH) if isinstance(inputs, Tensor) else inputs
     with torch.inference_mode():
-        return torch.cat([model(normalise(some)) for some in inputs.split(BATCH)])
+        return torch.cat([model(normalise(some)) for some in blocks])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -50,6 +51,21 @@ def fit(
     return training.history
 
 
+@dataclass
+class Begun:
+    """How far an epoch has come that is not over yet."""
+
+    sums: Float[Tensor, "loss_and_correct"]
+    """This rank's, on its device, so that no step waits for a copy."""
+    step: int = 0
+    """The next one."""
+    seen: int = 0
+    """How many samples this rank has learned from."""
+    seconds: float = 0.0
+    counters: dict[str, Tensor] = field(default_factory=dict)
+    """BatchNorm's counters as the epoch began, by their names in the model's state."""
+
+
 class Training:
     """A training in progress: the model, its optimizer, and the metrics of the epochs so far.
 
@@ -62,27 +78,32 @@ class Training:
         self._parallel = ranks.share_gradients(self.model)
         self.optimizer = self._make_optimizer()
         self.history: list[Metrics] = []
+        self.begun: Begun | None = None
+        """The epoch in progress, within `epoch` or as `restore` found it."""
 
     def epoch(self, epoch: int, on_step: OnStep | None = None) -> Metrics:
-        """One pass over the data; its metrics are for the caller to add to the history."""
+        """One pass over the data, or what is left of it; its metrics are for the caller to add to the
+        history.
+        """
         recipe, ranks = self.recipe, self.ranks
-        torch.manual_seed(hash((recipe.seed, epoch, ranks.rank)))  # dropout and its like
         self.model.train()
         steps = self.batches.steps
-        # loss and correct: summed on the device, so that no step waits for a copy
-        sums, seen = torch.zeros(2, device=ranks.device, dtype=torch.float64), 0
-        started = time.perf_counter()
-        with counters_apart(self.model, steps):
-            for step, batch in enumerate(self.batches.epoch(epoch)):
+        if self.begun is None:
+            self.begun = Begun(torch.zeros(2, device=ranks.device, dtype=torch.float64))
+        begun, started = self.begun, time.perf_counter() - self.begun.seconds
+        with counters_apart(self.model, steps) as begun.counters:
+            for step, batch in enumerate(self.batches.epoch(epoch, begun.step), begun.step):
+                torch.manual_seed(
+                    hash((recipe.seed, epoch, step, ranks.rank))
+                )  # dropout and its like
                 lr = erm.cosine_lr(epoch * steps + step, steps * recipe.epochs, recipe.lr)
-                loss = self.step(epoch, lr, batch, sums)
-                seen += len(batch.labels)
+                loss = self.step(epoch, lr, batch, begun.sums)
+                begun.step, begun.seen = step + 1, begun.seen + len(batch.labels)
+                begun.seconds = time.perf_counter() - started
                 if on_step is not None:
                     on_step(epoch, step, loss)
-        sums = torch.cat([sums, sums.new_tensor([seen])])
-        ranks.sum(sums)
-        loss_sum, correct_sum, number = sums.tolist()
-        seconds = time.perf_counter() - started
+        loss_sum, correct_sum, number = self._totals(begun).tolist()
+        seconds, self.begun = time.perf_counter() - started, None
         if not math.isfinite(loss_sum):
             raise DivergedError(f"the training loss is {loss_sum} in epoch {epoch + 1}")
         ranks.average_buffers(self.model)
@@ -117,6 +138,26 @@ class Training:
         sums += torch.stack([share.double(), correct.double()])
         return loss
 
+    def _totals(self, begun: Begun) -> Float[Tensor, "loss_correct_and_seen"]:
+        """Over all ranks."""
+        totals = torch.cat([begun.sums, begun.sums.new_tensor([begun.seen])])
+        self.ranks.sum(totals)
+        return totals
+
+    def state_within(self) -> dict[str, Any]:
+        """As `state`, from a step's `on_step`, on all ranks at the same step.
+
+        Running statistics are the mean of the ranks', as at an epoch's end.
+        """
+        assert self.begun is not None
+        begun, state = self.begun, self.state()
+        own = dict(self.model.named_buffers())
+        means = dict(zip(own, self.ranks.averaged(own.values()), strict=True))
+        kept = {name: mean for name, mean in means.items() if name in state["model"]}
+        state["model"] = {**state["model"], **kept, **begun.counters}
+        totals = self._totals(begun).cpu()
+        return {**state, "begun": {"step": begun.step, "totals": totals, "seconds": begun.seconds}}
+
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on as if nothing had happened."""
         return {
@@ -130,6 +171,12 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
+        self.begun = None
+        if "begun" in state:
+            step, totals, seconds = (state["begun"][name] for name in ("step", "totals", "seconds"))
+            # one rank takes the sums of all
+            totals = totals.to(self.ranks.device) * (self.ranks.rank == 0)
+            self.begun = Begun(totals[:2].clone(), step, int(totals[2]), seconds)
 
     def check(self, state: dict[str, Any]) -> None:
         """Refuse a state of something else.
@@ -147,6 +194,13 @@ class Training:
         epochs = [epoch["epoch"] for epoch in state["history"]]
         if epochs != [*range(len(epochs))] or len(epochs) > self.recipe.epochs:
             raise ValueError("of other epochs")
+        if "begun" in state:
+            step, totals, seconds = (state["begun"][name] for name in ("step", "totals", "seconds"))
+            whole = totals.shape == (3,) and totals.dtype == torch.float64
+            if len(epochs) == self.recipe.epochs or not 0 < step < self.batches.steps:
+                raise ValueError("of other steps")
+            if not whole or type(step) is not int or not math.isfinite(seconds):
+                raise ValueError("of another kind of epoch")
 
     def _make_optimizer(self) -> torch.optim.SGD:
         recipe = self.recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,11 +19,16 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank `rank` of `world_size`, on its device; the process group is there already if there are several."""
+    """Rank `rank` of `world_size`, on its device; the process group is there already if there are several.
+
+    On its node it is `local_rank` of `local_size`.
+    """
 
     world_size: int = 1
     rank: int = 0
     device: torch.device = CPU
+    local_rank: int = 0
+    local_size: int = 1
 
     def share_gradients(self, model: nn.Module) -> nn.Module:
         """The model, whose backward passes from now on average gradients over the ranks."""
@@ -49,7 +55,14 @@ class Ranks:
 
     def average_buffers(self, model: nn.Module) -> None:
         """Make running statistics the same on all ranks, each of which saw its own share of the data."""
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                self.sum(buffer)
-                buffer /= self.world_size
+        for buffer, mean in zip(model.buffers(), self.averaged(model.buffers()), strict=True):
+            buffer.copy_(mean)
+
+    def averaged(self, values: Iterable[Tensor]) -> list[Tensor]:
+        """The means over the ranks of those that are floats, the others as they are."""
+        return [self._mean(value) if value.is_floating_point() else value for value in values]
+
+    def _mean(self, value: Tensor) -> Tensor:
+        total = value.detach().clone()
+        self.sum(total)
+        return total / self.world_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -27,9 +28,11 @@ from cwerm.stages.classifiers import (
     told_size,
 )
 from cwerm.stages.stage import Context, Inputs, Stage
+from cwerm.stages.train.data import is_streamed
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import chosen_targets, make_targets
 from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.part_cache import PartCache
 from cwerm.store.writing import Writer
 from cwerm.terminal import console
 
@@ -63,14 +66,19 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
     if settings.targets != "given":
         console.note(f"train.targets: {TARGETS[targets]}")
     check_batch(settings, images, context)
+    read = loop_inputs(settings, inputs, context.store)
+    tell_of_streaming(settings, read)
     kept = context.limits["train.keep_checkpoints"]
     events = f"runs/{context.name}/events/{context.name}"  # as TensorBoard calls the run
     folder = checkpoints_folder(context, writer.key)
+    far = urlsplit(writer.storage.root).scheme == "s3"
     with progress_board(settings.epochs, "train") as board, user_errors("train.batch_size"):
         run_on_ranks(
             train_worker,
             {
-                **loop_inputs(settings, inputs, context.store),
+                **read,
+                "held": PartCache(context.limits["train.cache_bytes"] if far else 0),
+                "checkpoint_minutes": context.limits["train.checkpoint_minutes"],
                 "weights": context.outside.train_weights_address,
                 "s3": context.s3,
                 "events": events,
@@ -88,6 +96,20 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
     if kept <= checkpoints.KEPT:
         checkpoints.forget(writer.storage, folder)
     return made
+
+
+def tell_of_streaming(settings: TrainSettings, read: dict[str, Any]) -> None:
+    """Say where images are more than is held, and what is mixed then."""
+    images: Artifact = read["images"]
+    number, side = len(read["samples"]), read.get("size")
+    if side is None or not is_streamed(settings, number, side):
+        return
+    parts = len(images.tables["images"])
+    whole, most = number * 3 * side**2 / 2**30, (settings.memory_bytes or 0) / 2**30
+    console.note(
+        f"train: {whole:.1f} GiB of pixels, over train.memory_bytes ({most:.1f} GiB), are streamed: "
+        f"{min(parts, settings.window or 0)} of {parts} parts are mixed at a time (train.window)"
+    )
 
 
 def check_test(images: Artifact) -> None:
@@ -231,4 +253,4 @@ def _commit(
     return writer.commit(tables, {**last, "targets": targets}, least_seconds=trained)
 
 
-train = Stage("train", 7, _needs, TrainSettings.of, _run)
+train = Stage("train", 8, _needs, TrainSettings.of, _run)

@@ -1,4 +1,4 @@
-"""What each worker of the train stage does: one rank of DDP over the whole decoded data set."""
+"""What each worker of the train stage does: one rank of DDP."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cwerm.algorithms.training.evaluation import Evaluation, logits_of
-from cwerm.algorithms.training.fit import DivergedError, Training
+from cwerm.algorithms.training.fit import DivergedError, OnStep, Training
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
 from cwerm.errors import UserError
 from cwerm.runtime import checkpoints, saved_state
 from cwerm.runtime.ranks import rank_device
 from cwerm.stages.train.data import HeldOut, training_data
+from cwerm.stages.train.saving import SavesWithin
 from cwerm.stages.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -39,25 +40,42 @@ def train_worker(config: dict[str, Any]) -> None:
 
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
-    ranks = Ranks(context.get_world_size(), context.get_world_rank(), rank_device(config))
+    ranks = Ranks(
+        context.get_world_size(),
+        context.get_world_rank(),
+        rank_device(config),
+        context.get_local_rank(),
+        context.get_local_world_size(),
+    )
     set_kernels(config["settings"].deterministic, ranks.device)
     worker = Worker(config, ranks)
     if checkpoints.resume(worker, ranks, config) and ranks.rank == 0:
-        where = f"epoch {len(worker.history)} on {ranks.world_size} worker(s)"
+        step = f", step {begun.step}" if (begun := worker.training.begun) else ""
+        where = f"epoch {len(worker.history)}{step} on {ranks.world_size} worker(s)"
         config["board"].note.remote(f"goes on after {where}")
     events = _Events(config) if ranks.rank == 0 else None
+    with SavesWithin(worker.training, worker.state_within, config) as saves:
+        _train(worker, saves, events, config)
+
+
+def _train(worker: Worker, saves: SavesWithin, events: _Events | None, config: Any) -> None:
+    """The epochs that are left."""
+    import ray.train
+
     for epoch in range(len(worker.history), worker.settings.epochs):
-        metrics = worker.train_epoch(epoch)
+        metrics = worker.train_epoch(epoch, saves)
         if events is not None:
             events.write(worker, epoch, metrics)
         if not worker.reports(epoch):
             continue
         if events is None:
             ray.train.report(metrics)
+            saves.begin_anew()
             continue
         with tempfile.TemporaryDirectory() as folder:
             saved_state.write_files(folder, worker.state(), epoch + 1)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        saves.begin_anew()
         accuracy = metrics[f"{worker.curve}_accuracy"]
         remark = f"loss {metrics['train_loss']:.3f}  {worker.curve} {accuracy:.3f}"
         config["board"].post.remote(epoch + 1, remark)
@@ -125,6 +143,10 @@ class Worker:
             "predictions": self.predictions,
         }
 
+    def state_within(self) -> dict[str, Any]:
+        """As `state`, in mid-epoch, on all ranks at the same step."""
+        return {**self.state(), **self.training.state_within()}
+
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state; one that `check` refuses leaves the worker as it is."""
         self.training.restore(state)
@@ -143,10 +165,10 @@ class Worker:
         if {*state["predictions"]} not in ({*PREDICTIONS}, set()):
             raise ValueError("without what it says of the test images")
 
-    def train_epoch(self, epoch: int) -> dict[str, Any]:
+    def train_epoch(self, epoch: int, on_step: OnStep | None = None) -> dict[str, Any]:
         """One pass over the data, then the evaluation; returns the same metrics on every rank."""
         try:
-            metrics = self.training.epoch(epoch)
+            metrics = self.training.epoch(epoch, on_step)
         except DivergedError as error:
             raise UserError(f"train.lr: {error}; lower train.lr") from None
         metrics |= hardware(self.ranks.device)
@@ -165,7 +187,7 @@ class Worker:
 
     def evaluate(self, split: str, held_out: HeldOut) -> dict[str, Any]:
         """Metrics on a held-out split by their names, each rank doing its share."""
-        logits = logits_of(self.training.model, held_out.inputs, self.data.normalise).cpu()
+        logits = logits_of(self.training.model, held_out.blocks(), self.data.normalise).cpu()
         part = Evaluation.from_logits(logits, held_out.labels)
         if split == "test":
             self._keep(held_out.ids, logits)

@@ -10,6 +10,7 @@ from cwerm.stages.outside import Outside
 from cwerm.stages.select import HoldOut
 from cwerm.stages.stage import Settings
 
+HOW = {"keep_checkpoints", "checkpoint_minutes", "cache_bytes"}  # which no result depends on
 LOSS_OPTIONS = {"focal": "focal_gamma", "gce": "gce_q", "small_loss": "wrong_share"}
 
 
@@ -35,6 +36,9 @@ class TrainSettings(Settings):
     gce_q: float | None = None
     wrong_share: float | None = None
     report_every: int
+    memory_bytes: int | None = None
+    """Of decoded images that are held; None for features, as of `window`."""
+    window: int | None = None
     precision: str
     deterministic: bool
     targets: str
@@ -45,10 +49,12 @@ class TrainSettings(Settings):
     @classmethod
     def of(cls, job: Job, outside: Outside) -> TrainSettings:
         """Those of this job."""
-        section: dict[str, Any] = job.train.model_dump(exclude={"keep_checkpoints"})
+        section: dict[str, Any] = job.train.model_dump(exclude=HOW)
         for loss, key in LOSS_OPTIONS.items():
             if job.train.loss != loss:
                 del section[key]
+        if job.train.input == "features":
+            del section["memory_bytes"], section["window"]
         weighted = job.method != "erm" and not job.trains_on_coreset
         changes = weighted and job.control in ("constant", "permuted")
         control = job.control if changes else "none"

@@ -1,0 +1,122 @@
+"""The order of an epoch whose samples are read part by part: mixed well, with few parts in memory.
+
+The parts are shuffled and cut into streams of equally many samples. Each stream mixes the samples of a few
+parts at a time, and every batch takes its share of each stream. All of it follows from the seed and the
+epoch, so that batches are the same on any number of ranks, and any of them can be the first to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int
+
+from cwerm.algorithms.training import erm
+
+__all__ = ["STREAMS", "stream_batches"]
+
+STREAMS = 8  # of which ranks take whole ones, where their number divides it
+
+Samples = Int[np.ndarray, " _"]
+Piece = tuple[int, int]  # first sample of (a piece of) a part, and the one after its last
+
+
+def stream_batches(
+    part_sizes: Int[np.ndarray, " parts"],
+    turns: int,
+    batch_size: int,
+    window: int,
+    seed: int,
+    epoch: int,
+    world_size: int = 1,
+    rank: int = 0,
+) -> list[Samples]:
+    """The samples of each batch that `rank` trains on in this epoch.
+
+    Samples are numbered from 0 through all parts. An epoch has `turns` of them, each sample equally often,
+    give or take one. `window` is the number of parts that are mixed at a time, over all streams. Ranks take
+    parts of a batch that differ by at most one sample; where their number divides that of the streams a rank
+    reads whole streams, and no part that another rank reads but for those at the streams' ends.
+    """
+    sizes = np.array(erm.batch_sizes(turns, batch_size))
+    erm.check_parts(int(sizes.min()), world_size)
+    bounds = np.concatenate([[0], np.cumsum(part_sizes)])
+    # where the streams' shares of each batch end
+    ends = sizes[:, None] * np.arange(STREAMS + 1) // STREAMS
+    lengths = np.diff(ends, axis=1).sum(axis=0)
+    first, last = sizes * rank // world_size, sizes * (rank + 1) // world_size
+    from_stream = np.maximum(ends[:, :-1], first[:, None])
+    to_stream = np.minimum(ends[:, 1:], last[:, None])
+    pieces = _cut(_shuffled_parts(bounds, turns, seed, epoch), lengths)
+    orders = []
+    for stream, own in enumerate(pieces):
+        needed = (to_stream[:, stream] > from_stream[:, stream]).any()
+        # every other one backwards, so that two streams read the part between them at the same time
+        ordered = own[:: 1 - 2 * (stream % 2)]
+        mix = _mixed(ordered, max(1, window // STREAMS), seed, epoch, stream)
+        orders.append(np.concatenate([*mix]) if needed and own else np.empty(0, np.int64))
+    starts = np.cumsum(np.diff(ends, axis=1), axis=0) - np.diff(ends, axis=1)
+    batches = []
+    for step in range(len(sizes)):
+        taken = []
+        for stream, order in enumerate(orders):
+            start = starts[step, stream] - ends[step, stream]
+            low, high = from_stream[step, stream], to_stream[step, stream]
+            if high > low:
+                taken.append(order[start + low : start + high])
+        batches.append(np.concatenate(taken))
+    return batches
+
+
+def _shuffled_parts(
+    bounds: Int[np.ndarray, " parts_and_end"], turns: int, seed: int, epoch: int
+) -> list[Piece | Samples]:
+    """All parts as often as the turns ask for, each time in an order of their own; then some samples more."""
+    generator = erm.generator_of(seed, epoch, erm.ORDER)
+    num_samples = int(bounds[-1])
+    sequence: list[Piece | Samples] = []
+    passes, left = divmod(turns, num_samples)
+    for _ in range(passes):
+        for part in generator.permutation(len(bounds) - 1).tolist():
+            sequence.append((int(bounds[part]), int(bounds[part + 1])))
+    if left:
+        some = np.sort(generator.permutation(num_samples)[:left])
+        by_part = np.split(some, np.searchsorted(some, bounds[1:-1]))
+        sequence += [by_part[part] for part in generator.permutation(len(by_part)).tolist()]
+    return [piece for piece in sequence if _length(piece)]
+
+
+def _length(piece: Piece | Samples) -> int:
+    return piece[1] - piece[0] if isinstance(piece, tuple) else len(piece)
+
+
+def _cut(
+    sequence: list[Piece | Samples], lengths: Int[np.ndarray, " streams"]
+) -> list[list[Samples]]:
+    """The sequence in runs of so many samples; a part at an end is in two of them."""
+    pieces = iter(np.arange(*p) if isinstance(p, tuple) else p for p in sequence)
+    held: Samples = np.empty(0, np.int64)
+    streams = []
+    for length in lengths.tolist():
+        own: list[Samples] = []
+        while length:
+            if not len(held):
+                held = next(pieces)
+            own.append(held[:length])
+            held, length = held[len(own[-1]) :], length - len(own[-1])
+        streams.append(own)
+    return streams
+
+
+def _mixed(
+    pieces: list[Samples], window: int, seed: int, epoch: int, stream: int
+) -> Iterator[Samples]:
+    """The samples of a stream, drawn from `window` of its parts at a time; as some go, a part comes."""
+    generator = erm.generator_of(seed, epoch, erm.ORDER, 1 + stream)
+    held = np.concatenate(pieces[:window]) if pieces else np.empty(0, np.int64)
+    for piece in pieces[window:]:
+        held = generator.permutation(held)
+        yield held[: len(piece)]
+        held = np.concatenate([held[len(piece) :], piece])
+    yield generator.permutation(held)
