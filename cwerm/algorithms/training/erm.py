@@ -21,16 +21,18 @@ __all__ = [
     "cosine_lr",
     "crop_and_flip",
     "epoch_batches",
+    "generator_of",
     "samples_of_turns",
     "weighted_loss",
 ]
 
-# Streams of one seed and epoch, so that order and augmentation are independent.
-ORDER, AUGMENTATION, REPETITION = 0, 1, 2
+# Streams of one seed and epoch, so that order and each kind of augmentation are independent.
+ORDER, AUGMENTATION, REPETITION, RESIZED_CROP, POLICY, MIXING = range(6)
 
 
-def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, stream]))
+def generator_of(seed: int, epoch: int, stream: int, step: int = 0) -> np.random.Generator:
+    """What draws one thing of an epoch, or of a step of it."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, step, 0, stream]))
 
 
 def batch_sizes(num_samples: int, batch_size: int) -> list[int]:
@@ -67,7 +69,7 @@ def epoch_batches(
             f"a batch of {sizes[-1]} samples cannot be split over {world_size} workers: "
             "use a larger batch size or fewer workers"
         )
-    order = _generator(seed, epoch, ORDER).permutation(num_samples)
+    order = generator_of(seed, epoch, ORDER).permutation(num_samples)
     batches = np.split(order, np.cumsum(sizes)[:-1])
     return [np.array_split(batch, world_size)[rank] for batch in batches]
 
@@ -82,7 +84,7 @@ def samples_of_turns(
     """
     if turns == num_samples:
         return np.arange(num_samples)
-    order = _generator(seed, epoch, REPETITION).permutation(num_samples)
+    order = generator_of(seed, epoch, REPETITION).permutation(num_samples)
     return np.resize(order, turns)
 
 
@@ -94,6 +96,7 @@ def weighted_loss(
     world_size: int = 1,
     focal_gamma: float = 0.0,
     gce_q: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Sum of weight times loss, times `world_size` over `global_batch_size`.
 
@@ -103,12 +106,15 @@ def weighted_loss(
     the focal loss, (1 - p)^gamma times it (Lin et al., "Focal loss", ICCV 2017); with `gce_q` above 0 the
     generalised cross entropy, (1 - p^q) / q (Zhang and Sabuncu, NeurIPS 2018), whose gradient is p^q times
     that of the cross entropy: labels that the model finds improbable, as wrong ones are, pull less.
+    `label_smoothing`, of the cross entropy alone, is the share that is spread evenly over all classes.
 
     The mean of its gradients over the ranks, which is what DDP takes, is the gradient of the
     weighted mean over the global batch, also where ranks hold unequal parts. Weights should have
     mean 1 over the data set.
     """
-    losses = functional.cross_entropy(logits, labels, reduction="none")
+    losses = functional.cross_entropy(
+        logits, labels, reduction="none", label_smoothing=label_smoothing
+    )
     if focal_gamma > 0:
         losses = (1 - (-losses).exp()) ** focal_gamma * losses
     elif gce_q > 0:
@@ -125,7 +131,7 @@ def augmentation_draws(
     num_samples: int, seed: int, epoch: int, padding: int
 ) -> tuple[Int[np.ndarray, "samples 2"], Bool[np.ndarray, " samples"]]:
     """Each sample's crop offset (row, column), uniform in 0 to 2 * padding, and whether to flip."""
-    generator = _generator(seed, epoch, AUGMENTATION)
+    generator = generator_of(seed, epoch, AUGMENTATION)
     offsets = generator.integers(0, 2 * padding, (num_samples, 2), endpoint=True)
     return offsets, generator.random(num_samples) < 0.5
 
