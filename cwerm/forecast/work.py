@@ -88,7 +88,10 @@ def _training(job: Job, counts: Counts) -> Work:
     rounds = -(-train.epochs // train.report_every)
     # validation images are looked at as it goes, or else the test images
     judged = rounds * (counts.validation or counts.test)
-    images = TRAINING * train.epochs * counts.training * share + judged
+    trained = train.epochs * counts.training
+    if train.max_steps is not None:
+        trained = min(trained, train.max_steps * train.batch_size)
+    images = TRAINING * trained * share + judged
     return Work(operations * images, 4.0 * parameters * STATE_COPIES)
 
 

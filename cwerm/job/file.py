@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from cwerm.errors import UserError, did_you_mean
-from cwerm.job.sections import OF_INPUT, Train
+from cwerm.job.training import OF_INPUT, Train
 from cwerm.methods.choices import keys_of_others
 
 INPUT = "train.input"

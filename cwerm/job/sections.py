@@ -1,12 +1,12 @@
-"""The sections of a job that say what is computed: every key with its type, default and meaning."""
+"""The sections of a job on data, features and coreset: every key with its type, default and meaning."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from cwerm.values import Address, Count, Rate, Section, Seed, Text
+from cwerm.values import Address, Count, Section, Seed, Text
 
 
 class Data(Section):
@@ -131,89 +131,3 @@ class Coreset(Section):
     a class-balanced part of the training images and holds it out of the training."""
     meta_per_class: Count = 10
     """Size of that hold-out. Without effect with ``data.trusted``."""
-
-
-# what is so where a head is trained on features, and nothing else is said
-FOR_FEATURES = {"model": "linear", "lr": 0.01, "crop_padding": 0, "flip": False}
-# keys whose values suit images or features, and are left out where a job is given the other
-OF_INPUT = (*FOR_FEATURES, "image_size", "weights")
-
-
-class Train(Section):
-    """Weighted empirical risk minimisation (paper, Eq. 2)."""
-
-    input: Literal["images", "features"] = "images"
-    """What is learned from: ``images``, or ``features``, those of the section of that name, on which a head
-    is trained in seconds. With ``features`` some keys have other defaults, and those of images no effect."""
-    model: Text = "preactresnet18"
-    """Any timm model name, also ``resnet20``, ``resnet32`` and ``preactresnet18`` for small images. Of
-    ``features`` ``linear``, the default there, or ``mlp``, with a hidden layer."""
-    weights: Address = "random"
-    """What the training starts from: ``random``, or, to fine-tune, ``pretrained`` (timm's hub), a local or s3
-    file, or ``package:NAME/FILE``, as ``features.weights`` has them; the last layer is drawn anew. Pixels are
-    then normalised as the model has learned them. A smaller ``lr``, such as 0.01, suits that."""
-    image_size: Count | None = None
-    """Side of the square input; where not given the images' own, or their median shorter side. With
-    ``weights``: 64 or 128, for images whose shorter side is no longer, else the model's own."""
-    epochs: Count = 100
-    """Passes over the training images."""
-    batch_size: Count = 128
-    """Images a step, over all workers."""
-    lr: Rate = 0.1
-    """Peak learning rate; follows a cosine to zero. On ``features`` 0.01 where not given."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD momentum."""
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight decay, on all parameters."""
-    crop_padding: Annotated[int, Field(ge=0)] = 4
-    """Pixels of padding of the random crop; 0 for no crop. Of images alone."""
-    flip: bool = True
-    """Random horizontal flip. Of images alone."""
-    targets: Literal["auto", "given", "soft", "relabel"] = "auto"
-    """What is learned of a sample: ``given``, its label, times its weight; ``soft``, how probable each class
-    is; ``relabel``, another class where that is sure. ``auto``: what suits the noise that was found, of
-    ``soft`` and ``relabel``; ``given`` where labels are not judged one by one."""
-    loss: Literal["cross_entropy", "focal", "gce", "small_loss"] = "cross_entropy"
-    """Loss of a sample, times its weight; ``focal`` (Lin et al., 2017) mutes well classified samples,
-    ``gce`` (generalised cross entropy, Zhang and Sabuncu, 2018) those whose label seems improbable;
-    ``small_loss`` (Han et al., 2018) leaves the largest cross entropies of each batch out."""
-    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
-    """Exponent of the focal loss."""
-    gce_q: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Exponent of ``gce``: towards 0 the cross entropy, at 1 the mean absolute error."""
-    wrong_share: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Share of wrong labels, for ``small_loss``, which leaves out as many from the tenth epoch on."""
-    report_every: Count = 1
-    """Epochs from one evaluation and checkpoint to the next; the last epoch always has both."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in; ``bfloat16`` is faster on GPUs. Parameters and loss stay float32."""
-    deterministic: bool = False
-    """The same bits from each run, also on GPUs, where it is slower; on CPUs they are always the same."""
-    memory_bytes: Annotated[int, Field(ge=0)] = 4 * 2**30
-    """Decoded images that are held in memory, once on a node, in bytes. Where the training images are more,
-    they are streamed: read part by part and decoded as they are needed, in each epoch. Of images alone."""
-    window: Count = 32
-    """How many parts are mixed at a time where images are streamed, over all workers; each is up to 16 MiB of
-    encoded images in memory. More parts make batches that are more alike, above all of sorted images."""
-    cache_bytes: Annotated[int, Field(ge=0)] = 16 * 2**30
-    """Where images are streamed from a bucket: what each node may keep of their parts on its disk, in
-    ``~/.cache/cwerm/parts``, so that they are fetched once; 2 GiB of the disk stay free."""
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
-    """Minutes of training after which it is saved in mid-epoch, too; an interruption costs no more."""
-    keep_checkpoints: Count = 2
-    """Checkpoints kept while it trains, at least 2: of a damaged one the one before counts. When it is
-    finished they go, unless more are asked for."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_features(cls, tree: Any) -> Any:
-        given = isinstance(tree, dict) and tree.get("input") == "features"
-        return {**FOR_FEATURES, **tree} if given else tree
-
-    @model_validator(mode="after")
-    def _small_loss_knows_how_many_are_wrong(self) -> Train:
-        if self.loss == "small_loss" and self.wrong_share is None:
-            raise ValueError(
-                "loss is small_loss, which needs wrong_share, the share of wrong labels"
-            )
-        return self

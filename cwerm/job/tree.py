@@ -2,7 +2,7 @@
 
 Every key has a default except ``data.source``. An unknown key or a wrong type is a `UserError` that
 names the key, so that a misspelt setting never runs silently. The keys of the sections are in
-`sections` and `surroundings`.
+`sections`, `training` and `surroundings`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from cwerm.errors import UserError
 from cwerm.job.file import apply_override, methods_first, read_tree, set_key
-from cwerm.job.sections import Coreset, Data, Features, Train
+from cwerm.job.sections import Coreset, Data, Features
 from cwerm.job.surroundings import S3, Resources
+from cwerm.job.training import Train
 from cwerm.methods.choices import AnyReweighting, AnySpreading, resolve
 from cwerm.methods.identity import Identity
 from cwerm.methods.reweighting import Reweighting

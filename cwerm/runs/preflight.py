@@ -21,8 +21,8 @@ def check(plan: Plan) -> None:
         UserError: the first thing that is wrong.
     """
     from cwerm.runtime.session import session
-    from cwerm.stages import train
     from cwerm.stages.classifiers import check_classifier
+    from cwerm.stages.train import limits
     from cwerm.stages.train.targets import check_targets
 
     job = plan.job
@@ -32,7 +32,8 @@ def check(plan: Plan) -> None:
     check_judged(job)
     _check_embedded(job)
     if job.resources.workers != "auto":
-        train.check_batch_size(job.train.batch_size, job.resources.workers)
+        asked = job.train
+        limits.check_batch_size(asked.batch_size, job.resources.workers, asked.accumulate)
     outside = plan.outside
     _ = outside.sources  # opens them
     embedding = [name for name in ("extract", "embed_val", "embed_test") if name in plan.names]
@@ -128,6 +129,7 @@ def check_images(plan: Plan) -> None:
     from cwerm.algorithms import coreset
     from cwerm.runtime.session import session
     from cwerm.stages import common, reweight, train
+    from cwerm.stages.train import limits
 
     check_rejected(plan)
     images, store = plan.made["ingest"], plan.store
@@ -156,7 +158,7 @@ def check_images(plan: Plan) -> None:
         if "reweight" in plan.names:
             reweight.check_batch(plan["reweight"].settings, images, plan.job)
         if "train" in plan.names:
-            train.check_batch(plan["train"].settings, images, plan.job)
+            limits.check_batch(plan["train"].settings, images, plan.job)
 
 
 def told_corrections(counts: dict[str, int]) -> str:

@@ -125,6 +125,7 @@ def check_head(job: Job) -> None:
             f"{' or '.join(HEADS)}, or leave it out"
         )
     idle_keys = {"weights": "random", "image_size": None, "crop_padding": 0, "flip": False}
+    idle_keys |= {"crop": "padded", "augment": "none", "cutmix": 0}
     for key, idle in idle_keys.items():
         if getattr(train, key) != idle:
             raise UserError(

@@ -15,7 +15,7 @@ from cwerm.algorithms.training.ranks import Ranks
 from cwerm.errors import UserError
 from cwerm.stages.backbone_weights import identity_of, weights_file
 from cwerm.stages.classifiers import check_start, create_pretrained, pretrained_size
-from cwerm.stages.train import asked_size
+from cwerm.stages.train.limits import asked_size
 from cwerm.stages.train.loop import Worker
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import Targets

@@ -8,7 +8,7 @@ import pytest
 
 from cwerm.errors import UserError
 from cwerm.runtime import batch_memory, capacity
-from cwerm.stages.train import check_batch
+from cwerm.stages.train.limits import check_batch
 from cwerm.terminal import console
 from stages.conftest import Fork
 

@@ -14,9 +14,10 @@ from jaxtyping import Float, Float32, Int, Shaped, UInt8
 from torch import Tensor
 
 from cwerm.algorithms.training import erm
+from cwerm.algorithms.training.augmentation.images import augmented_images
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
-from cwerm.algorithms.training.targets import Beliefs, on_device
+from cwerm.algorithms.training.targets import Beliefs, Mixed, on_device
 
 __all__ = [
     "Batch",
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
     them, labels, weights.
 
     `size` is the number of samples over all ranks; `beliefs`, where there are any, are what is learned
-    instead of the labels.
+    instead of the labels; `mixed`, what of other samples is in the inputs.
     """
 
     inputs: Float[Tensor, "part ..."]
@@ -48,6 +49,7 @@ class Batch(NamedTuple):
     weights: Float[Tensor, " part"]
     size: int
     beliefs: Beliefs | None = None
+    mixed: Mixed | None = None
 
 
 @runtime_checkable
@@ -194,25 +196,18 @@ class StoredBatches(ABC):
 
 
 class PixelBatches(StoredBatches):
-    """Images uint8 [n, channels, height, width], cropped and mirrored at random, as the recipe says.
+    """Images uint8 [n, channels, height, width], cropped, mirrored and changed as the recipe says.
 
     They are the same on any number of ranks.
     """
 
     def inputs_in(self, epoch: int, turns: Int[np.ndarray, " part"]) -> MakeInputs:
         """Augmented images."""
-        recipe, device = self.recipe, self.samples.device
-        drawn = erm.augmentation_draws(self.turns, recipe.seed, epoch, recipe.crop_padding)
-        offsets, flips = (torch.from_numpy(values[turns]).to(device) for values in drawn)
-        flips &= recipe.flip
-
-        def inputs(rows: Tensor, here: slice) -> Tensor:
-            images = erm.crop_and_flip(
-                self.samples[rows], offsets[here], flips[here], recipe.crop_padding
-            )
-            return self.normalise(images)
-
-        return inputs
+        ranks, (height, width) = self.ranks, self.samples.shape[2:]
+        parts = [erm.batch_parts(size, ranks.world_size)[ranks.rank] for size in self.sizes]
+        asked = turns, self.turns, parts, (height, width), self.samples.device
+        augmented = augmented_images(self.recipe, epoch, *asked)
+        return lambda rows, here: self.normalise(augmented(self.samples[rows], here))
 
 
 class FeatureBatches(StoredBatches):

@@ -28,8 +28,8 @@ __all__ = [
     "weighted_loss",
 ]
 
-# Streams of one seed and epoch, so that order and augmentation are independent.
-ORDER, AUGMENTATION, REPETITION = 0, 1, 2
+# Streams of one seed and epoch, so that order and each kind of augmentation are independent.
+ORDER, AUGMENTATION, REPETITION, RESIZED_CROP, POLICY, MIXING = range(6)
 
 
 def generator_of(seed: int, epoch: int, stream: int, step: int = 0) -> np.random.Generator:
@@ -103,6 +103,7 @@ def weighted_loss(
     world_size: int = 1,
     focal_gamma: float = 0.0,
     gce_q: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Sum of weight times loss, times `world_size` over `global_batch_size`.
 
@@ -112,12 +113,15 @@ def weighted_loss(
     the focal loss, (1 - p)^gamma times it (Lin et al., "Focal loss", ICCV 2017); with `gce_q` above 0 the
     generalised cross entropy, (1 - p^q) / q (Zhang and Sabuncu, NeurIPS 2018), whose gradient is p^q times
     that of the cross entropy: labels that the model finds improbable, as wrong ones are, pull less.
+    `label_smoothing`, of the cross entropy alone, is the share that is spread evenly over all classes.
 
     The mean of its gradients over the ranks, which is what DDP takes, is the gradient of the
     weighted mean over the global batch, also where ranks hold unequal parts. Weights should have
     mean 1 over the data set.
     """
-    losses = functional.cross_entropy(logits, labels, reduction="none")
+    losses = functional.cross_entropy(
+        logits, labels, reduction="none", label_smoothing=label_smoothing
+    )
     if focal_gamma > 0:
         losses = (1 - (-losses).exp()) ** focal_gamma * losses
     elif gce_q > 0:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,11 +17,17 @@ from torch.nn import functional
 from cwerm.algorithms.networks.timm_models import channels_last
 from cwerm.algorithms.torch_state import autocast, check_shapes
 from cwerm.algorithms.training import erm
+from cwerm.algorithms.training.augmentation.mixing import mixed
+from cwerm.algorithms.training.averaging import MovingAverage
 from cwerm.algorithms.training.batch_norm import counters_apart
 from cwerm.algorithms.training.batches import Batch, Batches
+from cwerm.algorithms.training.micro_batches import micro_batches
+from cwerm.algorithms.training.optimizer import load_optimizer, make_optimizer, set_lr
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
+from cwerm.algorithms.training.schedule import Schedule
 from cwerm.algorithms.training.small_loss import left_out_share, small_loss_factors
+from cwerm.algorithms.training.targets import Beliefs
 
 __all__ = ["DivergedError", "OnStep", "Training", "fit"]
 
@@ -44,9 +51,10 @@ def fit(
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
+        ValueError: the recipe does not fit the model or the number of steps.
     """
     training = Training(model, batches, recipe, ranks or Ranks())
-    for epoch in range(recipe.epochs):
+    for epoch in range(training.schedule.epochs):
         training.history.append(training.epoch(epoch, on_step))
     return training.history
 
@@ -75,11 +83,19 @@ class Training:
     def __init__(self, model: nn.Module, batches: Batches, recipe: Recipe, ranks: Ranks) -> None:
         self.batches, self.recipe, self.ranks = batches, recipe, ranks
         self.model = channels_last(model.to(ranks.device))
+        self.schedule = Schedule.of(recipe, batches.steps)
+        decay = recipe.ema
+        self.average = None if decay is None else MovingAverage(self.model, decay)
         self._parallel = ranks.share_gradients(self.model)
-        self.optimizer = self._make_optimizer()
+        self.optimizer = make_optimizer(self.model, recipe, ranks.device)
         self.history: list[Metrics] = []
         self.begun: Begun | None = None
         """The epoch in progress, within `epoch` or as `restore` found it."""
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model that is evaluated and kept: with `ema` the average."""
+        return self.model if self.average is None else self.average.model
 
     def epoch(self, epoch: int, on_step: OnStep | None = None) -> Metrics:
         """One pass over the data, or what is left of it; its metrics are for the caller to add to the
@@ -87,17 +103,18 @@ class Training:
         """
         recipe, ranks = self.recipe, self.ranks
         self.model.train()
-        steps = self.batches.steps
+        steps, first = self.schedule.steps_in(epoch), epoch * self.batches.steps
         if self.begun is None:
             self.begun = Begun(torch.zeros(2, device=ranks.device, dtype=torch.float64))
         begun, started = self.begun, time.perf_counter() - self.begun.seconds
-        with counters_apart(self.model, steps) as begun.counters:
-            for step, batch in enumerate(self.batches.epoch(epoch, begun.step), begun.step):
-                torch.manual_seed(
-                    hash((recipe.seed, epoch, step, ranks.rank))
-                )  # dropout and its like
-                lr = erm.cosine_lr(epoch * steps + step, steps * recipe.epochs, recipe.lr)
-                loss = self.step(epoch, lr, batch, begun.sums)
+        batches = islice(self.batches.epoch(epoch, begun.step), steps - begun.step)
+        with counters_apart(self.model, steps * recipe.accumulate) as begun.counters:
+            for step, batch in enumerate(batches, begun.step):
+                torch.manual_seed(hash((recipe.seed, epoch, step, ranks.rank)))  # dropout, for one
+                lr = self.schedule.lr_at(first + step)
+                loss = self.step(epoch, lr, mixed(batch, recipe, ranks, epoch, step), begun.sums)
+                if self.average is not None:
+                    self.average.update(first + step)
                 begun.step, begun.seen = step + 1, begun.seen + len(batch.labels)
                 begun.seconds = time.perf_counter() - started
                 if on_step is not None:
@@ -107,6 +124,8 @@ class Training:
         if not math.isfinite(loss_sum):
             raise DivergedError(f"the training loss is {loss_sum} in epoch {epoch + 1}")
         ranks.average_buffers(self.model)
+        if self.average is not None:
+            self.average.settle(self.model, ranks)
         return {
             "epoch": epoch,
             "workers": ranks.world_size,
@@ -124,17 +143,33 @@ class Training:
 
         `sums` are those of the epoch so far, to which the batch's are added.
         """
+        recipe = self.recipe
+        set_lr(self.optimizer, lr)
+        self.optimizer.zero_grad(set_to_none=True)
+        *earlier, last = micro_batches(batch, recipe.accumulate)
+        losses = []
+        with self.ranks.kept_apart(self._parallel):
+            losses += [self._add_gradient(part, epoch, sums) for part in earlier]
+        losses.append(self._add_gradient(last, epoch, sums))
+        if recipe.clip_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_gradient_norm)
+        self.optimizer.step()
+        return torch.stack(losses).sum() if earlier else losses[0]
+
+    def _add_gradient(
+        self, batch: Batch, epoch: int, sums: Float[Tensor, "loss_and_correct"]
+    ) -> Float[Tensor, ""]:
+        """Add a batch's gradient to the parameters', and to `sums`; its loss."""
         ranks = self.ranks
-        self.optimizer.param_groups[0]["lr"] = lr
         with autocast(ranks.device, self.recipe.precision):
             logits = self._parallel(batch.inputs).float()
         loss = self._loss(logits, batch, epoch)
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
         loss = loss.detach()
         share = loss * batch.size / ranks.world_size
-        correct = (logits.detach().argmax(1) == batch.labels).sum()
+        of_other = batch.mixed is not None and batch.mixed.share < 0.5
+        labels = batch.mixed.labels if batch.mixed and of_other else batch.labels
+        correct = (logits.detach().argmax(1) == labels).sum()
         sums += torch.stack([share.double(), correct.double()])
         return loss
 
@@ -160,7 +195,9 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on as if nothing had happened."""
+        average = {} if self.average is None else {"average": self.average.model.state_dict()}
         return {
+            **average,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
@@ -169,7 +206,9 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state; one that `check` refuses leaves the training as it is."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.history = state["history"]
         self.begun = None
         if "begun" in state:
@@ -184,33 +223,28 @@ class Training:
         Raises:
             ValueError, KeyError, TypeError, AttributeError: it is not one of this training.
         """
-        own = self.model.state_dict()
-        shapes = {name: tensor.shape for name, tensor in state["model"].items()}
-        if shapes != {name: tensor.shape for name, tensor in own.items()}:
-            raise ValueError("of another model")
-        trial = self._make_optimizer()
-        trial.load_state_dict(state["optimizer"])
+        models = {"model": self.model}
+        if self.average is not None:
+            models["average"] = self.average.model
+        for name, model in models.items():
+            shapes = {key: tensor.shape for key, tensor in state[name].items()}
+            if shapes != {key: tensor.shape for key, tensor in model.state_dict().items()}:
+                raise ValueError("of another model")
+        trial = make_optimizer(self.model, self.recipe, self.ranks.device)
+        load_optimizer(trial, state["optimizer"])
         check_shapes(trial)
         epochs = [epoch["epoch"] for epoch in state["history"]]
-        if epochs != [*range(len(epochs))] or len(epochs) > self.recipe.epochs:
+        if epochs != [*range(len(epochs))] or len(epochs) > self.schedule.epochs:
             raise ValueError("of other epochs")
         if "begun" in state:
             step, totals, seconds = (state["begun"][name] for name in ("step", "totals", "seconds"))
             whole = totals.shape == (3,) and totals.dtype == torch.float64
-            if len(epochs) == self.recipe.epochs or not 0 < step < self.batches.steps:
+            if len(epochs) == self.schedule.epochs or not 0 < step < self.schedule.steps_in(
+                len(epochs)
+            ):
                 raise ValueError("of other steps")
             if not whole or type(step) is not int or not math.isfinite(seconds):
                 raise ValueError("of another kind of epoch")
-
-    def _make_optimizer(self) -> torch.optim.SGD:
-        recipe = self.recipe
-        return torch.optim.SGD(
-            self.model.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=self.ranks.device.type == "cuda",
-        )
 
     def _loss(
         self, logits: Float[Tensor, "part classes"], batch: Batch, epoch: int
@@ -221,13 +255,21 @@ class Training:
             start = sum(erm.batch_parts(batch.size, ranks.world_size)[: ranks.rank])
             share = left_out_share(epoch, recipe.wrong_share)
             weights = weights * small_loss_factors(losses, share, batch.size, start, ranks.sum)
-        beliefs = batch.beliefs
-        return erm.weighted_loss(
-            logits,
-            batch.labels if beliefs is None else beliefs.dense(logits.shape[1]),
-            weights,
-            batch.size,
-            ranks.world_size,
-            recipe.focal_gamma if recipe.loss == "focal" else 0.0,
-            recipe.gce_q if recipe.loss == "gce" else 0.0,
-        )
+
+        def loss_of(labels: Tensor, weights: Tensor, beliefs: Beliefs | None) -> Tensor:
+            return erm.weighted_loss(
+                logits,
+                labels if beliefs is None else beliefs.dense(logits.shape[1]),
+                weights,
+                batch.size,
+                ranks.world_size,
+                recipe.focal_gamma if recipe.loss == "focal" else 0.0,
+                recipe.gce_q if recipe.loss == "gce" else 0.0,
+                recipe.label_smoothing,
+            )
+
+        own = loss_of(batch.labels, weights, batch.beliefs)
+        if batch.mixed is None:
+            return own
+        share, labels, weights, beliefs = batch.mixed
+        return share * own + (1 - share) * loss_of(labels, weights, beliefs)

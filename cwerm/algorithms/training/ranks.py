@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,6 +40,12 @@ class Ranks:
         return DistributedDataParallel(
             model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
         )
+
+    def kept_apart(self, parallel: nn.Module) -> AbstractContextManager[object]:
+        """Backward passes inside add to this rank's gradients alone, of what `share_gradients` gave."""
+        if isinstance(parallel, DistributedDataParallel):
+            return parallel.no_sync()
+        return nullcontext()
 
     def sum(self, values: Tensor) -> None:
         """Sum over the ranks, in place."""

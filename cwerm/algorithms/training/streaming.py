@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from cwerm.algorithms.training import erm
+from cwerm.algorithms.training.augmentation.images import augmented_images
 from cwerm.algorithms.training.batches import Batch
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
@@ -39,6 +40,8 @@ class Images(Protocol):
 
     sizes: Int[np.ndarray, " parts"]
     """Of how many each part has."""
+    side: int
+    """Of the decoded images, in pixels."""
 
     def read(self, part: int, images: Int[np.ndarray, " some"]) -> Sequence[Cell]:
         """Some of a part's images as they are stored."""
@@ -103,23 +106,14 @@ class StreamedBatches:
 
     def _augmentation(self, epoch: int) -> Callable[[Tensor, slice], Tensor]:
         """Changes images at random, by their place among those that this rank sees in the epoch."""
-        recipe, ranks = self.recipe, self.ranks
-        drawn = erm.augmentation_draws(self.turns, recipe.seed, epoch, recipe.crop_padding)
-        starts = np.cumsum([0, *self.sizes[:-1]])
-        own = np.concatenate(
-            [
-                np.arange(
-                    start + size * ranks.rank // ranks.world_size,
-                    start + size * (ranks.rank + 1) // ranks.world_size,
-                )
-                for start, size in zip(starts.tolist(), self.sizes, strict=True)
-            ]
-        )
-        offsets, flips = (torch.from_numpy(values[own]).to(self.labels.device) for values in drawn)
-        flips &= recipe.flip
-        return lambda images, here: erm.crop_and_flip(
-            images, offsets[here], flips[here], recipe.crop_padding
-        )
+        ranks, sizes = self.ranks, np.array(self.sizes)
+        ends = np.cumsum(sizes)
+        first = ends - sizes + sizes * ranks.rank // ranks.world_size
+        last = ends - sizes + sizes * (ranks.rank + 1) // ranks.world_size
+        turns = [np.arange(a, b) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+        side = self.images.side
+        asked = [len(own) for own in turns], (side, side), self.labels.device
+        return augmented_images(self.recipe, epoch, np.concatenate(turns), self.turns, *asked)
 
     def _to_device(self, values: Tensor) -> Tensor:
         device = self.labels.device

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int, Int32
 from torch import Tensor
 
-__all__ = ["MOST_CLASSES", "SURE", "Beliefs", "most_probable", "on_device", "relabelled"]
+__all__ = ["MOST_CLASSES", "SURE", "Beliefs", "Mixed", "most_probable", "on_device", "relabelled"]
 
 SURE = 0.9  # from which another class counts as the label
 MOST_CLASSES = 20  # of a belief that are kept
@@ -28,6 +28,15 @@ class Beliefs(NamedTuple):
         assert isinstance(probabilities, Tensor)
         zeros = probabilities.new_zeros(len(classes), num_classes)
         return zeros.scatter_(1, classes.long(), probabilities)
+
+
+class Mixed(NamedTuple):
+    """What was mixed into each sample of a batch: that of another one, which counts `1 - share`."""
+
+    share: float
+    labels: Int[Tensor, " part"]
+    weights: Float[Tensor, " part"]
+    beliefs: Beliefs | None = None
 
 
 def most_probable(belief: Float[np.ndarray, "n classes"]) -> Beliefs:

@@ -14,21 +14,15 @@ import numpy as np
 
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
-from cwerm.runtime import batch_memory, capacity, checkpoints, saved_state
-from cwerm.runtime.asked import Run
+from cwerm.runtime import checkpoints, saved_state
 from cwerm.runtime.board import progress_board
 from cwerm.runtime.ranks import checkpoints_folder, run_on_ranks
 from cwerm.runtime.worker_errors import user_errors
-from cwerm.stages import common, pixels
-from cwerm.stages.classifiers import (
-    batch_bytes,
-    classifier_size,
-    pretrained_size,
-    savable,
-    told_size,
-)
+from cwerm.stages import common
+from cwerm.stages.classifiers import classifier_size, savable
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.stages.train.data import is_streamed
+from cwerm.stages.train.limits import asked_size, check_batch, schedule_of
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import chosen_targets, make_targets
 from cwerm.store.artifacts import Artifact, ArtifactStore
@@ -43,8 +37,6 @@ TARGETS = {
 }
 PERMUTATION_STREAM = 21  # apart from what else is drawn from the seed
 STANDARD = "standard."  # before the names of what features are standardised by, beside a head's own
-SMALL_BATCH = 64  # images a GPU: a rule of thumb, of which fewer count as few
-MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
 
 
 def _needs(job: Job) -> tuple[str, ...]:
@@ -68,11 +60,12 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
     check_batch(settings, images, context)
     read = loop_inputs(settings, inputs, context.store)
     tell_of_streaming(settings, read)
+    epochs = schedule_of(settings, read["samples_per_epoch"]).epochs
     kept = context.limits["train.keep_checkpoints"]
     events = f"runs/{context.name}/events/{context.name}"  # as TensorBoard calls the run
     folder = checkpoints_folder(context, writer.key)
     far = urlsplit(writer.storage.root).scheme == "s3"
-    with progress_board(settings.epochs, "train") as board, user_errors("train.batch_size"):
+    with progress_board(epochs, "train") as board, user_errors("train.batch_size"):
         run_on_ranks(
             train_worker,
             {
@@ -92,7 +85,7 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
             keep_checkpoints=max(checkpoints.KEPT, kept),
             elastic=True,
         )
-    made = _commit(settings, writer, images, folder, targets)
+    made = _commit(settings, epochs, writer, images, folder, targets)
     if kept <= checkpoints.KEPT:
         checkpoints.forget(writer.storage, folder)
     return made
@@ -148,13 +141,6 @@ def loop_inputs(settings: TrainSettings, inputs: Inputs, store: ArtifactStore) -
     }
 
 
-def asked_size(settings: TrainSettings, images: Artifact) -> int:
-    """Side of the images in pixels, before the model's own wishes."""
-    if settings.image_size is None and settings.weights:
-        return pretrained_size(settings.model, images)
-    return pixels.square_size(settings.image_size, images)
-
-
 def training_set(
     settings: TrainSettings, inputs: Inputs, store: ArtifactStore
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -181,52 +167,21 @@ def training_set(
     return ids, weights[ids]
 
 
-def check_batch(settings: TrainSettings, images: Artifact, run: Run) -> None:
-    """Refuse a batch that is too small for the workers or too large for their memory.
-
-    Raises:
-        UserError: naming the key to change.
-    """
-    size_of_run = capacity.size(run)
-    workers = size_of_run.workers
-    check_batch_size(settings.batch_size, workers)
-    if settings.input == "features":
-        return
-    each = settings.batch_size // workers
-    if size_of_run.gpus and each < SMALL_BATCH:
-        console.note(
-            f"train.batch_size: {each} images a GPU, which waits for the host with so few; a larger batch, "
-            "with a train.lr that grows along, uses it better"
-        )
-    size = told_size("train", settings.model, asked_size(settings, images), images)
-    need = batch_bytes("train", settings.model, len(images.info["class_names"]), size)
-    share = size_of_run.sharing_memory(workers) / workers
-    need = int(MEMORY_MARGIN * need * share)
-    batch_memory.check_memory(run, "train.batch_size", need, settings.batch_size)
-
-
-def check_batch_size(batch_size: int, workers: int) -> None:
-    """Refuse a batch that leaves a worker fewer than two images, too few for BatchNorm.
-
-    Raises:
-        UserError: naming the smallest batch.
-    """
-    if batch_size < 2 * workers:
-        raise UserError(
-            f"train.batch_size: {batch_size} images over {workers} workers; use at least {2 * workers}"
-        )
-
-
 def _commit(
-    settings: TrainSettings, writer: Writer, images: Artifact, folder: str, targets: str
+    settings: TrainSettings,
+    epochs: int,
+    writer: Writer,
+    images: Artifact,
+    folder: str,
+    targets: str,
 ) -> Artifact:
     """Publish the last checkpoint's model with its metrics."""
     from safetensors.torch import save
 
     found = checkpoints.find(writer.storage, folder, console.note)
-    whole = [saved for saved in found if saved.epochs == settings.epochs]
+    whole = [saved for saved in found if saved.epochs == epochs]
     _, state = next(saved_state.load(writer.storage, whole, console.note), (None, None))
-    if state is None or len(state["history"]) != settings.epochs or not state["predictions"]:
+    if state is None or len(state["history"]) != epochs or not state["predictions"]:
         raise UserError(
             f"train: its last checkpoint in '{writer.storage.uri(folder)}' can't be read; run the same "
             "command again to go on from the one before"
@@ -237,7 +192,7 @@ def _commit(
         "class_names": images.info["class_names"],
         "full_scale": images.info["full_scale"],
     }
-    tensors = state["model"]
+    tensors = state.get("average", state["model"])
     if settings.features is None:
         description |= state["input"]
     else:

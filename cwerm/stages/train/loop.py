@@ -8,7 +8,6 @@ import os
 import platform
 import tempfile
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,11 @@ import numpy as np
 from cwerm.algorithms.training.evaluation import Evaluation, logits_of
 from cwerm.algorithms.training.fit import DivergedError, OnStep, Training
 from cwerm.algorithms.training.ranks import Ranks
-from cwerm.algorithms.training.recipe import Recipe
 from cwerm.errors import UserError
 from cwerm.runtime import checkpoints, saved_state
 from cwerm.runtime.ranks import rank_device
 from cwerm.stages.train.data import HeldOut, training_data
+from cwerm.stages.train.limits import recipe_of
 from cwerm.stages.train.saving import SavesWithin
 from cwerm.stages.train.settings import TrainSettings
 
@@ -62,7 +61,7 @@ def _train(worker: Worker, saves: SavesWithin, events: _Events | None, config: A
     """The epochs that are left."""
     import ray.train
 
-    for epoch in range(len(worker.history), worker.settings.epochs):
+    for epoch in range(len(worker.history), worker.epochs):
         metrics = worker.train_epoch(epoch, saves)
         if events is not None:
             events.write(worker, epoch, metrics)
@@ -135,6 +134,11 @@ class Worker:
         """The metrics of each epoch so far."""
         return self.training.history
 
+    @property
+    def epochs(self) -> int:
+        """Passes over the data that the training has in all."""
+        return self.training.schedule.epochs
+
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on as if nothing had happened, and how images became its input."""
         return {
@@ -174,7 +178,7 @@ class Worker:
         metrics |= hardware(self.ranks.device)
         if self.reports(epoch):
             metrics |= self.evaluate(self.curve, self._curve)
-        if self.curve != "test" and epoch + 1 == self.settings.epochs:
+        if self.curve != "test" and epoch + 1 == self.epochs:
             # once, as nothing is to be chosen by them
             metrics |= self.evaluate("test", self.data.held_out("test"))
         self.history.append(metrics)
@@ -182,12 +186,12 @@ class Worker:
 
     def reports(self, epoch: int) -> bool:
         """Whether this epoch ends with an evaluation and a checkpoint."""
-        done, settings = epoch + 1, self.settings
-        return done % settings.report_every == 0 or done == settings.epochs
+        done = epoch + 1
+        return done % self.settings.report_every == 0 or done == self.epochs
 
     def evaluate(self, split: str, held_out: HeldOut) -> dict[str, Any]:
         """Metrics on a held-out split by their names, each rank doing its share."""
-        logits = logits_of(self.training.model, held_out.blocks(), self.data.normalise).cpu()
+        logits = logits_of(self.training.judged, held_out.blocks(), self.data.normalise).cpu()
         part = Evaluation.from_logits(logits, held_out.labels)
         if split == "test":
             self._keep(held_out.ids, logits)
@@ -205,12 +209,6 @@ class Worker:
             order = np.argsort(columns[0])
             sorted_columns = [torch.from_numpy(column[order]) for column in columns]
             self.predictions = dict(zip(PREDICTIONS, sorted_columns, strict=True))
-
-
-def recipe_of(settings: TrainSettings) -> Recipe:
-    """How to train; what the loss does not look at has its default."""
-    names = {field.name for field in fields(Recipe)}
-    return Recipe(**settings.model_dump(include=names, exclude_none=True))
 
 
 class _Events:

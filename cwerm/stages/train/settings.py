@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cwerm.job.training import Train
 from cwerm.job.tree import Job
 from cwerm.stages.extract.settings import ExtractSettings
 from cwerm.stages.outside import Outside
@@ -12,6 +13,20 @@ from cwerm.stages.stage import Settings
 
 HOW = {"keep_checkpoints", "checkpoint_minutes", "cache_bytes"}  # which no result depends on
 LOSS_OPTIONS = {"focal": "focal_gamma", "gce": "gce_q", "small_loss": "wrong_share"}
+
+# what is not in the settings, and so in no key, unless a job asks for it
+OPTIONS = (
+    *(
+        "optimizer",
+        "warmup_epochs",
+        "max_steps",
+        "head_lr_factor",
+        "accumulate",
+        "clip_gradient_norm",
+        "ema",
+    ),
+    *("crop", "augment", "mixup", "cutmix", "label_smoothing"),
+)
 
 
 class TrainSettings(Settings):
@@ -27,8 +42,23 @@ class TrainSettings(Settings):
     epochs: int
     batch_size: int
     lr: float
-    momentum: float
+    optimizer: str | None = None
+    warmup_epochs: float | None = None
+    max_steps: int | None = None
+    momentum: float | None = None
+    """Of SGD."""
+    betas: list[float] | None = None
+    """Of AdamW."""
     weight_decay: float
+    head_lr_factor: float | None = None
+    accumulate: int | None = None
+    clip_gradient_norm: float | None = None
+    ema: float | None = None
+    crop: str | None = None
+    augment: str | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
+    label_smoothing: float | None = None
     crop_padding: int
     flip: bool
     loss: str
@@ -55,6 +85,11 @@ class TrainSettings(Settings):
                 del section[key]
         if job.train.input == "features":
             del section["memory_bytes"], section["window"]
+        for name in [name for name in OPTIONS if section[name] == Train.model_fields[name].default]:
+            del section[name]
+        del section["betas" if job.train.optimizer == "sgd" else "momentum"]
+        if job.train.crop == "resized":
+            section["crop_padding"] = 0
         weighted = job.method != "erm" and not job.trains_on_coreset
         changes = weighted and job.control in ("constant", "permuted")
         control = job.control if changes else "none"

@@ -25,7 +25,15 @@ from cwerm.algorithms.networks import features
 from cwerm.algorithms.networks.heads import make_head
 from cwerm.algorithms.networks.preprocessing import InputSpec
 from cwerm.algorithms.training import batches
-from cwerm.algorithms.training.batches import Batches, FeatureBatches, Normaliser, PixelBatches
+from cwerm.algorithms.training.augmentation.mixing import mixed
+from cwerm.algorithms.training.augmentation.operations import OPERATIONS
+from cwerm.algorithms.training.batches import (
+    Batch,
+    Batches,
+    FeatureBatches,
+    Normaliser,
+    PixelBatches,
+)
 from cwerm.algorithms.training.evaluation import logits_of
 from cwerm.algorithms.training.fit import Training
 from cwerm.algorithms.training.ranks import Ranks
@@ -34,6 +42,7 @@ from cwerm.algorithms.training.targets import Beliefs
 
 SAMPLES, CLASSES, SIDE = 50, 10, 32
 GPU = torch.device("cuda", 0)
+FUSED = torch.ops.aten._fused_sgd_.default, torch.ops.aten._fused_adamw_.default
 
 
 class Waits(TorchDispatchMode):
@@ -46,8 +55,8 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if operation is torch.ops.aten._fused_sgd_.default:
-            return None  # torch can't imagine this one; it is a single kernel, on the device
+        if operation in FUSED:
+            return None  # torch can't imagine these; each is a single kernel, on the device
         try:
             made = operation(*args, **(kwargs or {}))
         except (DataDependentOutputException, DynamicOutputShapeException):
@@ -103,11 +112,17 @@ def waits_of_steps(model: Any, made: Batches, recipe: Recipe) -> list[str]:
     sums = torch.zeros(2, device=GPU, dtype=torch.float64)
     model.train()
     epoch = made.epoch(0)
+
+    def take(number: int, batch: Batch) -> None:
+        training.step(0, 0.1, mixed(batch, recipe, training.ranks, 0, number), sums)
+        if training.average is not None:
+            training.average.update(number)
+
     with Waits():
-        training.step(0, 0.1, next(epoch), sums)
+        take(0, next(epoch))
     with Waits() as waits:
-        for batch in epoch:
-            training.step(0, 0.1, batch, sums)
+        for number, batch in enumerate(epoch, 1):
+            take(number, batch)
     return waits.seen
 
 
@@ -146,6 +161,30 @@ def test_steps_on_images(loss: Loss, precision: Any) -> None:
         precision=precision,
     )
     assert waits_of_steps(classifier(), of_pixels(recipe), recipe) == []
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # a model's copy
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"optimizer": "adamw", "clip_gradient_norm": 1.0, "ema": 0.999, "label_smoothing": 0.1},
+        {"mixup": 0.2, "accumulate": 3, "crop": "resized", "augment": "rand", "warmup_epochs": 0.5},
+        {"cutmix": 1.0, "augment": "trivial", "flip": True, "crop_padding": 4},
+        {"head_lr_factor": 10.0, "mixup": 0.2, "cutmix": 1.0, "loss": "focal"},
+    ],
+)
+def test_steps_of_recipes(asked: dict[str, Any]) -> None:
+    recipe = Recipe(epochs=2, batch_size=16, **asked)
+    assert waits_of_steps(classifier(), of_pixels(recipe), recipe) == []
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS])
+def test_an_operation_on_images(name: str) -> None:
+    strengths = torch.ones(SAMPLES, device=GPU)
+    with Waits() as waits:
+        made = OPERATIONS[name](pixels(), strengths)
+    assert made.device == GPU
+    assert waits.seen == []
 
 
 def test_steps_on_beliefs() -> None:

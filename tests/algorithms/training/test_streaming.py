@@ -25,7 +25,7 @@ class Stored:
     """Images of one colour, that of their number, which note what is read and what is held."""
 
     def __init__(self, parts: int = PARTS) -> None:
-        self.sizes = np.full(parts, ROWS)
+        self.sizes, self.side = np.full(parts, ROWS), SIDE
         self.reads: list[int] = []
         self.held = self.most_held = 0
         self._lock = threading.Lock()
