@@ -136,6 +136,8 @@ def _describe(field: Schema, given: Any) -> str:
         "array": "a list",
         "object": "keys with values",
     }
+    if kind == "array" and "minItems" in field and field["minItems"] == field.get("maxItems"):
+        return f"a list of {field['minItems']}"
     return words[kind] + _range(field)
 
 
