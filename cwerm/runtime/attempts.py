@@ -9,6 +9,7 @@ from typing import Any
 
 from cwerm.runtime.capacity import Node
 from cwerm.runtime.deaths import Place, check_deaths
+from cwerm.store import work_clock
 
 
 class _Ledger:
@@ -67,11 +68,17 @@ def enrol(book: Any) -> str:
 
 
 def end_lost_workers(book: Any, nodes: Sequence[Node]) -> None:
-    """Give up the actors of nodes that have gone: Ray would keep their work until they have a place."""
+    """Give up the actors of nodes that have gone: Ray would keep their work until they have a place.
+
+    Where there are any actors, the stage works.
+    """
     import ray
 
     living = {node.id for node in nodes}
-    for worker, node in ray.get(book.enrolled.remote()):
+    enrolled = ray.get(book.enrolled.remote())
+    if enrolled:
+        work_clock.current().work()
+    for worker, node in enrolled:
         if node not in living:
             ray.kill(worker)
 

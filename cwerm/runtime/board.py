@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,6 +25,7 @@ class _Board:
         self.notes: list[str] = []
         self.handle: Any = None
         self.reserved: list[Any] = []
+        self.placed: float | None = None
 
     def post(self, done: float, remark: str = "") -> None:
         self.done, self.remark = done, remark
@@ -39,10 +41,14 @@ class _Board:
 
     def reserve(self, group: Any) -> None:
         self.reserved.append(group)
+        self.placed = time.monotonic()
 
     def release(self) -> list[Any]:
-        groups, self.reserved = self.reserved, []
+        groups, self.reserved, self.placed = self.reserved, [], None
         return groups
+
+    def seconds_in_place(self) -> float | None:
+        return None if self.placed is None else time.monotonic() - self.placed
 
     def read(self) -> tuple[float, str, list[str]]:
         notes, self.notes = self.notes, []
@@ -53,7 +59,8 @@ class _Board:
 def progress_board(total: int, label: str, name: str | None = None) -> Iterator[Any]:
     """An actor handle: ``post.remote(done, remark)`` moves a progress bar, ``note.remote(text)`` prints.
     ``keep.remote(handle)`` keeps an actor's handle for whoever asks with ``kept.remote()``, and
-    ``reserve.remote(group)`` a placement group until ``release.remote()``.
+    ``reserve.remote(group)`` a placement group until ``release.remote()``; ``seconds_in_place.remote()``
+    tells since when the last of them has had its workers, None where there is none.
 
     With a ``name``, whoever can't be given the handle finds the actor by it. The boards that have none are
     one actor for each thread, cleared for each board: starting a process costs more than all that it is told.

@@ -17,6 +17,7 @@ from cwerm.runtime.capacity import Request
 from cwerm.runtime.deaths import MOST_DEATHS, Place, check_deaths, is_loss
 from cwerm.runtime.waiting import LOOK_SECONDS, TELL_SECONDS, Patience
 from cwerm.runtime.worker_errors import WORKERS_KEY, lower, user_errors
+from cwerm.store import work_clock
 from cwerm.terminal import console
 
 # A process of Ray's does many tasks on CPUs one after the other; one that has a GPU ends with its task.
@@ -103,11 +104,14 @@ class _Work:
         self.bad_starts, self.idle = 0, 0.0
         self.patience, self.looked = Patience(pool.run, pool.stage), -math.inf
         self.request: Request | None = None
+        self.clock = work_clock.current()
 
     def results(self) -> Iterator[tuple[int, Any]]:
         import ray
 
         while self.todo or self.running:
+            if not any(share.place for share in self.running):
+                self.clock.wait()
             self._look()
             while self.request and self.todo and len(self.running) < self.pool.size:
                 self._start(self.request, self.todo.popleft())
@@ -128,6 +132,7 @@ class _Work:
                 else:
                     if share.place is None:
                         share.place, self.bad_starts = value, 0
+                        self.clock.work()
                     else:
                         yield share.left.pop(0), value
 
@@ -135,6 +140,7 @@ class _Work:
         """End what runs."""
         for share in [*self.running]:
             self._end(share)
+        self.clock.work()
 
     def _start(self, request: Request, indices: list[int]) -> None:
         import ray

@@ -14,6 +14,7 @@ from cwerm.errors import UserError
 from cwerm.runtime import capacity
 from cwerm.runtime.asked import Run
 from cwerm.runtime.capacity import Node, Request
+from cwerm.store import work_clock
 from cwerm.terminal import console
 
 TELL_SECONDS = 30.0
@@ -61,10 +62,12 @@ def for_room(run: Run, stage: str, request: Request, workers: int = 1) -> None:
     Raises:
         UserError: it could not for ``resources.wait_minutes``.
     """
-    patience = Patience(run, stage)
+    patience, clock = Patience(run, stage), work_clock.current()
     while missing := request.missing(workers, capacity.living_nodes()):
+        clock.wait()
         patience.look(missing)
         time.sleep(LOOK_SECONDS)
+    clock.work()
     patience.look(None)
 
 
@@ -76,9 +79,11 @@ def for_answer(run: Run, stage: str, request: Request, answer: Any) -> Any:
     """
     import ray
 
-    patience = Patience(run, stage)
+    patience, clock = Patience(run, stage), work_clock.current()
+    clock.wait()  # what is asked is answered at once, where there is a place
     while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
         patience.look(request.missing(1, capacity.living_nodes()))
+    clock.work()
     return ray.get(answer)
 
 

@@ -25,8 +25,10 @@ from typing import Any
 import psutil
 
 from cwerm.errors import UserError
+from cwerm.store import work_clock
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.storage import Storage, hurry, parse_mapping
+from cwerm.store.work_clock import WorkClock
 from cwerm.terminal import console
 
 BEAT_SECONDS = 4.0
@@ -63,8 +65,9 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
         time.sleep(POLL_SECONDS)
     try:
         store.earlier_seconds[stage, key] = claims.earlier_seconds()
-        # it may have been committed, and its claims removed, after the look above
-        yield store.find(stage, key)
+        with work_clock.running(claims.clock):
+            # it may have been committed, and its claims removed, after the look above
+            yield store.find(stage, key)
     except BaseException as error:
         if not isinstance(error, Exception):
             hurry()
@@ -83,7 +86,7 @@ class _Claims:
         self.storage, self.folder = storage, folder
         self.records = f"{folder.removesuffix('claims')}attempts"
         self.number = 0
-        self.started = 0.0
+        self.clock = WorkClock()
         self.beats = 0
         self.me = {"token": uuid.uuid4().hex, "host": socket.gethostname(), **_process()}
         self.ended = threading.Event()
@@ -98,7 +101,7 @@ class _Claims:
 
     def take(self, number: int) -> bool:
         """Make the claim of that number, unless another process did."""
-        self.started = time.monotonic()
+        self.clock = WorkClock()
         if not self._write(number, if_absent=True):
             return False
         self.number = number
@@ -136,7 +139,7 @@ class _Claims:
         return sum(_seconds_in(self.storage.read_bytes(path)) for path in paths)
 
     def _seconds(self) -> float:
-        return round(time.monotonic() - self.started, 3)
+        return round(self.clock.seconds, 3)
 
     def _beat(self) -> None:
         while not self.ended.wait(BEAT_SECONDS):

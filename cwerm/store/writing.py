@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 import uuid
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from cwerm.store import schema
+from cwerm.store import schema, work_clock
 from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError
 from cwerm.store.manifest import Artifact, File, folder_of
 from cwerm.store.storage import parse_mapping
@@ -34,7 +33,7 @@ class Writer:
         self.storage = store.storage
         self.stage, self.key, self.parameters = stage, key, parameters
         self.attempt = uuid.uuid4().hex[:12]
-        self.started = time.monotonic()
+        self.clock = work_clock.current()
         self.earlier_seconds = store.earlier_seconds.get((stage, key), 0.0)
         self._files: dict[str, File] = {}
 
@@ -103,10 +102,10 @@ class Writer:
     ) -> Artifact:
         """Publish the artifact; where another writer was first, its artifact is the result.
 
-        Its seconds are those of all attempts, and no less than ``least_seconds``, which are known to be
-        in it.
+        Its seconds are those of all attempts, without what they waited for workers, and no less than
+        ``least_seconds``, which are known to be in it.
         """
-        seconds = self.earlier_seconds + time.monotonic() - self.started
+        seconds = self.earlier_seconds + self.clock.seconds
         artifact = Artifact(
             stage=self.stage,
             key=self.key,

@@ -30,6 +30,7 @@ from cwerm.stages.extract.embedding import BATCH_KEY, POOL_SHARE, Copier, Work, 
 from cwerm.stages.extract.known import find_known, remember
 from cwerm.stages.extract.settings import SOURCES, TABLES, ExtractSettings
 from cwerm.stages.stage import Context, Inputs, Stage, always
+from cwerm.store import work_clock
 from cwerm.store.artifacts import Artifact, File
 from cwerm.terminal import console
 
@@ -112,14 +113,17 @@ def _embed(work: Work, todo: list[Place], context: Context) -> Iterator[tuple[st
         while left:
             waiting.for_room(context, work.writer.stage, request)
             parts = [place for place in todo if place in left]
+            clock = work_clock.current()
             try:
                 with ledger() as book:
+                    clock.wait()  # until an actor enrols
                     data = pipeline(work, parts, context, spec, request, book)
                     end_lost = partial(end_lost_workers, book)
                     rows = data.iter_rows()
                     for row in waiting.while_room(
                         context, work.writer.stage, request, rows, end_lost
                     ):
+                        clock.work()
                         values = {field.name: row[field.name] for field in dataclasses.fields(File)}
                         left.remove((row["table"], row["part"]))
                         advance(row["rows"])
@@ -128,6 +132,8 @@ def _embed(work: Work, todo: list[Place], context: Context) -> Iterator[tuple[st
                 if not is_loss(error):
                     raise
                 console.note(f"extract goes on with the {len(left)} parts that are left")
+            finally:
+                clock.work()
 
 
 extract = Stage("extract", 3, always("ingest"), ExtractSettings.of, _run)
