@@ -57,6 +57,9 @@ class Resources(Section):
     cpu_workers: Count | Literal["auto"] = "auto"
     """Parallel workers of what needs no GPU, where there are GPUs: up to 8 of the CPUs. Where there are
     none, it is ``workers``."""
+    accelerator_type: Text | None = None
+    """The type that GPUs must be of, in Ray's names, such as ``H100`` or ``A10G``, on a cluster of several;
+    others then count as none."""
     min_workers: Count | None = None
     """Training begins, and goes on after a loss, with so few, and takes up more as they come; where not
     given, it waits for all."""

@@ -43,7 +43,7 @@ def _free_memory(run: Run) -> int:
         return psutil.virtual_memory().available
 
     size = capacity.size(run)
-    request = capacity.Request(0.1, size.gpus)
+    request = capacity.Request(0.1, size.gpus, size.accelerator)
     probe = ray.remote(on_gpu if size.device == "cuda" else on_cpu).options(**request.options())
     with user_errors():
         return waiting.for_answer(run, "the run", request, probe.remote())

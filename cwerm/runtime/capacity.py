@@ -6,88 +6,17 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cwerm.errors import UserError, did_you_mean
 from cwerm.runtime.asked import Run
+from cwerm.runtime.nodes import ROUNDING, Node, Request, living_nodes
 from cwerm.runtime.session import cluster
 from cwerm.runtime.session.session import ensure_ray
 from cwerm.terminal import console
 
 AUTO_CPU_WORKERS = 8
-# A trial of a sweep holds a small reservation, in which Ray would put all that the trial starts.
-ANYWHERE = {"scheduling_strategy": "DEFAULT"}
-ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node that lives, and what it has, whoever holds it."""
-
-    id: str
-    address: str
-    cpus: float
-    gpus: int
-
-
-def living_nodes() -> list[Node]:
-    """The nodes of the cluster as Ray knows them now."""
-    import ray
-
-    return [
-        Node(
-            record["NodeID"],
-            record["NodeManagerAddress"],
-            float(record["Resources"].get("CPU", 0)),
-            int(record["Resources"].get("GPU", 0)),
-        )
-        for record in ray.nodes()
-        if record["Alive"]
-    ]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one worker reserves."""
-
-    cpus: float
-    gpus: int = 0
-
-    def room(self, nodes: Sequence[Node]) -> int:
-        """How many such workers the nodes could hold, were they idle."""
-        return sum(self._on_node(node) for node in nodes)
-
-    def _on_node(self, node: Node) -> int:
-        rooms = [node.gpus // self.gpus] if self.gpus else []
-        if self.cpus:
-            rooms.append(int(node.cpus / self.cpus + ROUNDING))
-        return min(rooms, default=0)
-
-    def fitted(self, nodes: Sequence[Node]) -> Request | None:
-        """The same with no more CPUs than one of the nodes has; None where none has GPU and CPU."""
-        able = [n for n in nodes if n.gpus >= self.gpus and (n.cpus > 0 or not self.cpus)]
-        if not able or not (self.cpus or self.gpus):
-            return None
-        return Request(min(self.cpus, max(node.cpus for node in able)), self.gpus)
-
-    def options(self) -> dict[str, Any]:
-        """Ray's names for it."""
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus, **ANYWHERE}
-
-    def missing(self, workers: int, nodes: Sequence[Node]) -> str | None:
-        """What the cluster lacks for so many of these workers, and what would help; None for nothing."""
-        room = self.room(nodes)
-        if room >= workers:
-            return None
-        kind = "GPU" if self.gpus else "CPU"
-        wanted = f"{workers - room} more {kind}{'s' if workers - room > 1 else ''}"
-        has = f"{workers} workers need a {kind} each and there is room for {room}"
-        if workers == 1:
-            wanted, has = f"a {kind}", "no node that is left has one"
-        return (
-            f"{wanted} ({has}); start a node that has one with `ray start`, or get it from the "
-            f"cluster's autoscaler: `python cluster/gpus.py {workers}`"
-        )
 
 
 @dataclass(frozen=True)
@@ -102,6 +31,8 @@ class Size:
     """torch's name of what they compute on."""
     cpu_workers: int
     """Of what needs no GPU."""
+    accelerator: str | None = None
+    """The type that their GPUs must be of; ``nodes`` has no other ones."""
 
     def request(self, workers: int, *, gpu: bool = True, share: float = 1.0) -> Request:
         """What each of ``workers`` reserves: a GPU where the run has any, and up to one CPU.
@@ -111,13 +42,14 @@ class Size:
         """
         if gpu and self.gpus:
             most = min(node.cpus / node.gpus for node in self.nodes if node.gpus)
-            return Request(_down(min(1.0, share * most)), 1)
+            return Request(_down(min(1.0, share * most)), 1, self.accelerator)
         return Request(_down(_largest_share([share * node.cpus for node in self.nodes], workers)))
 
     def single(self, most_cpus: int) -> Request:
         """What a worker that runs alone reserves: a GPU, and up to so many CPUs of the same node."""
         able = [node.cpus for node in self.nodes if node.gpus >= self.gpus and node.cpus]
-        return Request(min(float(most_cpus), max(able, default=0.0)), self.gpus)
+        cpus = min(float(most_cpus), max(able, default=0.0))
+        return Request(cpus, self.gpus, self.accelerator)
 
     def sharing_memory(self, workers: int) -> int:
         """How many of the workers use one memory: one on a GPU of its own, all of a node on CPUs."""
@@ -140,7 +72,7 @@ class Size:
         cpus = facts["cpus_per_worker"]
         each = f"{cpus:g} CPU{'s' if cpus > 1 else ''}"
         if self.gpus:
-            each = f"a GPU and {each}"
+            each = f"a GPU{f' ({self.accelerator})' if self.accelerator else ''} and {each}"
         workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
         found = f"{workers} of {each} on {facts['nodes']} node{'s' if facts['nodes'] > 1 else ''}"
         return f"{found}; {self.cpu_workers} for what needs no GPU" if self.gpus else found
@@ -175,7 +107,7 @@ def size(run: Run) -> Size:
     """What this run is sized to; outside of a run, what a run would be sized to now.
 
     Raises:
-        UserError: too few GPUs, no CPU, or a GPU that torch can't use.
+        UserError: too few GPUs, none of the type asked for, no CPU, or a GPU that torch can't use.
     """
     sizing = _sizing.get()
     if sizing is not None and sizing.size is not None:
@@ -195,6 +127,9 @@ def measure(run: Run, nodes: Sequence[Node]) -> Size:
     Raises:
         UserError: as `size`.
     """
+    asked_type = run.resources.accelerator_type
+    if asked_type is not None:
+        nodes = _of_type(asked_type, nodes)
     gpus, wanted = sum(node.gpus for node in nodes), run.resources.workers
     cpus = sum(node.cpus for node in nodes)
     if cpus < 1:
@@ -208,7 +143,29 @@ def measure(run: Run, nodes: Sequence[Node]) -> Size:
         return Size(workers, tuple(nodes), 0, "cpu", workers)
     asked, most = run.resources.cpu_workers, min(AUTO_CPU_WORKERS, int(cpus))
     on_cpus = most if asked == "auto" else asked
-    return Size(workers, tuple(nodes), 1, torch_device(nodes), on_cpus)
+    return Size(workers, tuple(nodes), 1, torch_device(nodes), on_cpus, asked_type)
+
+
+def _of_type(accelerator: str, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes as they are without GPUs of other types.
+
+    Raises:
+        UserError: no node has a GPU of this type.
+    """
+    from ray.util import accelerators
+
+    there = sorted({name for node in nodes if node.gpus for name in node.accelerators})
+    if accelerator not in there:
+        known = sorted(value for name, value in vars(accelerators).items() if name.isupper())
+        found = (
+            f"there are {', '.join(there)}" if there else "no node has a GPU whose type Ray knows"
+        )
+        hint = "" if accelerator in known else did_you_mean(accelerator, [*there, *known])
+        raise UserError(
+            f"resources.accelerator_type: no node has '{accelerator}', {found}"
+            f"{hint or '; give one that is there, or leave it out for any'}"
+        )
+    return [n if accelerator in n.accelerators else replace(n, gpus=0) for n in nodes]
 
 
 def torch_device(nodes: Sequence[Node]) -> str:

@@ -92,6 +92,7 @@ def run_on_ranks(
                 num_workers=most if fewest == most else (fewest, most),
                 use_gpu=bool(request.gpus),
                 resources_per_worker=resources,
+                accelerator_type=request.accelerator,
             ),
             torch_config=rendezvous.torch_config("nccl" if size.device == "cuda" else "gloo"),
             run_config=RunConfig(

@@ -1,9 +1,9 @@
 """Run a job on two nodes with a GPU each, as far as Ray knows, beside a head without one; some are lost.
 
-``python gpu_nodes.py JOB [--strike PATTERN]... [--back SECONDS | --back-when WORDS]``: at the n-th strike,
-once a file of the storage matches the pattern, the n-th node is lost; a new one comes so many seconds after
-the last, or when the run has said the words. torch computes on the CPU. A program of its own, as a process
-can hold one Ray session.
+``python gpu_nodes.py JOB [--types TYPE TYPE] [--strike PATTERN]... [--back SECONDS | --back-when WORDS]``:
+the GPUs of the two are of these types, where any are given. At the n-th strike, once a file of the storage
+matches the pattern, the n-th node is lost; a new one comes so many seconds after the last, or when the run
+has said the words. torch computes on the CPU. A program of its own, as a process can hold one Ray session.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main() -> int:
     arguments.add_argument("--strike", action="append", default=[])
     arguments.add_argument("--back", type=float)
     arguments.add_argument("--back-when")
+    arguments.add_argument("--types", nargs=2, default=[None, None])
     given = arguments.parse_args()
     job = load_job(given.job)
     # the one thing that is not as on real GPUs
@@ -45,7 +46,10 @@ def main() -> int:
     cluster = Cluster(initialize_head=True, head_node_args=HEAD, shutdown_at_exit=False)
     # before others come: of nodes on one machine Ray would choose any as the driver's own
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    nodes = [cluster.add_node(**NODE) for _ in range(2)]
+    nodes = [
+        cluster.add_node(**NODE, resources={f"accelerator_type:{name}": 1} if name else {})
+        for name in given.types
+    ]
     cluster.wait_for_nodes()
 
     said = hear(given.back_when)

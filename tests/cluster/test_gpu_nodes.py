@@ -114,6 +114,22 @@ def test_both_gpus_lost_for_good_end_with_one_line(
     assert "python cluster/gpus.py" in ended
 
 
+def test_gpus_of_the_type_that_is_asked_for(parted_data: Path, tmp_path: Path) -> None:
+    tree = tree_of(parted_data, tmp_path, workers="auto", accelerator_type="T4")
+    code, output = run(tree, tmp_path, "--types", "A100", "T4")
+    assert code == 0
+    assert "1 worker of a GPU (T4) and 1 CPU on 2 nodes" in output
+    tree["resources"]["accelerator_type"] = "H100"
+    tree["storage"] = str(tmp_path / "other")
+    code, output = run(tree, tmp_path, "--types", "A100", "T4")
+    assert code == 1
+    (ended,) = [line for line in output.splitlines() if line.startswith("ENDED")]
+    assert ended == (
+        "ENDED resources.accelerator_type: no node has 'H100', there are A100, T4; give one that is there, "
+        "or leave it out for any"
+    )
+
+
 def test_one_gpu_lost_for_good_ends_the_training_that_needs_two(
     parted_data: Path, tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ def pipeline(
             compute=ActorPoolStrategy(size=workers),
             num_cpus=request.cpus,
             num_gpus=request.gpus,
+            **request.of_type(),
         )
     )
 
