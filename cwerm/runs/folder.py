@@ -87,6 +87,7 @@ class RunFolder:
         summary["resources"] = size.record() if size else None
         if "broadcast" in artifacts:
             summary["weights"] = weight_scores(self.plan)
+            summary["found"] = artifacts["broadcast"].info.get("found", [])
         self._write_json("summary.json", summary)
         folder = storage.uri(self.path)
         _print_table(summary, folder)

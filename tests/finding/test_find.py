@@ -161,10 +161,37 @@ def test_where_all_labels_are_right_nothing_is_listed(
     with console.told_to(said.append):
         result = find(str(tmp_path / "right"), tmp_path / "out", options=options)
     assert result.suspects == []
-    assert any("no wrong labels found" in line for line in said)
+    assert result.told == ["no wrong labels found among 240: all weights are 1"]
+    assert result.told[0] in said
     assert len(result.files["list"].read_text().splitlines()) == 1
     assert not (tmp_path / "out" / "suspects.png").exists()
     assert any("240 of 240 images were embedded before" in line for line in said)
+
+
+@pytest.mark.slow
+def test_where_too_few_tell_that_is_said(ray_session: None, folder: Path, tmp_path: Path) -> None:
+    """On the terminal, on the page and in the record."""
+    for name in NAMES[1:4]:
+        files = [
+            f for f in sorted((folder / name).glob("*-*.webp")) if not is_wrong(f"{name}/{f.name}")
+        ]
+        place = tmp_path / "few" / name
+        place.mkdir(parents=True)
+        for file in files[:20]:
+            (place / file.name).write_bytes(file.read_bytes())
+    said: list[str] = []
+    options = {"storage": str(folder.parent / "store")}
+    with console.told_to(said.append):
+        result = find(str(tmp_path / "few"), tmp_path / "out", options=options)
+    assert result.suspects == []
+    told = result.record()["told"]
+    assert re.match(
+        r"no wrong labels found, but \d+ are too few to tell: up to \d+% may be", told[0]
+    )
+    page = html.unescape(result.files["page"].read_text())
+    for line in told:
+        assert line in said
+        assert line in page
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ Four signs, each of which opens the gate:
 
 Of small classes the views know little and contradict many right labels, so there the first and the third
 sign must show more. Features that tell nothing of the labels keep it closed.
+
+A closed gate says that there are none where the third sign, with what chance may hide of it, stays below what
+opens it. Where it does not, there are too few samples to tell.
 """
 
 from __future__ import annotations
@@ -63,10 +66,20 @@ class Gate(NamedTuple):
         """Whether there are wrong labels among samples that are of a class."""
         return (
             self.unstructured
-            or self.structure - DEVIATIONS * self.structure_error
-            > max(STRUCTURE, STRUCTURE_OF_FEW * self.ignorance)
+            or self.structure - DEVIATIONS * self.structure_error > self.least_structure
             or self.contradicted > CONTRADICTED
         )
+
+    @property
+    def least_structure(self) -> float:
+        """The share of other labels among the surest that overlap does not explain."""
+        return max(STRUCTURE, STRUCTURE_OF_FEW * self.ignorance)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether so few samples can't tell: by chance alone the surest may hide that share."""
+        most = self.structure + DEVIATIONS * self.structure_error
+        return self.informative and not self.open and most > self.least_structure
 
     @property
     def unstructured(self) -> bool:

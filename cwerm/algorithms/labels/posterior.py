@@ -13,6 +13,7 @@ reference set) and groups [m] (whole numbers; samples of a group are shots of on
 each other). Afterwards there are
 
 - `open`: whether wrong labels were found. If not, every weight is exactly 1 and no label is an issue;
+- `undecided`: whether none were found since so few samples can't tell;
 - `noise_rate` and `noise_rate_interval` (90%): the share of wrong labels, 0 to 1;
 - `transitions` [classes, classes]: how often a sample of a class (row) was given a label (column);
 - `duplicate_group` [m]: a number for each reference sample, the same for near-duplicates;
@@ -137,6 +138,11 @@ class LabelPosterior:
     def open(self) -> bool:
         """Whether wrong labels were found."""
         return self.verdict.gate.open
+
+    @property
+    def undecided(self) -> bool:
+        """Whether none were found since so few samples can't tell."""
+        return self.verdict.gate.undecided
 
     def close(self) -> None:
         """Judge as if no wrong labels had been found: all weights 1, no issue."""

@@ -37,6 +37,7 @@ class LabelErrors:
         of the 20 most probable ones.
         weight: for training; 0 and up, of mean 1.
         noise_rate: the share of wrong labels, and `noise_rate_interval` where it is with 90% probability.
+        undecided: whether none were found since so few samples can't tell; the interval says what may be.
         transitions: [classes, classes], the probability of each given label (column) by class (row).
         duplicate_group: the same number for samples that are (nearly) the same.
         classes: the names of the columns.
@@ -57,6 +58,7 @@ class LabelErrors:
     duplicate_group: Int64[np.ndarray, " n"]
     classes: Shaped[np.ndarray, " classes"]
     noise_found: bool
+    undecided: bool
     warnings: tuple[str, ...]
 
     @classmethod
@@ -83,6 +85,7 @@ class LabelErrors:
             duplicate_group=duplicate_group,
             classes=known.classes,
             noise_found=posterior.open,
+            undecided=posterior.undecided,
             warnings=posterior.warnings_for([str(name) for name in known.classes]),
         )
 
@@ -108,7 +111,8 @@ class LabelErrors:
     def __repr__(self) -> str:
         rate = self.noise_rate if self.noise_found else None
         extremes = float(self.weight.min()), float(self.weight.max())
-        lines = [headline(len(self.labels), rate, self.noise_rate_interval, extremes)]
+        interval = self.noise_rate_interval
+        lines = [headline(len(self.labels), rate, interval, extremes, self.undecided)]
         if self.noise_found:
             lines.append(f"{int(self.is_issue.sum()):,} are issues; the least probable:")
             lines += [
@@ -125,15 +129,23 @@ def headline(
     rate: float | None,
     interval: tuple[float, float],
     weights: tuple[float, float],
+    undecided: bool = False,
 ) -> str:
     """What was found, in one line.
 
-    `rate` is the share of wrong labels, None where there are none; it lies in the `interval`. `weights` are
-    the least and the largest.
+    `rate` is the share of wrong labels, None where none were found; it lies in the `interval`. `weights` are
+    the least and the largest. Where so few samples can't tell, it is `undecided` whether there are any.
     """
+    (least, most), (low, high) = interval, weights
+    if rate is None and undecided:
+        return (
+            f"no wrong labels found, but {samples:,} are too few to tell: up to {100 * most:.0f}% may be "
+            "wrong; all weights are 1"
+        )
+    if rate is None and most >= 1:  # the features say nothing
+        return f"none of {samples:,} labels can be judged: all weights are 1"
     if rate is None:
         return f"no wrong labels found among {samples:,}: all weights are 1"
-    (least, most), (low, high) = interval, weights
     return (
         f"about {100 * rate:.0f}% ({100 * least:.0f}-{100 * most:.0f}) of {samples:,} labels look wrong: "
         f"weights from {low:.2g} to {high:.2g}"

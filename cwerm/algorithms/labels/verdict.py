@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
+from scipy.stats import beta
 from torch import Tensor
 
 from cwerm.algorithms.labels import calibration, weights
@@ -20,10 +21,8 @@ __all__ = ["Verdict"]
 SLOPE = 0.7  # the views are multiplied as if they were independent, which makes them too sure
 STRANGER = 0.02  # of how likely the likeliest class of a usual sample is
 DOUBT, HIDDEN = 0.5, 1.8
-DEVIATIONS, MODEL_ERROR = (
-    1.645,
-    0.02,
-)  # 90%; how far rates were off beyond chance, on images to choose on
+BELOW, DEVIATIONS = 0.95, 1.645  # 90% on both sides
+MODEL_ERROR = 0.02  # how far rates were off beyond chance, on images to choose on
 ANCHORS = 0.2
 
 Joint = Float64[np.ndarray, "n classes"]
@@ -57,9 +56,7 @@ class Verdict:
         level = 2 * STRANGE if gate.strangers else STRANGER
         stranger = level * float(np.median(joint.max(axis=1)))
         rate = learned.noise_rate * (1 - gate.strangers) + gate.strangers
-        spread = DEVIATIONS * np.sqrt(rate * (1 - rate) / max(1, ANCHORS * m)) + MODEL_ERROR
-        low = max(0.0, float(rate - spread)) if gate.open else 0.0
-        interval = low, min(1.0, float(rate + spread))
+        interval = _interval(rate, max(1.0, ANCHORS * m), gate.open)
         if not gate.informative:
             rate, interval = 0.0, (0.0, 1.0)
         found = posterior(joint, labels, learned.transitions, stranger)
@@ -112,6 +109,10 @@ class Verdict:
         """Plain lines; `names` are the classes'."""
         if not self.gate.informative:
             return ("the features say nothing about the labels, so none can be judged",)
+        if self.gate.undecided:
+            return (
+                "what would tell: more samples, or features that keep the classes apart better",
+            )
         if not self.gate.open:
             return ()
         vanishing = [names[number] for number in np.flatnonzero(self.rescued)]
@@ -142,6 +143,17 @@ class Verdict:
             state["scale"].numpy(),
             state["rescued"].numpy(),
         )
+
+
+def _interval(rate: float, anchors: float, found: bool) -> tuple[float, float]:
+    """Where the rate is with 90% probability; where nothing was found, what can't be ruled out."""
+    if (
+        not found
+    ):  # that none was wrong of a few says less than the rate's own spread, which is 0 there
+        most = beta.ppf(BELOW, rate * anchors + 1, max((1 - rate) * anchors, 1e-9))
+        return 0.0, min(1.0, float(most) + MODEL_ERROR)
+    spread = DEVIATIONS * np.sqrt(rate * (1 - rate) / anchors) + MODEL_ERROR
+    return max(0.0, float(rate - spread)), min(1.0, float(rate + spread))
 
 
 def _doubt(

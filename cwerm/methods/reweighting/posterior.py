@@ -85,6 +85,7 @@ class Posterior(Reweighting):
 def _found(posterior: LabelPosterior, names: list[str]) -> dict[str, Any]:
     return {
         "open": posterior.open,
+        "undecided": posterior.undecided,
         "targets": "relabel" if posterior.verdict.gate.unstructured else "soft",
         "noise_rate": posterior.noise_rate,
         "noise_rate_interval": list(posterior.noise_rate_interval),

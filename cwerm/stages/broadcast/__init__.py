@@ -79,7 +79,8 @@ def _found(
     from cwerm.algorithms.labels.result import headline  # loads torch
 
     rate = learned["noise_rate"] if learned["open"] else None
-    line = headline(samples, rate, tuple(learned["noise_rate_interval"]), (low, high))
+    interval, undecided = tuple(learned["noise_rate_interval"]), learned["undecided"]
+    line = headline(samples, rate, interval, (low, high), undecided)
     if corrected and rate is not None:
         line += "; that is before corrections"
     return [line, *learned["warnings"]]
@@ -127,4 +128,4 @@ class _Scale:
         return file, float(used.min(initial=np.inf)), float(used.max(initial=0))
 
 
-broadcast = Stage("broadcast", 6, needs, BroadcastSettings.of, _run)
+broadcast = Stage("broadcast", 7, needs, BroadcastSettings.of, _run)

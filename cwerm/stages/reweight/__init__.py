@@ -117,4 +117,4 @@ class _Fit:
         return learn(self.task, StepOptions(), post, self.device, note)
 
 
-reweight = Stage("reweight", 6, needs, ReweightSettings.of, _run)
+reweight = Stage("reweight", 7, needs, ReweightSettings.of, _run)

@@ -50,6 +50,29 @@ def test_on_clean_labels_every_weight_is_exactly_one(clean: LabelErrors) -> None
     assert repr(result) == "no wrong labels found among 600: all weights are 1"
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_too_few_to_tell_are_not_none(rate: float) -> None:
+    """Of 100 samples none is found wrong, whether there are some or not, and none is not what is said."""
+    features, classes = blobs(100)
+    labels, wrong = flipped(classes, rate)
+    few = cwerm.find_label_errors(features, labels)
+    assert (few.weight == 1).all()
+    assert (few.noise_found, few.undecided) == (False, True)
+    assert few.noise_rate_interval[1] > max(wrong.mean(), 0.1)
+    most = round(100 * few.noise_rate_interval[1])
+    first, second = repr(few).splitlines()
+    assert first == (
+        f"no wrong labels found, but 100 are too few to tell: up to {most}% may be wrong; "
+        "all weights are 1"
+    )
+    assert second.startswith("warning: what would tell: more samples, or features that keep")
+
+
+def test_enough_tell_either_way(clean: LabelErrors, found: LabelErrors) -> None:
+    assert not clean.undecided
+    assert not found.undecided
+
+
 @pytest.mark.parametrize("samples", [720, 1000])
 def test_many_small_classes_that_overlap_are_no_noise(samples: int) -> None:
     """Of 16 samples the surest fifth are three; ten would reach to where right labels differ."""
@@ -72,6 +95,8 @@ def test_features_that_say_nothing_close_the_gate_with_a_warning(kind: str) -> N
     result = cwerm.find_label_errors(features, LABELS)
     assert (result.weight == 1).all()
     assert "features say nothing" in result.warnings[0]
+    assert not result.undecided
+    assert repr(result).startswith("none of 600 labels can be judged: all weights are 1\n")
 
 
 LABEL_KINDS: dict[str, Any] = {
