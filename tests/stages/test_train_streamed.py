@@ -15,8 +15,8 @@ from safetensors.numpy import load
 
 from cwerm.algorithms.training.batches import PixelBatches
 from cwerm.algorithms.training.ranks import Ranks
-from cwerm.algorithms.training.stream_order import stream_batches
-from cwerm.algorithms.training.streaming import StreamedBatches
+from cwerm.algorithms.training.streaming.batches import StreamedBatches
+from cwerm.algorithms.training.streaming.order import stream_batches
 from cwerm.runtime import checkpoints, saved_state
 from cwerm.stages.train import loop_inputs
 from cwerm.stages.train.loop import Worker

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -18,14 +17,15 @@ from cwerm.algorithms.networks.timm_models import channels_last
 from cwerm.algorithms.torch_state import autocast, check_shapes
 from cwerm.algorithms.training import erm
 from cwerm.algorithms.training.augmentation.mixing import mixed
-from cwerm.algorithms.training.averaging import MovingAverage
 from cwerm.algorithms.training.batch_norm import counters_apart
 from cwerm.algorithms.training.batches import Batch, Batches
-from cwerm.algorithms.training.micro_batches import micro_batches
-from cwerm.algorithms.training.optimizer import load_optimizer, make_optimizer, set_lr
+from cwerm.algorithms.training.begun import Begun
+from cwerm.algorithms.training.optimizing.averaging import MovingAverage
+from cwerm.algorithms.training.optimizing.micro_batches import micro_batches
+from cwerm.algorithms.training.optimizing.optimizer import load_optimizer, make_optimizer, set_lr
+from cwerm.algorithms.training.optimizing.schedule import Schedule
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
-from cwerm.algorithms.training.schedule import Schedule
 from cwerm.algorithms.training.small_loss import left_out_share, small_loss_factors
 from cwerm.algorithms.training.targets import Beliefs
 
@@ -59,21 +59,6 @@ def fit(
     return training.history
 
 
-@dataclass
-class Begun:
-    """How far an epoch has come that is not over yet."""
-
-    sums: Float[Tensor, "loss_and_correct"]
-    """This rank's, on its device, so that no step waits for a copy."""
-    step: int = 0
-    """The next one."""
-    seen: int = 0
-    """How many samples this rank has learned from."""
-    seconds: float = 0.0
-    counters: dict[str, Tensor] = field(default_factory=dict)
-    """BatchNorm's counters as the epoch began, by their names in the model's state."""
-
-
 class Training:
     """A training in progress: the model, its optimizer, and the metrics of the epochs so far.
 
@@ -105,7 +90,7 @@ class Training:
         self.model.train()
         steps, first = self.schedule.steps_in(epoch), epoch * self.batches.steps
         if self.begun is None:
-            self.begun = Begun(torch.zeros(2, device=ranks.device, dtype=torch.float64))
+            self.begun = Begun.anew(ranks)
         begun, started = self.begun, time.perf_counter() - self.begun.seconds
         batches = islice(self.batches.epoch(epoch, begun.step), steps - begun.step)
         with counters_apart(self.model, steps * recipe.accumulate) as begun.counters:
@@ -119,7 +104,7 @@ class Training:
                 begun.seconds = time.perf_counter() - started
                 if on_step is not None:
                     on_step(epoch, step, loss)
-        loss_sum, correct_sum, number = self._totals(begun).tolist()
+        loss_sum, correct_sum, number = begun.totals(ranks).tolist()
         seconds, self.begun = time.perf_counter() - started, None
         if not math.isfinite(loss_sum):
             raise DivergedError(f"the training loss is {loss_sum} in epoch {epoch + 1}")
@@ -173,12 +158,6 @@ class Training:
         sums += torch.stack([share.double(), correct.double()])
         return loss
 
-    def _totals(self, begun: Begun) -> Float[Tensor, "loss_correct_and_seen"]:
-        """Over all ranks."""
-        totals = torch.cat([begun.sums, begun.sums.new_tensor([begun.seen])])
-        self.ranks.sum(totals)
-        return totals
-
     def state_within(self) -> dict[str, Any]:
         """As `state`, from a step's `on_step`, on all ranks at the same step.
 
@@ -190,8 +169,7 @@ class Training:
         means = dict(zip(own, self.ranks.averaged(own.values()), strict=True))
         kept = {name: mean for name, mean in means.items() if name in state["model"]}
         state["model"] = {**state["model"], **kept, **begun.counters}
-        totals = self._totals(begun).cpu()
-        return {**state, "begun": {"step": begun.step, "totals": totals, "seconds": begun.seconds}}
+        return {**state, "begun": begun.state(self.ranks)}
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on as if nothing had happened."""
@@ -210,12 +188,8 @@ class Training:
             self.average.model.load_state_dict(state["average"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.history = state["history"]
-        self.begun = None
-        if "begun" in state:
-            step, totals, seconds = (state["begun"][name] for name in ("step", "totals", "seconds"))
-            # one rank takes the sums of all
-            totals = totals.to(self.ranks.device) * (self.ranks.rank == 0)
-            self.begun = Begun(totals[:2].clone(), step, int(totals[2]), seconds)
+        begun = state.get("begun")
+        self.begun = None if begun is None else Begun.restored(begun, self.ranks)
 
     def check(self, state: dict[str, Any]) -> None:
         """Refuse a state of something else.
@@ -237,14 +211,8 @@ class Training:
         if epochs != [*range(len(epochs))] or len(epochs) > self.schedule.epochs:
             raise ValueError("of other epochs")
         if "begun" in state:
-            step, totals, seconds = (state["begun"][name] for name in ("step", "totals", "seconds"))
-            whole = totals.shape == (3,) and totals.dtype == torch.float64
-            if len(epochs) == self.schedule.epochs or not 0 < step < self.schedule.steps_in(
-                len(epochs)
-            ):
-                raise ValueError("of other steps")
-            if not whole or type(step) is not int or not math.isfinite(seconds):
-                raise ValueError("of another kind of epoch")
+            left = len(epochs) < self.schedule.epochs
+            Begun.check(state["begun"], self.schedule.steps_in(len(epochs)) if left else 0)
 
     def _loss(
         self, logits: Float[Tensor, "part classes"], batch: Batch, epoch: int

@@ -21,7 +21,7 @@ from cwerm.algorithms.training.batches import (
 from cwerm.algorithms.training.evaluation import BATCH
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
-from cwerm.algorithms.training.streaming import Pixels, StreamedBatches
+from cwerm.algorithms.training.streaming.batches import Pixels, StreamedBatches
 from cwerm.stages import common
 from cwerm.stages.backbone_weights import same_weights
 from cwerm.stages.classifiers import create_classifier, create_pretrained, freeze_unused

@@ -16,7 +16,7 @@ from cwerm.store.artifacts import Artifact
 from cwerm.terminal import console
 
 if TYPE_CHECKING:
-    from cwerm.algorithms.training.schedule import Schedule
+    from cwerm.algorithms.training.optimizing.schedule import Schedule
 
 SMALL_BATCH = 64  # images a GPU: a rule of thumb, of which fewer count as few
 MEMORY_MARGIN = 2.0  # gradients, optimizer state and the allocator's slack, over saved activations
@@ -35,7 +35,7 @@ def schedule_of(settings: TrainSettings, samples_per_epoch: int) -> Schedule:
         UserError: the warmup takes all of them.
     """
     from cwerm.algorithms.training.erm import batch_sizes
-    from cwerm.algorithms.training.schedule import Schedule
+    from cwerm.algorithms.training.optimizing.schedule import Schedule
 
     steps = len(batch_sizes(samples_per_epoch, settings.batch_size))
     try:

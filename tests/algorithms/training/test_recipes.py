@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from cwerm.algorithms.training.erm import weighted_loss
 from cwerm.algorithms.training.fit import Training, fit
-from cwerm.algorithms.training.optimizer import load_optimizer, make_optimizer, set_lr
+from cwerm.algorithms.training.optimizing.optimizer import load_optimizer, make_optimizer, set_lr
+from cwerm.algorithms.training.optimizing.schedule import Schedule
 from cwerm.algorithms.training.ranks import CPU, Ranks
 from cwerm.algorithms.training.recipe import Recipe
-from cwerm.algorithms.training.schedule import Schedule
 
 RECIPE = Recipe(epochs=2, batch_size=24, lr=0.05, seed=3)
 pytestmark = pytest.mark.usefixtures("on_one_thread")

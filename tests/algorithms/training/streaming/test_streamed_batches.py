@@ -14,8 +14,8 @@ from cwerm.algorithms.training.batches import Batch, Normaliser
 from cwerm.algorithms.training.fit import Training
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
-from cwerm.algorithms.training.stream_order import stream_batches
-from cwerm.algorithms.training.streaming import StreamedBatches
+from cwerm.algorithms.training.streaming.batches import StreamedBatches
+from cwerm.algorithms.training.streaming.order import stream_batches
 
 SIDE, ROWS, PARTS = 8, 10, 40
 NORMALISE = Normaliser((0.0,) * 3, (1 / 255,) * 3)  # pixels as they are

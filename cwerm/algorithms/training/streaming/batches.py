@@ -22,7 +22,7 @@ from cwerm.algorithms.training.augmentation.images import augmented_images
 from cwerm.algorithms.training.batches import Batch
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
-from cwerm.algorithms.training.stream_order import stream_batches
+from cwerm.algorithms.training.streaming.order import stream_batches
 from cwerm.algorithms.training.targets import Beliefs, on_device
 
 __all__ = ["Images", "StreamedBatches"]

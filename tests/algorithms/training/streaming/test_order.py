@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwerm.algorithms.training import erm
-from cwerm.algorithms.training.stream_order import stream_batches
+from cwerm.algorithms.training.streaming.order import stream_batches
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(lambda s: sum(s) >= 20)
 
