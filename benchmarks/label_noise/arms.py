@@ -19,7 +19,7 @@ from label_noise.training import (
     targets_and_weights,
 )
 
-__all__ = ["CONTROLS", "OURS", "PEERS", "WITH_TRUSTED", "ours", "peer"]
+__all__ = ["CONTROLS", "OURS", "PEERS", "WITH_TRUSTED", "arms_on", "chosen", "ours", "peer"]
 
 SURE = 0.9
 OURS = ("weights", "soft", "relabel")
@@ -49,6 +49,11 @@ def ours(scene: Scene) -> tuple[dict[str, Arm], str]:
     )
     rows = np.arange(len(scene.given))
     found = posterior.judge(scene.features, scene.given, reference_rows=rows)
+    return arms_on(scene, posterior, found), chosen(posterior)
+
+
+def arms_on(scene: Scene, posterior: LabelPosterior, found: Judgement) -> dict[str, Arm]:
+    """The arms on what this posterior found of all samples."""
     one_hot = np.eye(scene.num_classes)[scene.given]
     weight = found.weight.astype(np.float64)
     shuffled = weight[np.random.default_rng([scene.seed, 0, 61]).permutation(len(weight))]
@@ -59,11 +64,10 @@ def ours(scene: Scene) -> tuple[dict[str, Arm], str]:
         "relabel": _relabelled(found, one_hot, weight),
         "weights, permuted": (one_hot, shuffled),
     }
-    made = {
+    return {
         name: Arm(targets_and_weights(*pair), None, not posterior.open)
         for name, pair in pairs.items()
     }
-    return made, chosen(posterior)
 
 
 def chosen(posterior: LabelPosterior) -> str:

@@ -13,12 +13,14 @@ from torch.nn import functional
 
 import cwerm.algorithms.networks.models  # noqa: F401  registers small_cnn
 from cwerm.algorithms.training import erm
+from cwerm.algorithms.training.batches import Normaliser
 from cwerm.algorithms.training.small_loss import left_out_share, small_loss_factors
 
 __all__ = [
     "REGIMES",
     "Objective",
     "Recipe",
+    "Trained",
     "accuracy",
     "early_learning",
     "forward_corrected",
@@ -48,10 +50,19 @@ class Recipe(NamedTuple):
 REGIMES = {"short": Recipe(10, 2, True), "long": Recipe(20, 0, False)}
 
 
-def train(
-    images: Tensor, classes: int, objective: Objective, recipe: Recipe, seed: int
-) -> nn.Module:
-    """Train `small_cnn` on images [n, channels, side, side] by SGD with a cosine."""
+class Trained(NamedTuple):
+    """A network, and how pixels become its input."""
+
+    model: nn.Module
+    normalise: Normaliser
+
+
+def train(images: Tensor, classes: int, objective: Objective, recipe: Recipe, seed: int) -> Trained:
+    """Train `small_cnn` on images uint8 [n, channels, side, side] by SGD with a cosine.
+
+    Order, augmentation and normalisation are those of the train stage.
+    """
+    normalise = Normaliser.of(images.numpy())
     torch.manual_seed(seed)
     side, channels = images.shape[-1], images.shape[1]
     model = timm.create_model("small_cnn", num_classes=classes, img_size=side, in_chans=channels)
@@ -68,18 +79,19 @@ def train(
             optimizer.param_groups[0]["lr"] = lr
             rows = torch.from_numpy(batch)
             part = erm.crop_and_flip(images[rows], offsets[batch], flips[batch], recipe.padding)
-            part = part.contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad(set_to_none=True)
-            objective(model(part), rows, epoch).mean().backward()
+            objective(model(normalise(part)), rows, epoch).mean().backward()
             optimizer.step()
-    return model
+    return Trained(model, normalise)
 
 
-def accuracy(model: nn.Module, images: Tensor, labels: np.ndarray) -> float:
+def accuracy(trained: Trained, images: Tensor, labels: np.ndarray) -> float:
     """The share of images whose most probable class is the label."""
+    model, normalise = trained
     model.eval()
     with torch.inference_mode():
-        found = torch.cat([model(part).argmax(1) for part in images.split(EVALUATED)])
+        parts = images.split(EVALUATED)
+        found = torch.cat([model(normalise(part)).argmax(1) for part in parts])
     return float((found.numpy() == labels).mean())
 
 
