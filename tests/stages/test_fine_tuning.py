@@ -89,6 +89,16 @@ def a_worker(chain: Chain, address: str, **changes: Any) -> Worker:
     return Worker(config, Ranks())
 
 
+def test_the_new_layer_has_a_rate_of_its_own(fork: Fork) -> None:
+    changes = {"model": NAME, "weights": LITE0, "lr": 0.01, "head_lr_factor": 10}
+    mine = fork("train", **{f"train__{key}": value for key, value in changes.items()})
+    training = a_worker(mine, LITE0).training
+    by_factor = {group["lr_factor"]: group["params"] for group in training.optimizer.param_groups}
+    assert by_factor.keys() == {1.0, 10.0}
+    head = training.model.get_classifier().parameters()
+    assert [*map(id, by_factor[10.0])] == [*map(id, head)]
+
+
 def test_other_weights_are_another_training(fork: Fork, tmp_path: Path) -> None:
     keys = set()
     for weights in ("random", LITE0):
