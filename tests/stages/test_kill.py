@@ -188,7 +188,8 @@ def test_killed_during_train(who: str, fork: Fork, trained: Chain, tmp_path: Pat
         assert artifact
         assert artifact.seconds > killed + artifact.info["seconds"]
         history = json.loads(mine.store.read_file(artifact, "history.json"))
-        assert artifact.seconds > sum(epoch["seconds"] for epoch in history)
+        # a kill may cost the seconds since the last beat, and what epochs took is known to be in it
+        assert artifact.seconds >= sum(epoch["seconds"] for epoch in history)
     else:
         command.kill_worker("RayTrainWorker")
         assert committed(mine, "train") is None, "struck too late"
