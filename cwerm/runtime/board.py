@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+from cwerm.store import work_clock
 from cwerm.terminal import console
 
 POLL_SECONDS = 0.5
@@ -85,6 +86,38 @@ def progress_board(total: int, label: str, name: str | None = None) -> Iterator[
         finally:
             if name:
                 ray.kill(board)
+
+
+@contextmanager
+def clock_waits(board: Any) -> Iterator[None]:
+    """The clock of the artifact stands still until workers have a place, of which the board is told."""
+    import ray
+
+    clock, ended = work_clock.current(), threading.Event()
+    clock.wait()
+
+    def look() -> None:
+        stopped = False
+        while not stopped:
+            stopped = ended.wait(POLL_SECONDS)
+            try:
+                seconds = ray.get(board.seconds_in_place.remote(), timeout=ANSWER_SECONDS)
+            except ray.exceptions.GetTimeoutError:
+                continue  # a busy node; the next look will tell
+            except ray.exceptions.RayError:
+                return  # the session ends; what goes wrong is reported elsewhere
+            if seconds is not None:
+                clock.work(seconds)
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        clock.work()
 
 
 def _shared_board() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +11,10 @@ from typing import Any
 
 from cwerm.runtime import capacity, checkpoints, rendezvous, waiting
 from cwerm.runtime.asked import Run
-from cwerm.runtime.board import ANSWER_SECONDS
+from cwerm.runtime.board import ANSWER_SECONDS, clock_waits
 from cwerm.runtime.deaths import MOST_DEATHS, is_loss, too_many_deaths
 from cwerm.runtime.session import cluster, session
 from cwerm.runtime.worker_errors import causes, find_user_error
-from cwerm.store import work_clock
 from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.storage import filesystem
 from cwerm.terminal import console
@@ -109,7 +107,7 @@ def run_on_ranks(
         try:
             with (
                 waiting.watched(run, stage, request, fewest, give_up),
-                _clock_waits(board),
+                clock_waits(board),
                 session.interruptible(),
             ):
                 return trainer.fit()
@@ -216,38 +214,6 @@ def _handing_over(board: Any) -> Any:
             board.reserve.remote(handle.placement_group)
 
     return HandOver()
-
-
-@contextmanager
-def _clock_waits(board: Any) -> Iterator[None]:
-    """The clock stands still until the ranks are there."""
-    import ray
-
-    clock, ended = work_clock.current(), threading.Event()
-    clock.wait()
-
-    def look() -> None:
-        stopped = False
-        while not stopped:
-            stopped = ended.wait(waiting.LOOK_SECONDS)
-            try:
-                seconds = ray.get(board.seconds_in_place.remote(), timeout=ANSWER_SECONDS)
-            except ray.exceptions.GetTimeoutError:
-                continue  # a busy node; the next look will tell
-            except ray.exceptions.RayError:
-                return  # the session ends; what goes wrong is reported elsewhere
-            if seconds is not None:
-                clock.work(seconds)
-                return
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        clock.work()
 
 
 def _free_reserved(board: Any) -> None:
