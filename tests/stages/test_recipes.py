@@ -77,6 +77,7 @@ def test_steps_are_told_where_they_end_nothing(
         schedule_of(settings_of(chain, max_steps=16, warmup_epochs=2), 380)
 
 
+@pytest.mark.slow
 def test_a_training_by_a_whole_recipe(fork: Fork) -> None:
     """One worker through Ray ends with what the same loop gives in this process, which was stopped midway."""
     mine = fork("train", **CHANGES)
