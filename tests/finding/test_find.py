@@ -7,16 +7,13 @@ import html
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cwerm import pipeline
 from cwerm.errors import UserError
 from cwerm.finding.find import Found, find
 from cwerm.job.tree import load_job
@@ -26,29 +23,7 @@ from cwerm.store.storage import open_storage
 from cwerm.suspects.duplicates import groups_of
 from cwerm.suspects.suspects import nearest_of
 from cwerm.terminal import console
-
-CLASSES = [0, 1, 3, 5, 8, 9]  # of Fashion-MNIST
-NAMES = ["<b>shirt & co", "trouser", "dress", "sandal", "bag", "boot"]
-WRONG = 60  # of 240
-
-
-@pytest.fixture(scope="module")
-def folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 images of six classes, a quarter of them in another one's folder, and a file that is no image."""
-    root = tmp_path_factory.mktemp("find") / "clothes"
-    table = pq.read_table(small_data / "train.parquet").to_pylist()
-    random = np.random.default_rng(0)
-    moved = np.zeros(240, np.int64)
-    moved[random.choice(240, WRONG, replace=False)] = random.integers(1, 6, WRONG)
-    rows = [row for row in table if row["label"] in CLASSES]
-    for number, (row, steps) in enumerate(zip(rows, moved.tolist(), strict=True)):
-        true = CLASSES.index(row["label"])
-        given = (true + steps) % 6
-        place = root / NAMES[given]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{true}-{number:03d}.webp").write_bytes(row["image"]["bytes"])
-    (root / NAMES[0] / "broken.png").write_bytes(b"not an image")
-    return root
+from finding.clothes import NAMES, WRONG, is_wrong
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -61,19 +36,6 @@ def test_groups_are_those_of_a_loop(seed: int) -> None:
     assert sorted(map(tuple, found)) == sorted(map(tuple, expected))
     alike = [len({*labels[rows].tolist()}) == 1 for rows in found]
     assert alike == sorted(alike), "those that differ come first"
-
-
-@pytest.fixture(scope="module")
-def found(ray_session: None, folder: Path) -> tuple[Found, list[str]]:
-    said: list[str] = []
-    options = {"storage": str(folder.parent / "store")}
-    with console.told_to(said.append):
-        return find(str(folder), folder.parent / "out", options=options), said
-
-
-def is_wrong(path: str) -> bool:
-    given, _, name = path.rpartition("/")
-    return NAMES.index(given) != int(name[0])
 
 
 def test_the_wrong_labels_come_first(found: tuple[Found, list[str]]) -> None:
@@ -194,21 +156,6 @@ def test_where_too_few_tell_that_is_said(ray_session: None, folder: Path, tmp_pa
         assert line in page
 
 
-@pytest.mark.slow
-def test_its_job_trains_and_embeds_nothing_anew(found: tuple[Found, list[str]]) -> None:
-    """With a test split; without one it is refused."""
-    short = ["train.model=small_cnn", "train.epochs=1", "train.batch_size=32"]
-    said: list[str] = []
-    with console.told_to(said.append):
-        summary = pipeline.run(load_job(found[0].files["job"], short)).summary
-    assert summary["num_samples"] + summary["num_test_samples"] == 240
-    count = summary["num_samples"]
-    assert any(line.startswith(f"{count} of {count} images were embedded before") for line in said)
-    untested = load_job(found[0].files["job"], [*short, "data.test_fraction=0"])
-    with pytest.raises(UserError, match=r"data\.test_fraction: 0 leaves no test images"):
-        pipeline.run(untested)
-
-
 @pytest.mark.parametrize(
     "override",
     ["method=erm", "control=untrained", "reweight.method=uniform", "broadcast.method=nearest"],
@@ -245,40 +192,3 @@ def test_nearest_of_a_class_is_that_of_all_distances(seed: int) -> None:
     distances[wanted[:, None] != labels] = np.inf
     expected = np.where(wanted == 4, -1, distances.argmin(axis=1))
     np.testing.assert_array_equal(rows, expected)
-
-
-def with_copies(folder: Path, to: Path) -> list[set[str]]:
-    """The folder with two images copied, one within its class and one into another; both groups."""
-    shutil.copytree(folder, to)
-    groups = []
-    for number, (name, other) in enumerate(((NAMES[1], NAMES[1]), (NAMES[2], NAMES[3]))):
-        first = sorted((to / name).glob("*.webp"))[number]
-        copy = to / other / f"{first.stem}-copy.webp"
-        shutil.copy(first, copy)
-        groups.append({f"{name}/{first.name}", f"{other}/{copy.name}"})
-    return groups
-
-
-@pytest.mark.slow
-def test_images_that_are_the_same_are_listed(
-    ray_session: None, folder: Path, tmp_path: Path
-) -> None:
-    """Those whose labels differ first, and nothing is embedded but what is new: nothing."""
-    same, differing = with_copies(folder, tmp_path / "copies")
-    said: list[str] = []
-    options = {"storage": str(folder.parent / "store")}
-    with console.told_to(said.append):
-        result = find(str(tmp_path / "copies"), tmp_path / "out", options=options)
-    rows = list(csv.DictReader(io.StringIO(result.files["duplicates"].read_text())))
-    groups: dict[str, set[str]] = {}
-    for row in rows:
-        groups.setdefault(row["group"], set()).add(row["path"])
-        assert row["label"] == row["path"].partition("/")[0]
-    assert groups["1"] == differing
-    assert same in groups.values()
-    assert {row["labels_differ"] for row in rows if row["group"] == "1"} == {"true"}
-    assert any(line.endswith("in 1 of them labels differ") for line in said)
-    page = result.files["page"].read_text()
-    duplicates, _, unusual = page.partition("<h2>Images unlike all others</h2>")
-    assert duplicates.count("<figure title=") == len(rows)
-    assert unusual.count("<figure title=") == 48

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import by_css, choose, saved, show_page
 from PIL import Image
 
-from cwerm.data.corrections import Correction, Corrections
+from cwerm.data.corrections import Correction
 from cwerm.suspects.page import Contents, render
 from cwerm.suspects.suspects import Suspect
 
 MANY = 10_000
 NAMES = ["cat", "<b>dog</b>", 'o"wl', "鳥"]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def picture(seed: int) -> bytes:
@@ -48,58 +46,11 @@ def suspects(count: int) -> list[Suspect]:
     ]
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real one, that saves what it downloads to `browser.downloads`."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if not (found and driver):
-        pytest.skip("needs a browser and its driver: Debian's chromium and chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = found
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    downloads = tmp_path_factory.mktemp("downloads")
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    chrome.set_window_size(1300, 1000)
-    chrome.downloads = downloads
-    yield chrome
-    chrome.quit()
-
-
 def opened(browser: Any, tmp_path: Path, contents: Contents) -> float:
     """Open a page; the seconds it took. What was decided on the page before is not asked about."""
     path = tmp_path / "suspects.html"
     path.write_text(render(contents))
-    browser.execute_script("window.onbeforeunload = null; saved = true" if browser.title else "")
-    started = time.perf_counter()
-    browser.get(path.as_uri())
-    return time.perf_counter() - started
-
-
-def by_css(browser: Any, rule: str) -> list[Any]:
-    return browser.find_elements("css selector", rule)
-
-
-def choose(browser: Any, rule: str, text: str) -> None:
-    from selenium.webdriver.support.select import Select
-
-    Select(by_css(browser, rule)[0]).select_by_visible_text(text)
-
-
-def saved(browser: Any) -> Corrections:
-    """What the button saves, read as the next run reads it."""
-    target: Path = browser.downloads / "corrections.csv"
-    target.unlink(missing_ok=True)
-    by_css(browser, "#save")[0].click()
-    deadline = time.monotonic() + 30
-    while not target.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return Corrections.read(target.read_bytes())
+    return show_page(browser, path)
 
 
 def contents(count: int, **more: Any) -> Contents:
