@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from store.small_artifacts import flip, make
 
+from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError
 from cwerm.store.part_cache import UNUSED_SECONDS, PartCache
 
 
@@ -63,3 +65,14 @@ def test_nothing_is_kept_where_nothing_can_be(tmp_path: Path, bound: int) -> Non
     cache = PartCache(bound, tmp_path / "file" / "parts" if bound else tmp_path / "parts")
     assert cache.get(put(cache, b"abc")) is None
     assert not (tmp_path / "parts").exists()
+
+
+def test_a_part_is_fetched_once_by_all_that_share_it(local: ArtifactStore, tmp_path: Path) -> None:
+    """And no damage of the store's own part is seen any more: what is kept has its checksum."""
+    made = make(local)
+    first = local.read_part(made, "meta", 0, held=PartCache(10_000, tmp_path / "parts"))
+    flip(tmp_path / made.folder / made.tables["meta"][0].path)
+    again = PartCache(10_000, tmp_path / "parts")
+    assert local.read_part(made, "meta", 0, held=again).equals(first)
+    with pytest.raises(CorruptArtifactError, match="checksum"):
+        local.read_part(made, "meta", 0, held=PartCache(0))
