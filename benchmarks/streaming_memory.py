@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
     print(surroundings())
-    server = Server(_program())
+    server = Server(_program(), volumes=200)
     environment = {
         **os.environ,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,

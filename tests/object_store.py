@@ -46,9 +46,12 @@ def _is_free(port: int) -> bool:
 
 
 class Server:
-    """One SeaweedFS server, in a folder and on ports of its own, that can be killed and started again."""
+    """One SeaweedFS server, in a folder and on ports of its own, that can be killed and started again.
 
-    def __init__(self, program: str) -> None:
+    It holds up to so many volumes of 64 MB.
+    """
+
+    def __init__(self, program: str, volumes: int = 40) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="cwerm-s3-"))
         services = ("s3", "master", "volume", "filer")
         names = [
@@ -70,7 +73,7 @@ class Server:
             *(f"-{name}={port}" for name, port in ports.items()),
             *("-s3", f"-s3.config={configuration}", f"-s3.domainName={HOST}"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"),
-            *("-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=64", "-volume.max=40"),
+            *("-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=64", f"-volume.max={volumes}"),
         ]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
