@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from rich.filesize import decimal
 
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
@@ -98,9 +99,9 @@ def tell_of_streaming(settings: TrainSettings, read: dict[str, Any]) -> None:
     if side is None or not is_streamed(settings, number, side):
         return
     parts = len(images.tables["images"])
-    whole, most = number * 3 * side**2 / 2**30, (settings.memory_bytes or 0) / 2**30
+    whole, most = decimal(number * 3 * side**2), decimal(settings.memory_bytes or 0)
     console.note(
-        f"train: {whole:.1f} GiB of pixels, over train.memory_bytes ({most:.1f} GiB), are streamed: "
+        f"train: {whole} of pixels, over train.memory_bytes ({most}), are streamed: "
         f"{min(parts, settings.window or 0)} of {parts} parts are mixed at a time (train.window)"
     )
 
