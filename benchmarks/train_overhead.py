@@ -178,13 +178,15 @@ def _plain_rank(rank: int, job: Job, folder: Path) -> None:
     size = pixels.square_size(section.image_size, artifact)
     held_out = steps["train"].settings.held_out
     names = artifact.info["class_names"]
-    images = pixels.load_pixels(store, artifact, "images", size)
+    every = np.arange(artifact.rows("images"))
+    images = pixels.take_pixels(store, artifact, "images", every, size)
     labels = common.labels_of(store, made["label"]).astype(np.int64)
     kept = np.setdiff1d(np.arange(len(labels)), held_out.ids(store, made["label"], names))
     normalise = Normaliser.of(images[kept])
     x, y = torch.from_numpy(images[kept]), torch.from_numpy(labels[kept])
     weights = torch.ones(len(y))
-    test_images = pixels.load_pixels(store, artifact, "test_images", size)
+    every = np.arange(artifact.rows("test_images"))
+    test_images = pixels.take_pixels(store, artifact, "test_images", every, size)
     given = common.column(store.read(artifact, "test_labels", ["label"]), "label")
     test_labels = given.astype(np.int64)
     test_x = torch.from_numpy(test_images[rank::WORKERS])

@@ -93,30 +93,18 @@ def clock_waits(board: Any) -> Iterator[None]:
     """The clock of the artifact stands still until workers have a place, of which the board is told."""
     import ray
 
-    clock, ended = work_clock.current(), threading.Event()
+    clock = work_clock.current()
     clock.wait()
 
     def look() -> None:
-        stopped = False
-        while not stopped:
-            stopped = ended.wait(POLL_SECONDS)
-            try:
-                seconds = ray.get(board.seconds_in_place.remote(), timeout=ANSWER_SECONDS)
-            except ray.exceptions.GetTimeoutError:
-                continue  # a busy node; the next look will tell
-            except ray.exceptions.RayError:
-                return  # the session ends; what goes wrong is reported elsewhere
-            if seconds is not None:
-                clock.work(seconds)
-                return
+        seconds = ray.get(board.seconds_in_place.remote(), timeout=ANSWER_SECONDS)
+        if seconds is not None:
+            clock.work(seconds)
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
     try:
-        yield
+        with _repeated(look, POLL_SECONDS):
+            yield
     finally:
-        ended.set()
-        thread.join()
         clock.work()
 
 

@@ -42,18 +42,6 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def load_pixels(store: ArtifactStore, artifact: Artifact, table: str, size: int) -> np.ndarray:
-    """All images of a table as uint8 [n, 3, size, size], in the order of ids."""
-    pixels = np.empty((artifact.rows(table), 3, size, size), dtype=np.uint8)
-    start = 0
-    for index in range(len(artifact.tables[table])):
-        part = store.read_part(artifact, table, index, ["image"])
-        for image in common.images_of(part):
-            pixels[start] = to_square(decode(image), size).transpose(2, 0, 1)
-            start += 1
-    return pixels
-
-
 def take_pixels(
     store: ArtifactStore, artifact: Artifact, table: str, ids: np.ndarray, size: int
 ) -> np.ndarray:

@@ -10,34 +10,17 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from small_training import CLASSES, SAMPLES, SIDE, batches, model
 from torch import nn
 from torch.nn import functional
 
 from cwerm.algorithms.training import erm
-from cwerm.algorithms.training.batches import Normaliser, PixelBatches
 from cwerm.algorithms.training.fit import DivergedError, Training, fit
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Recipe
 
-SAMPLES, SIDE, CLASSES = 90, 8, 3
 RECIPE = Recipe(epochs=2, batch_size=20, lr=0.05, crop_padding=2, flip=True, seed=3)
 pytestmark = pytest.mark.usefixtures("on_one_thread")
-
-
-def model() -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(54, CLASSES))
-
-
-def batches(recipe: Recipe = RECIPE, ranks: Ranks | None = None) -> PixelBatches:
-    generator = torch.Generator().manual_seed(1)
-    shape = (SAMPLES, 3, SIDE, SIDE)
-    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, CLASSES, (SAMPLES,), generator=generator)
-    weights = torch.rand(SAMPLES, generator=generator) * 2
-    normalise = Normaliser.of(images.numpy())
-    return PixelBatches(images, labels, weights, normalise, recipe, ranks or Ranks())
 
 
 def plain_loop(recipe: Recipe) -> tuple[nn.Module, list[float]]:
@@ -121,10 +104,10 @@ def test_in_bfloat16_it_learns_nearly_the_same() -> None:
 
 
 def test_a_state_goes_on_as_if_nothing_had_happened() -> None:
-    first = Training(model(), batches(), RECIPE, Ranks())
+    first = Training(model(), batches(RECIPE), RECIPE, Ranks())
     first.history.append(first.epoch(0))
     state = first.state()
-    second = Training(model(), batches(), RECIPE, Ranks())
+    second = Training(model(), batches(RECIPE), RECIPE, Ranks())
     second.check(state)
     second.restore(state)
     second.history.append(second.epoch(1))
@@ -143,7 +126,7 @@ def two_ranks(rank: int, folder: Path) -> None:
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     ranks, net = Ranks(2, rank), model()
-    history = fit(net, batches(ranks=ranks), RECIPE, ranks)
+    history = fit(net, batches(RECIPE, ranks), RECIPE, ranks)
     torch.save((net.state_dict(), history[-1]["train_loss"]), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
