@@ -91,6 +91,10 @@ class Several(Source):
             place = f"{name}/{sample.place}" if sample.place else ""
             yield replace(sample, label=label, path=f"{name}/{sample.path}", place=place)
 
+    def contents(self, chunk: Chunk) -> list[str] | None:
+        """As the chunk's source has it."""
+        return self.sources[chunk.source].contents(chunk)
+
     def class_names(self) -> list[str] | None:
         """The names of all of them, each once; None where one has none."""
         found: dict[str, None] = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,8 @@ class Chunk:
         labels: one for each file, where neither the files nor their names tell them.
         extra: values of `Source.extra_columns`, likewise.
         source: of several sources, the number of the one that it belongs to.
+        known: for each file, whether what it holds is known: it is not opened, and its sample has no
+            image; () where all are to be read.
     """
 
     split: str
@@ -63,6 +66,16 @@ class Chunk:
     labels: tuple[str | int, ...] = ()
     extra: pa.Table | None = None
     source: int = 0
+    known: tuple[bool, ...] = ()
+
+
+def mixed(names: Iterable[str]) -> list[int]:
+    """An order of files by a digest of their names, so that a part holds images of all classes.
+
+    Streamed training shuffles within some parts at a time. A new file moves hardly any other.
+    """
+    digests = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
+    return sorted(range(len(digests)), key=digests.__getitem__)
 
 
 def runs(sizes: Sequence[int] | np.ndarray) -> list[int]:
@@ -118,6 +131,14 @@ class Source(ABC):
         Raises:
             UserError: a file can't be read, which says nothing about the images in it.
         """
+
+    def contents(self, chunk: Chunk) -> list[str] | None:
+        """For each of the chunk's samples what tells its image from any other, without reading it.
+
+        "" where nothing does, None where the source knows it of no sample. Known after `fingerprint`.
+        """
+        del chunk
+        return None
 
     @abstractmethod
     def class_names(self) -> list[str] | None:

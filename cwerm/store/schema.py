@@ -41,6 +41,13 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     "validation_digests": [("id", pa.int64()), ("digest", DIGEST)],
     "test_digests": [("id", pa.int64()), ("digest", DIGEST)],
     "trusted_digests": [("id", pa.int64()), ("digest", DIGEST)],
+    "contents": [
+        ("content", DIGEST),
+        ("digest", DIGEST),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("bytes", pa.int64()),
+    ],
     "given_test_labels": [("id", pa.int64()), ("label", pa.int32())],
     "test_labels": _HELD_OUT,
     "given_validation_labels": [("id", pa.int64()), ("label", pa.int32())],

@@ -34,7 +34,7 @@ def test_reads_images_below_class_folders(tmp_path: Path) -> None:
     write(tmp_path, *images, "cat/notes.txt", "cat/.3.jpg", ".git/4.jpg", "readme.md")
     source = open_source(str(tmp_path))
     samples = read_all(source)
-    assert [sample.path for sample in samples] == sorted(images)
+    assert sorted(sample.path for sample in samples) == sorted(images)
     assert all(sample.image == sample.path.encode() for sample in samples)
     assert all(sample.label == sample.path.split("/")[0] for sample in samples)
     assert source.class_names() == ["cat", "class 2", "class 10", "dog"]
@@ -159,3 +159,18 @@ def test_unknown_names_and_schemes() -> None:
         open_source("fashionmnist")
     with pytest.raises(UserError, match="unknown scheme 'gs'"):
         open_source("gs://bucket/images")
+
+
+def test_a_part_holds_images_of_all_classes(tmp_path: Path) -> None:
+    images = [f"class {c}/{n}.png" for c in range(5) for n in range(40)]
+    write(tmp_path, *images)
+    chunks = open_source(str(tmp_path)).chunks("train", 50)
+    for chunk in chunks:
+        assert len({path.split("/")[0] for path in chunk.files}) == 5
+    order = [path for chunk in chunks for path in chunk.files]
+    assert sorted(order) == sorted(images)
+    write(tmp_path, "class 3/new.png")
+    with_new = [
+        path for chunk in open_source(str(tmp_path)).chunks("train", 50) for path in chunk.files
+    ]
+    assert [path for path in with_new if path in images] == order

@@ -72,7 +72,7 @@ def test_folders_of_systems_are_left_out_and_told(tmp_path: Path) -> None:
         tmp_path, "dog/a.txt", "dog/b.TXT", "dog/c.xml", "dog/d.json", "dog/e.png.md5", "notes.odd"
     )
     source = open_source(str(tmp_path))
-    assert list(samples(source)) == sorted(kept)
+    assert sorted(samples(source)) == sorted(kept)
     (line,) = source.remarks()
     assert line.startswith("left out: ")
     assert set(line.removeprefix("left out: ").split(", ")) == {
@@ -90,7 +90,7 @@ def test_links_in_a_circle_and_to_files_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "dog/3.png").symlink_to("1.png")
     os.link(tmp_path / "dog/2.png", tmp_path / "dog/4.png")
     source = open_source(str(tmp_path))
-    assert list(samples(source)) == [
+    assert sorted(samples(source)) == [
         *("cat/1.png", "dog/1.png", "dog/2.png", "dog/3.png", "dog/4.png"),
     ]
     assert source.remarks() == [

@@ -17,6 +17,7 @@ from cwerm.stages import ingest
 from cwerm.stages.ingest.classes import encode
 from cwerm.stages.ingest.scan import Scanner
 from cwerm.stages.ingest.sources import plan_chunks
+from cwerm.stages.ingest.write import ChunkWork, ChunkWriter
 from cwerm.stages.stage import Context
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.writing import Writer
@@ -70,7 +71,9 @@ def scanned(job: Job) -> tuple[Any, Any]:
     scans = [Scanner(sources)(chunk) for chunk in chunks]
     names, codes = encode(sources, chunks, scans)
     work = ingest.assigned(settings, names, chunks, scans, codes)
-    return ingest._ChunkWriter(sources, Writer(steps.store, "ingest", "k", {}), {}), work
+    writer = Writer(steps.store, "ingest", "k", {})
+    write = ChunkWriter(sources, steps.store, writer, {}, None)
+    return write, [ChunkWork(chunk, parts, None) for chunk, parts in work]
 
 
 @pytest.mark.parametrize("role", ["source", "test", "trusted"])
@@ -105,7 +108,7 @@ def test_what_a_part_must_hold(tmp_path: Path, make_job: MakeJob) -> None:
 
     def digest(**changes: Any) -> str:
         _, work = scanned(make_job(**settings, **changes))
-        _, (rows,) = work[0]
+        (rows,) = work[0].parts
         return str(rows.contents("images"))
 
     first = digest()

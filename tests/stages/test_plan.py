@@ -138,7 +138,7 @@ def test_an_earlier_version_is_another_key(make_job: MakeJob) -> None:
         (r"\bartifact_key\(", {"store/artifacts.py", "stages/stage.py", "stages/extract/known.py"}),
         (
             r"\bstore\.find\(",
-            {"stages/plan.py", "stages/extract/known.py", "store/claims.py", "runs/summary.py"},
+            {"stages/plan.py", "stages/earlier.py", "store/claims.py", "runs/summary.py"},
         ),
     ],
 )

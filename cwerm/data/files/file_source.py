@@ -144,6 +144,11 @@ class FileSource(Source):
                 "write there, and run again"
             )
 
+    def content_of(self, path: str) -> str:
+        """What tells the content of a file from any other, as `fingerprint` saw it."""
+        seen = self._seen[path]
+        return f"{self.uri}/{path} {seen}" if self._in_bucket else f"sha256 {seen[0]}"
+
     @property
     def _in_bucket(self) -> bool:
         return urlsplit(self.uri).scheme == "s3"

@@ -12,7 +12,7 @@ from cwerm.data.files.reading import patiently
 from cwerm.data.folders.layout import is_split, understand
 from cwerm.data.labels import alike, normal, sort_labels
 from cwerm.data.names import ARCHIVES, IMAGES, is_side_file, kind_of_name, suffix
-from cwerm.data.source import Chunk, Sample, pieces
+from cwerm.data.source import Chunk, Sample, mixed, pieces
 from cwerm.errors import UserError, shown
 from cwerm.store.storage import open_storage
 
@@ -53,6 +53,8 @@ class ImageFolder(FileSource):
                 left_out[kind_of_name(file.path)] += 1
         files = sorted((f for part in self._splits.values() for f in part), key=lambda f: f.path)
         super().__init__(listing, tuple(files))
+        for split, found in self._splits.items():
+            self._splits[split] = [found[i] for i in mixed(file.path for file in found)]
         self._class_at = {each.split: each.class_at for each in self._folders}
         self._remarks = _remarks(Counter(dict(listing.left_out)) + left_out, listing.repeated)
         self._check_folders(listing)
@@ -126,7 +128,7 @@ class ImageFolder(FileSource):
         return str(normal(shown(path.split("/")[self._class_at[split]])))
 
     def chunks(self, split: str, rows: int) -> list[Chunk]:
-        """Runs of up to ``rows`` images and `PART_BYTES`, sorted by path."""
+        """Runs of up to ``rows`` images and `PART_BYTES`, of all classes: see `mixed`."""
         files = self._splits.get(split, [])
         chunks = []
         for piece in pieces([file.size for file in files], rows):
@@ -145,12 +147,19 @@ class ImageFolder(FileSource):
         """
         storage = open_storage(self.uri, self.s3)
         problems = chunk.problems or ("",) * len(chunk.files)
-        for path, problem in zip(chunk.files, problems, strict=True):
+        known = chunk.known or (False,) * len(chunk.files)
+        for path, problem, is_known in zip(chunk.files, problems, known, strict=True):
             image = b""
-            if not problem:
+            if not problem and not is_known:
                 where = f"{self.uri}/{shown(path)}"
                 image = patiently(functools.partial(storage.read_bytes, path), where)
             yield Sample(image, self._label(path, chunk.split), shown(path), problem)
+
+    def contents(self, chunk: Chunk) -> list[str]:
+        """Of each file that can be opened."""
+        problems = chunk.problems or ("",) * len(chunk.files)
+        files = zip(chunk.files, problems, strict=True)
+        return ["" if problem else self.content_of(path) for path, problem in files]
 
     def class_names(self) -> list[str]:
         """The class folders' names, sorted naturally."""

@@ -20,7 +20,7 @@ from cwerm.data.files.file_source import FileSource, held_out_split
 from cwerm.data.files.listing import FoundFile, Listing, address, list_files
 from cwerm.data.files.reading import patiently
 from cwerm.data.manifests.rows import Row, read_rows
-from cwerm.data.source import Chunk, Sample, pieces
+from cwerm.data.source import Chunk, Sample, mixed, pieces
 from cwerm.errors import UserError, blame, shown
 from cwerm.job.surroundings import S3
 from cwerm.store.storage import open_storage
@@ -57,7 +57,8 @@ class Manifest(FileSource):
         renamed = held_out_split({row.split for row in rows})
         self._splits: dict[str, list[Row]] = {}
         self._numbers: dict[str, list[int]] = {}  # of each split's rows, in the table
-        for number, row in enumerate(rows):
+        for number in mixed(row.path for row in rows):
+            row = rows[number]
             self._splits.setdefault(renamed[row.split], []).append(row)
             self._numbers.setdefault(renamed[row.split], []).append(number)
         if "train" not in self._splits:
@@ -122,7 +123,7 @@ class Manifest(FileSource):
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def chunks(self, split: str, rows: int) -> list[Chunk]:
-        """Runs of up to ``rows`` images and `PART_BYTES`, in the order of the manifest."""
+        """Runs of up to ``rows`` images and `PART_BYTES`, of all classes: see `mixed`."""
         named, numbers = self._splits.get(split, []), self._numbers.get(split, [])
         chunks = []
         for piece in pieces([self._sizes[self._below(row.path)] for row in named], rows):
@@ -141,12 +142,20 @@ class Manifest(FileSource):
         """
         storage = open_storage(self.root, self.s3)
         extra = [{}] * len(chunk.files) if chunk.extra is None else chunk.extra.to_pylist()
-        for path, label, values in zip(chunk.files, chunk.labels, extra, strict=True):
-            below = self._below(path)
-            read = functools.partial(storage.read_bytes, below)
-            image = patiently(read, f"{self.root}/{shown(below)}")
+        known = chunk.known or (False,) * len(chunk.files)
+        rows = zip(chunk.files, chunk.labels, extra, known, strict=True)
+        for path, label, values, is_known in rows:
+            image = b""
+            if not is_known:
+                below = self._below(path)
+                read = functools.partial(storage.read_bytes, below)
+                image = patiently(read, f"{self.root}/{shown(below)}")
             name = shown(label) if isinstance(label, str) else label
             yield Sample(image, name, shown(path), extra=values)
+
+    def contents(self, chunk: Chunk) -> list[str]:
+        """Of each row's file."""
+        return [self.content_of(self._below(path)) for path in chunk.files]
 
     def extra_columns(self) -> dict[str, pa.DataType]:
         """The other columns of the table, as far as they are plain."""

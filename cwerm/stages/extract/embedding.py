@@ -67,7 +67,7 @@ class Copier:
     def __init__(self, work: Work) -> None:
         assert work.known is not None, "there is nothing to copy"
         self.work, self.known = work, work.known
-        self.width = common.dimensions(work.store, *work.known.sources[0][:2])
+        self.width = common.dimensions(work.store, *work.known.sources.first)
 
     def __call__(self, place: tuple[str, int]) -> File:
         table, part = place

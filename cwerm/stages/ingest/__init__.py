@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections import deque
-from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 
 from cwerm.data.images import FULL_SCALES
-from cwerm.data.source import Sample, Source
 from cwerm.runtime.parallel import worker_pool
 from cwerm.stages import common
 from cwerm.stages.ingest.assign import ChunkRows, assign_rows
 from cwerm.stages.ingest.classes import check_classes, encode
-from cwerm.stages.ingest.extra import extra_table, told_of_extra
-from cwerm.stages.ingest.images import images_table
-from cwerm.stages.ingest.scan import Scan, Scanner, check_rejects, check_same, parts_of
+from cwerm.stages.ingest.extra import told_of_extra
+from cwerm.stages.ingest.known import CONTENTS, contents_of, find_known, remember
+from cwerm.stages.ingest.scan import Scan, check_rejects, parts_of, scanner
 from cwerm.stages.ingest.settings import IngestSettings
 from cwerm.stages.ingest.several import told_of_sources
 from cwerm.stages.ingest.sources import WorkItem, plan_chunks
 from cwerm.stages.ingest.told import full_scale, understood
+from cwerm.stages.ingest.write import ChunkWork, ChunkWriter
 from cwerm.stages.outside import naming
 from cwerm.stages.stage import Context, Inputs, Stage, always
 from cwerm.store.artifacts import Artifact, File
 from cwerm.store.schema import EXTRA
-from cwerm.store.writing import Writer
+from cwerm.terminal import console
 
 LABELS = {
     "images": "given_labels",
@@ -59,22 +57,37 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     chunks = plan_chunks(context.outside, settings.rows_per_part)
     pool = worker_pool(context, "ingest", len(chunks), key="data.rows_per_part")
     sources, writer = context.outside.sources, context.writer
-    scan = functools.partial(Scanner, sources)
-    scanned = dict(pool.map(scan, chunks, "ingest: check"))
+    address, contents = context.outside.addresses["source"], contents_of(context.outside, chunks)
+    known = find_known(context.store, address, contents)
+    recorded = known.chunks if known else [None] * len(chunks)
+    scanned = dict(
+        pool.map(
+            functools.partial(scanner, sources),
+            list(zip(chunks, recorded, strict=True)),
+            "ingest: check",
+        )
+    )
     scans = [scanned[i] for i in range(len(chunks))]
     names, codes = encode(sources, chunks, scans)
     rejects = [entry for scan in scans for entry in scan.rejects]
     total = sum(chunk.size for _, _, chunk in chunks)
+    if count := sum(int((found.rows >= 0).sum()) for found in recorded if found):
+        console.note(f"{count:,} of {total:,} images were read by an earlier run: not read again")
     if rejects:
         limit = context.limits["data.max_rejects"]
         check_rejects(limit, len(rejects), total, rejects[0])
-    check_classes(context.outside.addresses["source"], names, chunks, codes)
+    check_classes(address, names, chunks, codes)
 
-    largest = np.concatenate([scan.largest for scan in scans])
+    largest = np.concatenate([scan.deep for scan in scans])
     work = assigned(settings, names, chunks, scans, codes)
     rows = [row for _, parts in work for row in parts]
-    write = functools.partial(_ChunkWriter, sources, writer, sources["source"].extra_columns())
-    todo = [(chunk, parts) for chunk, parts in work if any(part.ids for part in parts)]
+    extra = sources["source"].extra_columns()
+    write = functools.partial(ChunkWriter, sources, context.store, writer, extra, known)
+    todo = [
+        ChunkWork(chunk, parts, found.rows if found else None)
+        for (chunk, parts), found in zip(work, recorded, strict=True)
+        if any(part.ids for part in parts)
+    ]
     tables: dict[str, dict[int, File]] = {}
     for _, files in pool.map(write, todo, "ingest: write"):
         for table, index, file in files:
@@ -93,22 +106,24 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     digests = {
         name: _digests_table(rows, table) for table, name in DIGESTS.items() if table in parts
     }
-    whole = labels | digests
+    whole = labels | digests | _contents_table(rows, contents, scans, [*LABELS.keys() & parts])
     parts |= {name: [writer.write_part(name, 0, table)] for name, table in whole.items()}
     columns = [[path for path, _ in rejects], [reason for _, reason in rejects]]
     parts["rejects"] = [writer.write_part("rejects", 0, common.table("rejects", *columns))]
-    sizes = np.concatenate([scan.short_sides for scan in scans])
-    shapes = set().union(*(scan.shapes for scan in scans))
+    heights, widths = (
+        np.concatenate(found) for found in zip(*(s.sides for s in scans), strict=True)
+    )
+    shapes = np.unique(np.stack([heights, widths]), axis=1)
     given = common.column(labels["given_labels"], "label")
-    return writer.commit(
+    made = writer.commit(
         parts,
         {
             "class_names": names,
             "num_rejects": len(rejects),
             "num_read": total,
-            "median_short_side": int(np.median(sizes)),
+            "median_short_side": int(np.median(np.minimum(heights, widths))),
             "full_scale": full_scale(largest),
-            "common_size": list(*shapes) if len(shapes) == 1 else None,
+            "common_size": shapes[:, 0].tolist() if shapes.shape[1] == 1 else None,
             "drawn": sorted({*tables} - {table for table, _, _ in chunks} - {EXTRA}),
             "understood": [
                 *understood(settings, sources, chunks, names, given, largest),
@@ -117,57 +132,11 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
             ],
         },
     )
+    remember(context.store, address, made)
+    return made
 
 
-ingest = Stage("ingest", 8, always(), IngestSettings.of, _run)
-
-
-class _ChunkWriter:
-    def __init__(
-        self, sources: dict[str, Source], writer: Writer, extra: dict[str, pa.DataType]
-    ) -> None:
-        self.sources, self.writer, self.extra = sources, writer, extra
-
-    def _tables(self, part: ChunkRows) -> dict[str, str]:
-        """The tables that a part is written to, each with that whose ids it has."""
-        own = {name: name for name in part.ids}
-        return own | ({EXTRA: "images"} if self.extra and "images" in own else {})
-
-    def __call__(self, work: tuple[WorkItem, list[ChunkRows]]) -> list[tuple[str, int, File]]:
-        (_, role, chunk), parts = work
-        finished = [
-            {
-                name: self.writer.finished_part(name, part.index, part.contents(of))
-                for name, of in self._tables(part).items()
-            }
-            for part in parts
-        ]
-        samples: Iterator[Sample] = iter(())
-        if not all(file for files in finished for file in files.values()):
-            samples = self.sources[role].read(chunk)
-        with naming(role):
-            for part, files in zip(parts, finished, strict=True):
-                of_part = islice(samples, len(part.labels))
-                if all(files.values()):
-                    deque(of_part, maxlen=0)  # one at a time, and forgotten
-                else:
-                    self._write(list(of_part), part, files)
-        return [
-            (name, part.index, file)
-            for part, files in zip(parts, finished, strict=True)
-            for name, file in files.items()
-            if file
-        ]
-
-    def _write(self, samples: list[Sample], part: ChunkRows, files: dict[str, File | None]) -> None:
-        check_same(samples, part.digests)
-        for name, of in self._tables(part).items():
-            table = (
-                extra_table(samples, part.ids[of], self.extra)
-                if name == EXTRA
-                else images_table(samples, part.ids[of], part.full_scale)
-            )
-            files[name] = self.writer.write_part(name, part.index, table, part.contents(of))
+ingest = Stage("ingest", 9, always(), IngestSettings.of, _run)
 
 
 def _training(work: list[tuple[WorkItem, list[ChunkRows]]]) -> list[tuple[int, np.ndarray]]:
@@ -188,7 +157,7 @@ def assigned(
     codes: list[np.ndarray],
 ) -> list[tuple[WorkItem, list[ChunkRows]]]:
     """Each chunk with the parts that it becomes."""
-    scale = full_scale(np.concatenate([scan.largest for scan in scans]))
+    scale = full_scale(np.concatenate([scan.deep for scan in scans]))
     lengths = [parts_of(c, scan.sizes) for (_, _, c), scan in zip(chunks, scans, strict=True)]
     table_of = [table for (table, _, _), parts in zip(chunks, lengths, strict=True) for _ in parts]
     digests = _in_parts([scan.digests for scan in scans], lengths)
@@ -239,3 +208,31 @@ def _digests_table(rows: list[ChunkRows], table: str) -> pa.Table:
             kept = part.pixels[part.ids[table] >= 0]
             found += [hashlib.sha256(row.tobytes() + scale).digest()[:16] for row in kept]
     return common.table(DIGESTS[table], np.arange(len(found)), found)
+
+
+def _contents_table(
+    rows: list[ChunkRows], contents: list[np.ndarray], scans: list[Scan], tables: list[str]
+) -> dict[str, pa.Table]:
+    """What lets later runs know these images again; nothing where the source can't tell without reading.
+
+    Images of more than 8 bits are not known again: they may lie in the store with another scale.
+    """
+    told, largest = np.concatenate(contents), np.concatenate([scan.largest for scan in scans])
+    told = np.where(largest[:, None] < 0, told, 0)
+    if not told.any():
+        return {}
+    ends = np.cumsum([len(part.labels) for part in rows])
+    at = [
+        end - len(part.labels) + np.flatnonzero(part.ids[table] >= 0)
+        for table in sorted(tables)
+        for part, end in zip(rows, ends, strict=True)
+        if table in part.ids
+    ]
+    order = np.concatenate(at)
+    pixels = np.concatenate([scan.pixels for scan in scans])
+    learned = [
+        np.concatenate([getattr(scan, name) for scan in scans])[order]
+        for name in ("height", "width", "sizes")
+    ]
+    digests = [list(map(bytes, values[order])) for values in (told, pixels)]
+    return {CONTENTS: common.table(CONTENTS, *digests, *learned)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cwerm.data.images import read
 from cwerm.data.source import Chunk, Sample, Source, runs
 from cwerm.errors import UserError
+from cwerm.stages.ingest.known import Recorded
 from cwerm.stages.ingest.sources import WorkItem
 from cwerm.stages.outside import naming
 
@@ -27,29 +28,60 @@ class Scan:
     rejects: list[tuple[str, str]]  # path, reason
     digests: np.ndarray  # bytes [rows, 16], of all that each row holds
     pixels: np.ndarray  # bytes [rows, 16], of its image alone
-    short_sides: np.ndarray  # of readable rows, pixels
-    shapes: set[tuple[int, int]]  # (height, width) that occur; two are enough to know they differ
+    height: np.ndarray  # int32 [rows], pixels, 0 where it is not readable
+    width: np.ndarray  # likewise
     sizes: np.ndarray  # int64 [rows], bytes of each image
-    largest: np.ndarray  # int64, largest values of readable images of more than 8 bits
+    largest: np.ndarray  # int32 [rows], largest value of an image of more than 8 bits, else -1
+
+    @property
+    def deep(self) -> np.ndarray:
+        """Largest values of the images of more than 8 bits."""
+        return self.largest[self.largest >= 0]
+
+    @property
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """Height and width of the readable images."""
+        return self.height[self.readable], self.width[self.readable]
+
+
+def scanner(
+    sources: dict[str, Source],
+) -> Callable[[tuple[WorkItem, Recorded | None]], Scan]:
+    """What scans a chunk of which something may be known."""
+    scan = Scanner(sources)
+    return lambda work: scan(*work)
 
 
 class Scanner:
-    """Decodes the images of a chunk."""
+    """Decodes the images of a chunk, but for those that an earlier run has decoded."""
 
     def __init__(self, sources: dict[str, Source]) -> None:
         self.sources = sources
 
-    def __call__(self, item: WorkItem) -> Scan:
+    def __call__(self, item: WorkItem, recorded: Recorded | None = None) -> Scan:
+        """What is to be learned of the chunk's images; what is recorded of one counts."""
         _, role, chunk = item
-        readable, label_of, digests, pixels = [], [], [], []
-        rejects, sides, sizes = [], [], []
+        if recorded:
+            chunk = replace(chunk, known=recorded.known)
+        label_of, digests, pixels = [], [], []
+        rejects, sizes = [], []
         labels: dict[str | int, int] = {}
-        shapes: set[tuple[int, int]] = set()
-        largest: list[int] = []
-        for sample in self._samples(role, chunk):
+        readable = np.zeros(chunk.size, dtype=bool)
+        height, width = np.zeros((2, chunk.size), dtype=np.int32)
+        largest = np.full(chunk.size, -1, dtype=np.int32)
+        for row, sample in enumerate(self._samples(role, chunk)):
+            if row == chunk.size:
+                raise _changed(sample.path)
             label_of.append(labels.setdefault(sample.label, len(labels)))
-            digests.append(digest_of(sample))
+            if recorded and recorded.rows[row] >= 0:
+                pixels.append(recorded.pixels[row].tobytes())
+                digests.append(_digest_with(sample, pixels[-1]))
+                sizes.append(int(recorded.bytes[row]))
+                height[row], width[row] = recorded.height[row], recorded.width[row]
+                readable[row] = True
+                continue
             pixels.append(digest_of_image(sample.image))
+            digests.append(_digest_with(sample, pixels[-1]))
             sizes.append(image_bytes(sample))
             try:
                 if sample.problem:
@@ -57,34 +89,31 @@ class Scanner:
                 if sizes[-1] > LARGEST_IMAGE:
                     raise ValueError(f"larger than {LARGEST_IMAGE:,} bytes")
                 picture = read(sample.image)
-                width, height = picture.to_rgb().size
+                width[row], height[row] = picture.to_rgb().size
             except ValueError as error:
                 rejects.append((name_of(sample), str(error)))
-                readable.append(False)
                 continue
             except OSError as error:
                 raise UserError(
                     f"data.{role}: '{name_of(sample)}' can't be decoded here ({error.strerror}); fix that, "
                     "and run again"
                 ) from error
-            readable.append(True)
-            sides.append(min(width, height))
+            readable[row] = True
             if picture.largest is not None:
-                largest.append(picture.largest)
-            if len(shapes) < 2:
-                shapes.add((height, width))
-        short_sides = np.array(sides, dtype=np.int32)
+                largest[row] = picture.largest
+        if len(label_of) < chunk.size:
+            raise _changed(chunk.files[-1] if chunk.files else "a file")
         return Scan(
-            np.array(readable, dtype=bool),
+            readable,
             list(labels),
             np.array(label_of, dtype=np.int32),
             rejects,
             as_rows(digests),
             as_rows(pixels),
-            short_sides,
-            shapes,
+            height,
+            width,
             np.array(sizes, dtype=np.int64),
-            np.array(largest, dtype=np.int64),
+            largest,
         )
 
     def _samples(self, role: str, chunk: Chunk) -> Iterator[Sample]:
@@ -94,8 +123,12 @@ class Scanner:
 
 def digest_of(sample: Sample) -> bytes:
     """16 bytes that tell this sample from any other."""
+    return _digest_with(sample, digest_of_image(sample.image))
+
+
+def _digest_with(sample: Sample, image: bytes) -> bytes:
     named = repr((sample.path, sample.label)).encode()
-    return hashlib.sha256(named + digest_of_image(sample.image)).digest()[:16]
+    return hashlib.sha256(named + image).digest()[:16]
 
 
 def digest_of_image(image: bytes | np.ndarray) -> bytes:
@@ -140,8 +173,12 @@ def check_same(samples: list[Sample], digests: np.ndarray) -> None:
     first = (
         samples[changed[0] if len(changed) else max(0, common - 1)].path if samples else "a file"
     )
-    raise UserError(
-        f"data.source: '{first}' changed while it was read; let nothing write there, and run again"
+    raise _changed(first)
+
+
+def _changed(path: str) -> UserError:
+    return UserError(
+        f"data.source: '{path}' changed while it was read; let nothing write there, and run again"
     )
 
 
