@@ -18,7 +18,7 @@ from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.streaming.batches import StreamedBatches
 from cwerm.algorithms.training.streaming.order import stream_batches
 from cwerm.runtime import checkpoints, saved_state
-from cwerm.stages.train import loop_inputs
+from cwerm.stages.train import loop_inputs, tell_of_streaming
 from cwerm.stages.train.loop import Worker
 from cwerm.stages.train.saving import SavesWithin
 from cwerm.terminal import console
@@ -71,6 +71,18 @@ def test_two_ranks_train_as_one_would(fork: Fork, monkeypatch: pytest.MonkeyPatc
     assert made.info["train_loss"] == pytest.approx(alone.history[-1]["train_loss"], rel=1e-4)
     assert made.info["workers"] == 2
     assert not [*Path(tempfile.gettempdir()).glob("cwerm-pixels-*")]
+
+
+def test_classes_that_lie_together_are_told(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, read = worker_of(fork("train", **STREAMED))
+    settings: Any = fork("train", **STREAMED, train__window=2).plan["train"].settings
+    notes: list[str] = []
+    monkeypatch.setattr(console, "note", notes.append)
+    tell_of_streaming(settings, read)
+    assert len(notes) == 1  # the classes of this source are mixed
+    read["targets"].labels.sort()
+    tell_of_streaming(settings, read)
+    assert "lacks the classes of 60% of all" in notes[-1]
 
 
 def test_saved_in_mid_epoch_and_taken_up(fork: Fork) -> None:

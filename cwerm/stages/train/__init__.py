@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from rich.filesize import decimal
 
+from cwerm.algorithms.training.streaming.order import share_unmixed
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
 from cwerm.runtime import checkpoints, saved_state
@@ -92,6 +93,9 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
     return made
 
 
+MUCH_UNMIXED = 0.1  # of the samples
+
+
 def tell_of_streaming(settings: TrainSettings, read: dict[str, Any]) -> None:
     """Say where images are more than is held, and what is mixed then."""
     images: Artifact = read["images"]
@@ -104,6 +108,14 @@ def tell_of_streaming(settings: TrainSettings, read: dict[str, Any]) -> None:
         f"train: {whole} of pixels, over train.memory_bytes ({most}), are streamed: "
         f"{min(parts, settings.window or 0)} of {parts} parts are mixed at a time (train.window)"
     )
+    ends = np.cumsum([part.rows for part in images.tables["images"]])
+    sizes = np.diff(np.searchsorted(read["samples"], ends), prepend=0)
+    lacking = share_unmixed(read["targets"].labels, sizes, settings.window or 1)
+    if lacking > MUCH_UNMIXED:
+        console.note(
+            f"train: images of a class lie together in the source, and what is mixed at a time lacks the "
+            f"classes of {lacking:.0%} of all images: raise train.window, or shuffle the rows of the source"
+        )
 
 
 def check_test(images: Artifact) -> None:

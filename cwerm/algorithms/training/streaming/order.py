@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from cwerm.algorithms.training import erm
 
-__all__ = ["STREAMS", "stream_batches"]
+__all__ = ["STREAMS", "share_unmixed", "stream_batches"]
 
 STREAMS = 8  # of which ranks take whole ones, where their number divides it
 
@@ -120,3 +120,22 @@ def _mixed(
         yield held[: len(piece)]
         held = np.concatenate([held[len(piece) :], piece])
     yield generator.permutation(held)
+
+
+def share_unmixed(
+    labels: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " parts"], window: int
+) -> float:
+    """How much a mix of parts drawn by chance lacks: the share of samples whose class none of them holds.
+
+    Near 0 where parts hold images of all classes; high where the images of a class lie together.
+    """
+    parts = len(sizes)
+    if window >= parts:
+        return 0.0
+    ends = np.cumsum(sizes)[:-1]
+    found = np.concatenate([np.unique(of_part) for of_part in np.split(labels, ends)])
+    holders = np.bincount(found, minlength=int(labels.max()) + 1)
+    # of `parts`, `holders` of which have the class, `window` without one of them: hypergeometric
+    drawn = np.arange(window)
+    lacking = np.prod(np.maximum(0, parts - holders[:, None] - drawn) / (parts - drawn), axis=1)
+    return float(lacking @ np.bincount(labels) / len(labels))

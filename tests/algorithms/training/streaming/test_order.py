@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwerm.algorithms.training import erm
-from cwerm.algorithms.training.streaming.order import stream_batches
+from cwerm.algorithms.training.streaming.order import share_unmixed, stream_batches
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(lambda s: sum(s) >= 20)
 
@@ -83,3 +85,17 @@ def test_batches_mix_their_parts_and_hold_few_at_a_time() -> None:
         np.add.at(seen, b, 1)
         left[step] = sum(rows - seen[p] for p in range(parts) if first[p] <= step)
     assert left.max() <= 32 * rows  # samples that lie read and are not used yet
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=6), min_size=1, max_size=6),
+    st.integers(1, 6),
+)
+def test_what_a_mix_lacks_is_the_mean_over_all_mixes(parts: list[list[int]], window: int) -> None:
+    labels = np.concatenate([np.array(part) for part in parts])
+    expected = []
+    for chosen in itertools.combinations(parts, min(window, len(parts))):
+        present = {label for part in chosen for label in part}
+        expected.append(np.mean([label not in present for label in labels.tolist()]))
+    found = share_unmixed(labels, np.array([len(part) for part in parts]), window)
+    assert found == pytest.approx(np.mean(expected), abs=1e-12)
