@@ -3,7 +3,7 @@
     python benchmarks/increments.py [--images 20000] [--new 100]
 
 The sample's images as PNG files in class folders. The first run reads all; then some files come, and ingest
-and extract run again, while all old files are out of reach: had a worker opened one, the run would have ended.
+and extract run again, the old files out of reach: had a worker opened one, the run would have ended.
 """
 
 from __future__ import annotations
