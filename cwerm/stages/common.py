@@ -22,6 +22,11 @@ def table(name: str, *columns: Any) -> pa.Table:
     return pa.table(arrays, schema=fields)
 
 
+def digests(rows: np.ndarray) -> pa.Array:
+    """Digests of 16 bytes each, uint8 [n, 16], as a column."""
+    return pa.Array.from_buffers(pa.binary(16), len(rows), [None, pa.py_buffer(rows.tobytes())])
+
+
 def column(table: Any, name: str) -> np.ndarray:
     """A numeric or fixed-shape tensor column as one NumPy array."""
     values = table.column(name).combine_chunks()

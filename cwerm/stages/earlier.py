@@ -96,7 +96,14 @@ class EarlierRows:
 
 def as_numbers(digests: pa.ChunkedArray) -> np.ndarray:
     """Digests of 16 bytes as two whole numbers each, uint64 [n, 2]."""
-    return np.frombuffer(b"".join(digests.to_pylist()), np.uint64).reshape(-1, 2)
+    chunks = [
+        np.frombuffer(chunk.buffers()[1], np.uint64)[
+            2 * chunk.offset : 2 * (chunk.offset + len(chunk))
+        ]
+        for chunk in digests.chunks
+        if len(chunk)
+    ]
+    return np.concatenate([*chunks, np.empty(0, np.uint64)]).reshape(-1, 2)
 
 
 def match(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

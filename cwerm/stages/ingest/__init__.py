@@ -234,5 +234,5 @@ def _contents_table(
         np.concatenate([getattr(scan, name) for scan in scans])[order]
         for name in ("height", "width", "sizes")
     ]
-    digests = [list(map(bytes, values[order])) for values in (told, pixels)]
+    digests = [common.digests(values[order]) for values in (told, pixels)]
     return {CONTENTS: common.table(CONTENTS, *digests, *learned)}
