@@ -126,7 +126,7 @@ def _describe(artifact: Artifact, reused: bool) -> str:
     rows = [
         f"{artifact.rows(table):,} {table.replace('_', ' ')}"
         for table in artifact.tables
-        if not table.endswith(("_labels", "digests", "beliefs", "extra", "predictions"))
+        if not table.endswith(("_labels", "digests", "contents", "beliefs", "extra", "predictions"))
     ]
     for name in ("validation_accuracy", "test_accuracy"):
         if name in artifact.info:
