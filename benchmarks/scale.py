@@ -1,7 +1,7 @@
-"""Memory and seconds of select and broadcast by the number of rows: `python benchmarks/scale.py --help`.
+"""Memory and seconds of stages by the number of rows: `python benchmarks/scale.py --help`.
 
-Features are drawn part by part and put into a storage as the extract stage would put them; then the
-stages themselves run on them, each in a fresh process with a fresh Ray. Memory is
+Labels and features are drawn part by part and put into a storage as ingest and extract would put them;
+then the stages themselves run on them, each in a fresh process with a fresh Ray. Memory is
 what a process holds beside the pages it shares, looked at ten times a second: the most of the driver,
 and the most of any worker. For some classes the medians are compared with NumPy's.
 """
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,29 +36,29 @@ from cwerm.store.writing import Writer
 ROWS_A_PART = 50_000
 CORESET = 10_000
 COMPARED_CLASSES = 5
+STEPS = ("label", "select", "broadcast")
 
 
 def main() -> None:
     """Run every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 2_000_000, 5_000_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 10_000_000])
     parser.add_argument("--dimensions", type=int, default=64)
-    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--method", default="nearest", choices=["nearest", "vote"])
     parser.add_argument("--max-index-bytes", type=int, default=2**31)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--step", choices=["inputs", "select", "broadcast"], help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=["inputs", *STEPS], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder:
         _take_step(options)
         return
     print(surroundings())
-    print(
-        "| rows | stage | seconds | driver, MiB | worker, MiB | medians |\n|---|---|---|---|---|---|"
-    )
+    print("| rows | stage | seconds | rows/s | driver, MiB | worker, MiB | medians |")
+    print(7 * "|---" + "|", flush=True)
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            for step in ("inputs", "select", "broadcast"):
+            for step in ("inputs", *STEPS):
                 given = [*sys.argv[1:], "--rows", str(rows), "--folder", folder, "--step", step]
                 subprocess.run([sys.executable, __file__, *given], check=True)
 
@@ -84,34 +85,28 @@ def _take_step(options: argparse.Namespace) -> None:
         started = time.perf_counter()
         made = steps.execute(options.step).artifact
         seconds = time.perf_counter() - started
+    medians = ""
     if options.step == "select":
         medians = f"{_compare_medians(steps, options.classes):.1e}"
     else:
-        assert made.rows("weights") == rows
-        medians = ""
+        assert made.rows("labels" if options.step == "label" else "weights") == rows
     driver, worker = (peaks[name] / 2**20 for name in ("driver", "worker"))
-    figures = f"{seconds:.0f} | {driver:.0f} | {worker:.0f} | {medians}"
+    figures = f"{seconds:.1f} | {rows / seconds:,.0f} | {driver:.0f} | {worker:.0f} | {medians}"
     print(f"| {rows:,} | {options.step} | {figures} |", flush=True)
 
 
 def _make_inputs(steps: Plan, rows: int, dimensions: int, classes: int) -> None:
-    """Artifacts of ingest (no images), label and extract: float16 features around class centres."""
+    """Artifacts of ingest (no images) and extract: float16 features around class centres."""
     draw = np.random.default_rng(0)
-    labels = draw.integers(0, classes, rows, dtype=np.int32)
-    counts = [min(ROWS_A_PART, rows - start) for start in range(0, rows, ROWS_A_PART)]
-    names = [f"class {number}" for number in range(classes)]
-    writer = _writer(steps, "ingest")
-    images = [File(f"none/{part}", 0, "", count) for part, count in enumerate(counts)]
-    writer.commit({"images": images}, {"class_names": names})
-    writer = _writer(steps, "label")
-    table = common.table("labels", np.arange(rows), labels, None)
-    writer.commit({"labels": [writer.write_part("labels", 0, table)]})
-
     centers = draw.normal(size=(classes, dimensions)).astype(np.float32)
-    writer = _writer(steps, "extract")
+    ingest, writer = _writer(steps, "ingest"), _writer(steps, "extract")
+    images, given = [], []
     parts: list[File] = []
     for start in range(0, rows, ROWS_A_PART):
-        mine = labels[start : start + ROWS_A_PART]
+        mine = draw.integers(0, classes, min(ROWS_A_PART, rows - start), dtype=np.int32)
+        table = common.table("given_labels", np.arange(start, start + len(mine)), mine)
+        given.append(ingest.write_part("given_labels", len(parts), table))
+        images.append(_no_images(ingest, len(parts), len(mine)))
         noise = draw.standard_normal((len(mine), dimensions), dtype=np.float32)
         features = (centers[mine] + noise).astype(np.float16)
         values: Any = pa.FixedShapeTensorArray.from_numpy_ndarray(features)
@@ -120,6 +115,14 @@ def _make_inputs(steps: Plan, rows: int, dimensions: int, classes: int) -> None:
         part = pa.table([ids, values], schema=fields)
         parts.append(writer.write_part("features", len(parts), part))
     writer.commit({"features": parts})
+    names = [f"class {number}" for number in range(classes)]
+    ingest.commit({"images": images, "given_labels": given}, {"class_names": names})
+
+
+def _no_images(writer: Writer, part: int, rows: int) -> File:
+    """A part of images in name only: no stage here reads one, they count its rows."""
+    file = writer.write_file(f"none-{part:05d}", b"")
+    return replace(file, rows=rows)
 
 
 def _writer(steps: Plan, stage: str) -> Writer:
@@ -139,9 +142,10 @@ def _make_weights(steps: Plan) -> None:
 
 def _compare_medians(steps: Plan, classes: int) -> float:
     """The largest difference of a coreset sample's distance to that from NumPy's median of its class."""
-    store, made = steps.store, steps.inputs("broadcast")
-    features, all_labels = made["extract"], common.labels_of(store, made["label"])
-    coreset, meta = (store.read(made["select"], name) for name in ("coreset", "meta"))
+    store, names = steps.store, ("extract", "label", "select")
+    features, in_use, selected = (steps.execute(name).artifact for name in names)
+    all_labels = common.labels_of(store, in_use)
+    coreset, meta = (store.read(selected, name) for name in ("coreset", "meta"))
     compared = np.random.default_rng(2).choice(classes, COMPARED_CLASSES, replace=False)
     members: dict[int, list[np.ndarray]] = {int(label): [] for label in compared}
     for part in range(len(features.tables["features"])):
@@ -176,8 +180,8 @@ def _peaks() -> Iterator[dict[str, float]]:
             for process in [driver, *driver.children(recursive=True)]:
                 with suppress(psutil.Error):
                     role = "driver" if process == driver else "worker"
-                    if role == "worker" and "_PartWorker" not in " ".join(process.cmdline()):
-                        continue
+                    if role == "worker" and not process.cmdline()[0].startswith("ray::"):
+                        continue  # Ray's own
                     memory = process.memory_info()
                     peaks[role] = max(peaks[role], memory.rss - memory.shared)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Float64, Int, Integer, Shaped
 
 from cwerm.algorithms.inputs import (
     Given,
@@ -22,15 +22,20 @@ from cwerm.algorithms.inputs import (
 )
 from cwerm.algorithms.networks.names import unknown_name
 from cwerm.algorithms.reweighting.training_record import TrainingRecord
-from cwerm.algorithms.selection import load_method
-from cwerm.algorithms.spreading.agreement import surroundings
+from cwerm.algorithms.selection import Method, load_method
+from cwerm.algorithms.spreading.agreement import Surroundings, surroundings
 
 __all__ = [
     "allocate",
+    "check_size",
+    "choose_in_class",
     "class_medians",
+    "class_shares",
     "coreset_size",
     "distances_to_centers",
     "draw_balanced",
+    "draw_in_class",
+    "median",
     "select",
     "select_coreset",
 ]
@@ -60,7 +65,8 @@ def allocate(class_sizes: Integer[np.ndarray, "classes"], total: int) -> Int[np.
     """
     sizes = class_sizes.astype(np.int64)
     num_samples, num_classes = int(sizes.sum()), int(np.count_nonzero(sizes))
-    _check_size(total, num_samples)
+    if total > num_samples:
+        raise ValueError(_too_large(total, num_samples))
     if total < num_classes:
         raise ValueError(
             f"the ratio gives {total} samples for {num_classes} classes; "
@@ -84,20 +90,33 @@ def allocate(class_sizes: Integer[np.ndarray, "classes"], total: int) -> Int[np.
     return counts
 
 
-def _check_size(total: int, num_samples: int) -> None:
-    if total > num_samples:
-        raise ValueError(
-            f"a coreset of {total} is more than the {num_samples} samples there are to select "
-            "from; use a smaller ratio"
-        )
+def class_shares(
+    class_sizes: Integer[np.ndarray, "classes"], total: int
+) -> Int[np.ndarray, "classes"]:
+    """As `allocate`; ValueError also where fewer than two classes have samples."""
+    check_size(class_sizes, total)
+    return allocate(class_sizes, total)
 
 
-def _several_classes(labels: Labels) -> Labels:
-    if len(labels.classes) == 1:
+def check_size(class_sizes: Integer[np.ndarray, "classes"], total: int) -> None:
+    """ValueError where fewer than two classes have samples, or a coreset is more than they have."""
+    _check_several(np.flatnonzero(class_sizes))
+    if total > class_sizes.sum():
+        raise ValueError(_too_large(total, int(class_sizes.sum())))
+
+
+def _too_large(total: int, num_samples: int) -> str:
+    return (
+        f"a coreset of {total} is more than the {num_samples} samples there are to select "
+        "from; use a smaller ratio"
+    )
+
+
+def _check_several(classes: Shaped[np.ndarray, "classes"]) -> None:
+    if len(classes) == 1:
         raise ValueError(
-            f"all samples are of class {labels.classes[0]}; selection needs two classes or more"
+            f"all samples are of class {classes[0]}; selection needs two classes or more"
         )
-    return labels
 
 
 def _members(codes: Int[np.ndarray, "n"], num_classes: int) -> list[Int[np.ndarray, "_"]]:
@@ -113,8 +132,16 @@ def class_medians(
     medians = np.full((int(labels.max()) + 1, features.shape[1]), np.nan)
     for label, rows in enumerate(_members(labels, len(medians))):
         if len(rows):
-            medians[label] = np.median(features[rows].astype(np.float64), axis=0)
+            medians[label] = median(features[rows])
     return medians
+
+
+def median(features: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "d"]:
+    """The exact median of each dimension, or the mean of the two middle values; a few columns at a time."""
+    found = np.empty(features.shape[1])
+    for columns in blocks(features.shape[1], len(features)):
+        found[columns] = np.median(features[:, columns].astype(np.float64), axis=0)
+    return found
 
 
 def distances_to_centers(
@@ -149,7 +176,8 @@ def select(
     if scope not in SCOPES:
         raise unknown_name("coreset scope", scope, SCOPES)
     check_whole_number("the seed", seed, 0)
-    known = _several_classes(labels if isinstance(labels, Labels) else as_labels(labels))
+    known = labels if isinstance(labels, Labels) else as_labels(labels)
+    _check_several(known.classes)
     codes = known.codes
     given: dict[str, Any] = {
         "labels": codes, "distances": distances, "features": features, "outputs": outputs
@@ -162,15 +190,25 @@ def select(
     assert len(values) == len(codes)
     if scope == "global":
         generator = np.random.default_rng(seed)
-        _check_size(size, len(codes))
+        check_size(np.bincount(codes), size)
         return np.sort(chosen.choose(size, values, generator))
     members = _members(codes, len(known.classes))
     counts = allocate(np.bincount(codes), size)
     ids = []
     for number, rows, count in zip(known.numbers, members, counts, strict=True):
-        generator = np.random.default_rng([seed, number])
-        ids.append(rows[chosen.choose(int(count), values[rows], generator)])
+        ids.append(rows[choose_in_class(chosen, number, int(count), values[rows], seed)])
     return np.sort(np.concatenate(ids))
+
+
+def choose_in_class(
+    method: Method,
+    number: int,
+    count: int,
+    values: Shaped[np.ndarray, "group ..."] | Surroundings | TrainingRecord,
+    seed: int,
+) -> Integer[np.ndarray, "{count}"]:
+    """Positions of the samples that the method chooses of class `number`, in any order."""
+    return method.choose(count, values, np.random.default_rng([seed, number]))
 
 
 def select_coreset(
@@ -196,7 +234,8 @@ def select_coreset(
     """
     needs = load_method(method).NEEDS
     vectors = as_features(features)
-    known = _several_classes(as_labels(labels, len(vectors)))
+    known = as_labels(labels, len(vectors))
+    _check_several(known.classes)
     size = coreset_size(len(vectors), ratio)
     distances = outputs = None
     if needs == "distances":
@@ -216,7 +255,8 @@ def draw_balanced(labels: Given, size: int, seed: int) -> Int[np.ndarray, "{size
     What is left over goes one each to the classes with the most samples. Raises ValueError naming
     the class that has too few.
     """
-    known = _several_classes(as_labels(labels))
+    known = as_labels(labels)
+    _check_several(known.classes)
     check_whole_number("the number of samples to draw", size, 1)
     check_whole_number("the seed", seed, 0)
     codes, num_classes = known.codes, len(known.classes)
@@ -233,6 +273,10 @@ def draw_balanced(labels: Given, size: int, seed: int) -> Int[np.ndarray, "{size
                 f"class {label} has {len(places)} samples to draw {count} from; "
                 f"draw fewer than {size} in all"
             )
-        generator = np.random.default_rng([seed, number, DRAW_STREAM])
-        ids.append(generator.choice(places, count, replace=False))
+        ids.append(places[draw_in_class(number, len(places), int(count), seed)])
     return np.sort(np.concatenate(ids))
+
+
+def draw_in_class(number: int, size: int, count: int, seed: int) -> Int[np.ndarray, "{count}"]:
+    """Positions of the samples that `draw_balanced` takes of class `number`, which has `size`."""
+    return np.random.default_rng([seed, number, DRAW_STREAM]).choice(size, count, replace=False)

@@ -128,7 +128,8 @@ def check_images(plan: Plan) -> None:
     """
     from cwerm.algorithms import coreset
     from cwerm.runtime.session import session
-    from cwerm.stages import common, reweight, train
+    from cwerm.stages import reweight, train
+    from cwerm.stages.select import class_sizes
     from cwerm.stages.train import limits
 
     check_rejected(plan)
@@ -146,11 +147,14 @@ def check_images(plan: Plan) -> None:
     if "select" not in plan.names:
         return
     settings, names = plan["select"].settings, images.info["class_names"]
-    labels = common.labels_of(store, labels_in_use)
-    candidates = labels[settings.candidates(store, labels_in_use, names)]
+    left_out = settings.left_out(store, labels_in_use, names)
+    sizes = class_sizes(store, labels_in_use, left_out, len(names))
     with blame("coreset.ratio", names):
-        size = settings.coreset_size(len(labels), len(candidates))
-        coreset.select(candidates, size, "random", settings.scope or "class")
+        size = settings.coreset_size(labels_in_use.rows("labels"), int(sizes.sum()))
+        if settings.scope == "global":
+            coreset.check_size(sizes, size)
+        else:
+            coreset.class_shares(sizes, size)
     if "broadcast" in plan.names:
         plan["broadcast"].settings.check_neighbors(size)
     if "extract" in plan.names and not plan.is_made("extract"):

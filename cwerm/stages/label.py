@@ -6,6 +6,7 @@ from the same: nobody has checked these either. Then come a person's corrections
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +21,10 @@ from cwerm.data.corrections import Corrected, check_paths
 from cwerm.errors import UserError, blame
 from cwerm.job.tree import Job
 from cwerm.stages import common
+from cwerm.stages.labels_in_use import ROWS_A_PART
 from cwerm.stages.outside import Outside
 from cwerm.stages.stage import Context, Inputs, Settings, Stage, always
-from cwerm.store.artifacts import Artifact
+from cwerm.store.artifacts import Artifact, ArtifactStore, File
 
 KEY = "data.corrections"
 LABELS = {  # as the source has them, by the images that they are of
@@ -73,10 +75,11 @@ def _run(settings: LabelSettings, inputs: Inputs, context: Context) -> Artifact:
     """
     images, store, writer = inputs["ingest"], context.store, context.writer
     names = images.info["class_names"]
+    as_given = settings.noise is None and not settings.corrections
     given = {
         table: common.column(store.read(images, source, ["label"]), "label")
         for table, source in LABELS.items()
-        if source in images.tables
+        if source in images.tables and not (as_given and table == "images")
     }
     used, clean = {**given}, None
     info: dict[str, Any] = {}
@@ -96,17 +99,54 @@ def _run(settings: LabelSettings, inputs: Inputs, context: Context) -> Artifact:
         after = _corrected(settings, images, context, used)
         _check_enough(names, after)
         info["corrections"] = _counts(used, after)
-    train = after.pop("images")
-    columns = [clean, used["images"], train.known, train.removed]
-    tables = {
-        "labels": common.table("labels", np.arange(len(train.labels)), train.labels, *columns)
-    }
-    for table, held_out in after.items():
-        name = LABELS[table].removeprefix("given_")
+    pieces: Iterator[Piece]
+    if as_given:
+        pieces = ((None, labels, _as_given(labels)) for labels in _given_parts(store, images))
+    else:
+        pieces = _pieces(clean, used["images"], after.pop("images"))
+    parts: dict[str, list[File]] = {"labels": []}
+    start = 0
+    for number, (right, before, now) in enumerate(pieces):
+        ids = np.arange(start, start := start + len(before))
+        columns = [ids, now.labels, right, before, now.known, now.removed]
+        table = common.table("labels", *columns)
+        parts["labels"].append(writer.write_part("labels", number, table))
+    for split, held_out in after.items():
+        name = LABELS[split].removeprefix("given_")
         ids = np.arange(len(held_out.labels))
-        tables[name] = common.table(name, ids, held_out.labels, held_out.known, held_out.removed)
-    parts = {name: [writer.write_part(name, 0, table)] for name, table in tables.items()}
+        table = common.table(name, ids, held_out.labels, held_out.known, held_out.removed)
+        parts[name] = [writer.write_part(name, 0, table)]
     return writer.commit(parts, info)
+
+
+def _given_parts(store: ArtifactStore, images: Artifact) -> Iterator[np.ndarray]:
+    """The training images' labels, as many at a time as a part of the labels in use has."""
+    held: list[np.ndarray] = []
+    for part in range(len(images.tables["given_labels"])):
+        table = store.read_part(images, "given_labels", part, ["label"])
+        held.append(common.column(table, "label"))
+        if sum(map(len, held)) >= ROWS_A_PART:
+            labels = np.concatenate(held)
+            while len(labels) >= ROWS_A_PART:
+                yield labels[:ROWS_A_PART]
+                labels = labels[ROWS_A_PART:]
+            held = [labels]
+    left = np.concatenate(held)
+    if len(left) or images.rows("given_labels") == 0:
+        yield left
+
+
+Piece = tuple[
+    np.ndarray | None, np.ndarray, Corrected
+]  # right labels, those before corrections, and after
+
+
+def _pieces(clean: np.ndarray | None, before: np.ndarray, after: Corrected) -> Iterator[Piece]:
+    """The same of labels that all are here."""
+    for start in range(0, max(1, len(before)), ROWS_A_PART):
+        rows = slice(start, start + ROWS_A_PART)
+        right = None if clean is None else clean[rows]
+        yield right, before[rows], Corrected(*(column[rows] for column in after))
 
 
 def made_wrong(

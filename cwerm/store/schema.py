@@ -89,7 +89,8 @@ def table_schema(name: str, *, value_type: pa.DataType | None = None) -> pa.Sche
     """The schema of the table ``name``.
 
     ``images`` takes the type of its image column (encoded bytes, or a fixed-shape tensor of uint8),
-    ``features`` that of its feature column (a fixed-shape tensor of float16 or float32).
+    ``features`` that of its feature column (a fixed-shape tensor of float16 or float32). Those that are
+    ``sorted`` by class have their labels beside them.
     """
     if name.endswith("images"):
         columns = [
@@ -99,7 +100,8 @@ def table_schema(name: str, *, value_type: pa.DataType | None = None) -> pa.Sche
         ]
     elif name.endswith("features"):
         assert value_type is not None, "features need the type of their tensor"
-        columns = [("id", pa.int64()), ("feature", value_type)]
+        label = [("label", pa.int32())] if name.startswith("sorted") else []
+        columns = [("id", pa.int64()), *label, ("feature", value_type)]
     else:
         columns = _FIXED[name]
     return pa.schema([pa.field(c, kind, nullable=c in _NULLABLE) for c, kind in columns])

@@ -88,6 +88,10 @@ class Writer:
         """What `write_unpublished` wrote."""
         return ArtifactStore(self.storage)._read_table(folder_of(self.stage, self.key), file)
 
+    def delete_unpublished(self, file: File) -> None:
+        """Remove what `write_unpublished` wrote and nobody will read again."""
+        self.storage.delete(f"{folder_of(self.stage, self.key)}/{file.path}")
+
     def write_file(self, name: str, data: bytes) -> File:
         """Write one named file, to be published by `commit`."""
         self._files[name] = self._put(name, data)
