@@ -68,18 +68,16 @@ class RunFolder:
 
         ``size`` is what the run was sized to, None where it had nothing to compute.
         """
-        from cwerm.runs.weights_file import weights_file
+        from cwerm.runs.weights_file import remove_weights, write_weights
 
         artifacts = {name: result.artifact for name, result in results.items()}
         storage = self.store.storage
         storage.delete(f"{self.path}/summary.json")
         storage.write_bytes(f"{self.path}/job.yaml", self.job.to_yaml().encode())
         if "broadcast" in artifacts:
-            weights = self.store.read(artifacts["broadcast"], "weights")
-            data = weights_file(self.store, weights, artifacts["ingest"])
-            storage.write_bytes(f"{self.path}/weights.parquet", data)
+            write_weights(self.path, self.store, artifacts["broadcast"], artifacts["ingest"])
         else:
-            storage.delete(f"{self.path}/weights.parquet")
+            remove_weights(storage, self.path)
         if "broadcast" not in artifacts or not self.job.believes:
             for name in FILES:  # of another job that had this folder
                 storage.delete(f"{self.path}/{name}")
@@ -195,7 +193,7 @@ def weight_scores(plan: Plan) -> dict[str, float | None]:
 
 
 def load_weights(run: str | RunResult) -> pa.Table:
-    """The table of weights of a finished run, given its folder or its result.
+    """The table of weights of a finished run, given its folder or its result; all of it is in memory.
 
     Columns: id, label, weight (mean 1), neighbor_id, neighbor_distance, neighbor_label; and of the
     posterior quality (the probability that the label is right), suggested_label,
@@ -208,21 +206,18 @@ def load_weights(run: str | RunResult) -> pa.Table:
     """
     import numpy as np
 
-    from cwerm.store import plain_types, schema
+    from cwerm.runs.weights_file import read_weights
 
     folder = run.folder if isinstance(run, RunResult) else str(run)
     try:
-        data = open_storage(folder).read_bytes("weights.parquet")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise UserError(
-            f"{folder}: no weights.parquet; give the folder of a finished run of method cw-erm"
-        ) from None
-    try:
-        table = plain_types.read_parquet(data, "weights.parquet")
-        schema.check_stored("weights", table.schema)
+        table = read_weights(open_storage(folder))
         ids = np.sort(table.column("id").to_numpy())
         if not len(ids) or not np.array_equal(ids, np.arange(len(ids))):
             raise ValueError("its ids are not those of samples, each once")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder}: no weights.parquet; give the folder of a finished run of method cw-erm"
+        ) from None
     except (ValueError, KeyError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; ")[0]
         raise UserError(
