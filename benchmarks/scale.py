@@ -1,7 +1,8 @@
 """Memory and seconds of stages by the number of rows: `python benchmarks/scale.py --help`.
 
 Labels and features are drawn part by part and put into a storage as ingest and extract would put them;
-then the stages themselves run on them, each in a fresh process with a fresh Ray. Memory is
+then the stages run on them, each in a fresh process with a fresh Ray. Processor seconds are those
+of the driver and all workers, with what these take to start and to import. Memory is
 what a process holds beside the pages it shares, looked at ten times a second: the most of the driver,
 and the most of any worker. For some classes the medians are compared with NumPy's.
 """
@@ -54,8 +55,8 @@ def main() -> None:
         _take_step(options)
         return
     print(surroundings())
-    print("| rows | stage | seconds | rows/s | driver, MiB | worker, MiB | medians |")
-    print(7 * "|---" + "|", flush=True)
+    print("| rows | stage | seconds | CPU s | rows/CPU s | driver, MiB | worker, MiB | medians |")
+    print(8 * "|---" + "|", flush=True)
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             for step in ("inputs", *STEPS):
@@ -91,8 +92,9 @@ def _take_step(options: argparse.Namespace) -> None:
     else:
         assert made.rows("labels" if options.step == "label" else "weights") == rows
     driver, worker = (peaks[name] / 2**20 for name in ("driver", "worker"))
-    figures = f"{seconds:.1f} | {rows / seconds:,.0f} | {driver:.0f} | {worker:.0f} | {medians}"
-    print(f"| {rows:,} | {options.step} | {figures} |", flush=True)
+    work = sum(peaks["cpu"].values())
+    figures = f"{seconds:.0f} | {work:.1f} | {rows / work:,.0f} | {driver:.0f} | {worker:.0f}"
+    print(f"| {rows:,} | {options.step} | {figures} | {medians} |", flush=True)
 
 
 def _make_inputs(steps: Plan, rows: int, dimensions: int, classes: int) -> None:
@@ -169,10 +171,14 @@ def _compare_medians(steps: Plan, classes: int) -> float:
 
 
 @contextmanager
-def _peaks() -> Iterator[dict[str, float]]:
-    """The most bytes, beside shared pages, that the driver and any worker hold meanwhile."""
-    peaks = {"driver": 0.0, "worker": 0.0}
+def _peaks() -> Iterator[dict[str, Any]]:
+    """The most bytes, beside shared pages, that the driver and any worker hold meanwhile.
+
+    And ``cpu``, the processor seconds of each, by process.
+    """
+    peaks: dict[str, Any] = {"driver": 0.0, "worker": 0.0, "cpu": {}}
     driver = psutil.Process()
+    began = sum(driver.cpu_times()[:2])
     stop = threading.Event()
 
     def look() -> None:
@@ -184,6 +190,8 @@ def _peaks() -> Iterator[dict[str, float]]:
                         continue  # Ray's own
                     memory = process.memory_info()
                     peaks[role] = max(peaks[role], memory.rss - memory.shared)
+                    used = sum(process.cpu_times()[:2])
+                    peaks["cpu"][process.pid] = used - (began if role == "driver" else 0)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

@@ -64,7 +64,6 @@ _FIXED: dict[str, list[tuple[str, pa.DataType]]] = {
     "coreset": [("id", pa.int64()), ("label", pa.int32()), ("distance", pa.float32())],
     "meta": [("id", pa.int64()), ("label", pa.int32())],
     "coreset_weights": [("id", pa.int64()), ("weight", pa.float32()), ("loss", pa.float32())],
-    "neighbors": [("neighbor_id", pa.int64()), ("neighbor_distance", pa.float32())],
     "beliefs": [
         ("id", pa.int64()),
         ("classes", pa.list_(pa.int32())),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from cwerm.errors import UserError
 from cwerm.runs.folder import weight_scores
 from cwerm.runs.preflight import check_methods
 from cwerm.stages import common
+from cwerm.stages.broadcast import coreset_neighbors
 from stages.conftest import Fork, Vary
 from stages.noisy import Arrays, learned_weights, scaled, weights_of
 
@@ -162,15 +162,18 @@ def test_what_does_not_fit_together_is_refused(
 
 
 @pytest.mark.parametrize("method", [pytest.param("nearest", marks=pytest.mark.slow), "vote"])
-def test_an_index_in_shards_finds_what_the_whole_one_does(fork: Fork, method: str) -> None:
+def test_an_index_in_shards_finds_what_the_whole_one_does(
+    fork: Fork, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     changes = {"broadcast__method": method, "broadcast__neighbors": 3}
     tables = []
     for most in (2**31, 100_000):  # bytes; 40 vectors of 1280 dimensions take 411,200
         mine = fork("broadcast", broadcast__max_index_bytes=most, **changes)
-        made = mine.run("broadcast")
-        tables.append(mine.store.read(made, "weights"))
-        folder = Path(mine.job.storage, made.folder)
-        shards = {path.name.split("-")[1] for path in folder.rglob("neighbors-*.parquet")}
-        assert len(shards) == (0 if most == 2**31 else 5)
+        monkeypatch.setattr(coreset_neighbors, "PARTS_HERE", 16 if most == 2**31 else 2)
+        tables.append(mine.store.read(mine.run("broadcast"), "weights"))
+        features = mine.made["extract"]
+        assert coreset_neighbors.num_shards(mine.store, features, 40, most) == (
+            1 if most == 2**31 else 5
+        )
     whole, sharded = tables
     assert sharded.equals(whole)

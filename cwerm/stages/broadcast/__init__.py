@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cwerm.algorithms.exact_sums import ExactSums
 from cwerm.algorithms.neighbors import made_for_gpus
 from cwerm.errors import UserError
 from cwerm.methods.samples import Reference
@@ -21,11 +22,11 @@ from cwerm.runtime import capacity
 from cwerm.runtime.parallel import worker_pool
 from cwerm.stages import common
 from cwerm.stages.broadcast.coreset_neighbors import make_find
-from cwerm.stages.broadcast.judging import Labels, Weigh, Work
+from cwerm.stages.broadcast.judging import Weigh, Work
 from cwerm.stages.broadcast.settings import BroadcastSettings, needs
+from cwerm.stages.labels_in_use import LabelReader
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.store.artifacts import Artifact, File
-from cwerm.store.writing import Writer
 
 
 def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artifact:
@@ -37,13 +38,11 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     assert np.array_equal(ids, common.column(weighted, "id"))
     reference = Reference(labels, common.column(weighted, "weight"))
     in_use = inputs["label"]
-    removed = common.removed_of(store, in_use)
-    columns = common.labels_of(store, in_use), common.known_of(store, in_use), removed
-    by_part = zip(*(common.by_part(column, images, "images") for column in columns), strict=True)
-    parts = [(index, Labels(*part)) for index, part in enumerate(by_part)]
+    parts = range(len(images.tables["images"]))
     settings.check_neighbors(len(ids))
     names, spreading = images.info["class_names"], settings.spreading
-    read = {name: inputs[name] for name in ("ingest", "extract", "reweight") if name in inputs}
+    asked_for = ("ingest", "label", "extract", "reweight")
+    read = {name: inputs[name] for name in asked_for if name in inputs}
     work = Work(settings, store, read, writer, ids, reference, capacity.size(context).device)
     gpu = settings.asked is not None or made_for_gpus()
     pool = worker_pool(context, "broadcast", len(parts), gpu=gpu)
@@ -51,21 +50,23 @@ def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artif
     if spreading.k:
         asked = spreading.k + spreading.leaves_one_out
         most = context.limits["broadcast.max_index_bytes"]
-        find = make_find(pool, store, inputs["extract"], writer, ids, asked, most)
+        find = make_find(pool, store, inputs["extract"], ids, asked, most)
     weigh = functools.partial(Weigh, work, find)
-    done = dict(pool.map(weigh, parts, "broadcast: weights"))
-    means = _means(settings, names, [done[index].sums for index, _ in parts])
-    unscaled = [(index, done[index].file, part.removed) for index, part in parts]
-    scale = functools.partial(_Scale, writer, means)
-    scaled = dict(pool.map(scale, unscaled, "broadcast: scale"))
+    sums, unscaled, believed = ExactSums((2, len(names))), {}, {}
+    for part, weighed in pool.map(weigh, parts, "broadcast: weights"):
+        sums.add(_padded(weighed.sums, len(names)))
+        unscaled[part], believed[part] = weighed.file, weighed.beliefs
+    means = _means(settings, names, sums.total())
+    scale = functools.partial(_Scale, work, means)
+    scaled = dict(pool.map(scale, [(part, unscaled[part]) for part in parts], "broadcast: scale"))
     info: dict[str, Any] = {"raw_means": dict(zip(names, means.tolist(), strict=True))}
     learned_info = inputs["reweight"].info
     if "noise_rate" in learned_info:
-        lows, highs = zip(*(scaled[index][1:] for index, _ in parts), strict=True)
-        given = "corrections" in in_use.info
-        info["found"] = _found(learned_info, len(removed), min(lows), max(highs), given)
-    tables = {"weights": [scaled[index][0] for index, _ in parts]}
-    beliefs = [file for index, _ in parts if (file := done[index].beliefs)]
+        lows, highs = zip(*(scaled[part][1:] for part in parts), strict=True)
+        given, total = "corrections" in in_use.info, in_use.rows("labels")
+        info["found"] = _found(learned_info, total, min(lows), max(highs), given)
+    tables = {"weights": [scaled[part][0] for part in parts]}
+    beliefs = [file for part in parts if (file := believed[part])]
     if beliefs:
         tables["beliefs"] = beliefs
         info["targets"] = learned_info.get("targets", "soft")
@@ -86,15 +87,17 @@ def _found(
     return [line, *learned["warnings"]]
 
 
-def _means(settings: BroadcastSettings, names: list[str], sums: list[np.ndarray]) -> np.ndarray:
+def _padded(sums: np.ndarray, num_classes: int) -> np.ndarray:
+    """A part's sums, also of classes that it does not have."""
+    return np.pad(sums, [(0, 0), (0, num_classes - sums.shape[1])])
+
+
+def _means(settings: BroadcastSettings, names: list[str], sums: np.ndarray) -> np.ndarray:
     """What each class's weights are divided by, float64 [classes].
 
-    From the parts' class sums and counts of weights, [2, classes] each.
+    From the class sums and counts of weights, [2, classes].
     """
-    columns = np.zeros((2, len(names)))
-    for row, column in np.ndindex(columns.shape):  # fsum: whatever the parts, the same digits
-        columns[row, column] = math.fsum(p[row, column] for p in sums if column < p.shape[1])
-    total, count = columns
+    total, count = sums
     if settings.spreading.balance == "none":
         mean = math.fsum(total) / count.sum()
         if not mean > 0:
@@ -112,12 +115,15 @@ def _means(settings: BroadcastSettings, names: list[str], sums: list[np.ndarray]
 class _Scale:
     """Divides one part's weights by the mean of the data set or of their class, and publishes it."""
 
-    def __init__(self, writer: Writer, means: np.ndarray) -> None:
-        self.writer, self.means = writer, means
+    def __init__(self, work: Work, means: np.ndarray) -> None:
+        self.writer, self.means = work.writer, means
+        self.labels = LabelReader(work.store, work.inputs["label"])
 
-    def __call__(self, work: tuple[int, File, np.ndarray]) -> tuple[File, float, float]:
-        part, file, removed = work
+    def __call__(self, work: tuple[int, File]) -> tuple[File, float, float]:
+        part, file = work
         table = self.writer.read_unpublished(file)
+        first = table.column("id")[0].as_py() if len(table) else 0
+        removed = self.labels.rows(first, first + len(table)).removed
         means = self.means[common.column(table, "label")]
         weights = common.column(table, "weight").astype(np.float64) / means
         scaled: Any = pa.array(weights, pa.float32())

@@ -1,57 +1,47 @@
 """Each sample's nearest coreset samples, part by part of the features.
 
 Every worker holds the whole index where it fits ``broadcast.max_index_bytes``. Else the coreset is cut
-into shards that do, every part is searched in one shard after the other, and the results are merged:
-they are those of the whole index.
+into shards that do. A worker then searches each part in one shard after the other and keeps the best: they
+are those of the whole index, and the features are read once. The coreset's vectors lie once on a node,
+where Ray shares them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from cwerm.algorithms.neighbors import NeighborIndex, merge_top_k
 from cwerm.runtime.parallel import Pool
 from cwerm.stages import common
-from cwerm.store import schema
-from cwerm.store.artifacts import Artifact, ArtifactStore, File
-from cwerm.store.writing import Writer
+from cwerm.store.artifacts import Artifact, ArtifactStore
 
 ID_BYTES = 40  # of one vector: its id, and its place in the order of the index
+PARTS_HERE = 16  # of so many parts the driver takes the coreset's vectors itself
 
-# (part, its features [b, d]) -> distances and ids, both [b, k], by distance and then by id
-Find = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# features [b, d] -> distances and ids, both [b, k], by distance and then by id
+Find = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def make_find(
     pool: Pool,
     store: ArtifactStore,
     features: Artifact,
-    writer: Writer,
     ids: np.ndarray,
     k: int,
     max_index_bytes: int,
 ) -> Callable[[], Find]:
-    """What a worker calls to find the ``k`` nearest of the samples ``ids``.
-
-    Several shards are searched right here, on the pool; one is left to the caller's own pass.
-    """
-    parts = list(range(len(features.tables["features"])))
-    shards = np.array_split(ids, num_shards(store, features, len(ids), max_index_bytes))
-    if len(shards) == 1:
-        return functools.partial(_Whole, _vectors(store, features, ids), ids, k)
-    found: dict[int, list[File]] = {part: [] for part in parts}
-    for number, shard in enumerate(shards):
-        vectors = _vectors(store, features, shard)
-        search = functools.partial(_Shard, store, features, writer, number, vectors, shard, k)
-        title = f"broadcast: shard {number + 1} of {len(shards)}"
-        for part, file in pool.map(search, parts, title):
-            found[part].append(file)
-    return functools.partial(_Merged, writer, found, k)
+    """What a worker calls to find the ``k`` nearest of the samples ``ids``, which ascend."""
+    vectors = _vectors(pool, store, features, ids)
+    shards = num_shards(store, features, len(ids), max_index_bytes)
+    if shards == 1:
+        return functools.partial(_Whole, vectors, ids, k)
+    pairs = zip(np.array_split(vectors, shards), np.array_split(ids, shards), strict=True)
+    return functools.partial(_InShards, [*pairs], k)
 
 
 def num_shards(store: ArtifactStore, features: Artifact, samples: int, max_index_bytes: int) -> int:
@@ -60,8 +50,33 @@ def num_shards(store: ArtifactStore, features: Artifact, samples: int, max_index
     return min(samples, -(-needed // max_index_bytes))
 
 
-def _vectors(store: ArtifactStore, features: Artifact, ids: np.ndarray) -> np.ndarray:
-    return np.stack(common.take_rows(store, features, "features", "feature", ids))
+def _vectors(pool: Pool, store: ArtifactStore, features: Artifact, ids: np.ndarray) -> np.ndarray:
+    """Features of the samples; where many parts hold them, the workers read those."""
+    ends = np.cumsum([part.rows for part in features.tables["features"]])
+    part_of = np.searchsorted(ends, ids, side="right")
+    parts, first = np.unique(part_of, return_index=True)
+    if len(parts) <= PARTS_HERE:
+        return np.stack(common.take_rows(store, features, "features", "feature", ids))
+    edges = [*first.tolist(), len(ids)]
+    work = [ids[start:stop] for start, stop in pairwise(edges)]
+    found: np.ndarray | None = None
+    take = functools.partial(_Take, store, features)
+    for index, rows in pool.map(take, work, "broadcast: coreset"):
+        if found is None:
+            found = np.empty((len(ids), rows.shape[1]), rows.dtype)
+        found[edges[index] : edges[index + 1]] = rows
+    assert found is not None, "a coreset has samples"
+    return found
+
+
+class _Take:
+    """Takes the features of some samples."""
+
+    def __init__(self, store: ArtifactStore, features: Artifact) -> None:
+        self.store, self.features = store, features
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        return np.stack(common.take_rows(self.store, self.features, "features", "feature", ids))
 
 
 class _Whole:
@@ -70,52 +85,21 @@ class _Whole:
     def __init__(self, vectors: np.ndarray, ids: np.ndarray, k: int) -> None:
         self.index, self.k = NeighborIndex(vectors, ids), k
 
-    def __call__(self, part: int, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        del part
+    def __call__(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.index.search(vectors, self.k)
 
 
-class _Shard:
-    """One shard's index in this worker; what it finds is written for `_Merged`."""
+class _InShards:
+    """One shard's index after the other, and the best of what they give."""
 
-    def __init__(
-        self,
-        store: ArtifactStore,
-        features: Artifact,
-        writer: Writer,
-        number: int,
-        vectors: np.ndarray,
-        ids: np.ndarray,
-        k: int,
-    ) -> None:
-        self.store, self.features, self.writer, self.number = store, features, writer, number
-        self.index, self.k = NeighborIndex(vectors, ids), k
+    def __init__(self, shards: list[tuple[np.ndarray, np.ndarray]], k: int) -> None:
+        self.shards, self.k = shards, k
 
-    def __call__(self, part: int) -> File:
-        rows = self.store.read_part(self.features, "features", part, ["feature"])
-        distances, ids = self.index.search(common.column(rows, "feature"), self.k)
-        fields = schema.table_schema("neighbors")
-        columns = [
-            pa.array(values.ravel(), field.type)
-            for values, field in zip((ids, distances), fields, strict=True)
-        ]
-        name = f"neighbors-{self.number:05d}"
-        return self.writer.write_unpublished(
-            "neighbors", part, pa.table(columns, schema=fields), name=name
-        )
-
-
-class _Merged:
-    """The best of what the shards gave."""
-
-    def __init__(self, writer: Writer, found: dict[int, list[File]], k: int) -> None:
-        self.writer, self.found, self.k = writer, found, k
-
-    def __call__(self, part: int, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tables: list[Any] = [self.writer.read_unpublished(file) for file in self.found[part]]
-        by_row = (len(vectors), -1)
-        return merge_top_k(
-            [common.column(table, "neighbor_distance").reshape(by_row) for table in tables],
-            [common.column(table, "neighbor_id").reshape(by_row) for table in tables],
-            self.k,
-        )
+    def __call__(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        best: Any = None
+        for own, ids in self.shards:
+            found = NeighborIndex(own, ids).search(vectors, self.k)
+            if best is not None:
+                found = merge_top_k([best[0], found[0]], [best[1], found[1]], self.k)
+            best = found
+        return best

@@ -17,6 +17,7 @@ from cwerm.stages import common, pixels
 from cwerm.stages.broadcast.coreset_neighbors import Find
 from cwerm.stages.broadcast.settings import BroadcastSettings
 from cwerm.stages.classifiers import create_classifier
+from cwerm.stages.labels_in_use import LabelReader
 from cwerm.store.artifacts import Artifact, ArtifactStore, File
 from cwerm.store.writing import Writer
 
@@ -27,16 +28,6 @@ if TYPE_CHECKING:
 IMAGES_AT_ONCE = 500
 
 
-class Labels(NamedTuple):
-    """Those in use of one part's rows, [n] each."""
-
-    labels: np.ndarray
-    known: np.ndarray
-    """bool: a person has said that they are right."""
-    removed: np.ndarray
-    """bool: a person wants the images left out, so they weigh nothing."""
-
-
 class Weighed(NamedTuple):
     """What became of a part."""
 
@@ -45,9 +36,6 @@ class Weighed(NamedTuple):
     sums: np.ndarray
     """By class, the sum of these and the number of samples, [2, classes]."""
     beliefs: File | None
-
-
-Part = tuple[int, Labels]  # with its place in the tables
 
 
 @dataclass(frozen=True)
@@ -70,6 +58,7 @@ class Weigh:
     def __init__(self, work: Work, make_find: Callable[[], Find] | None) -> None:
         self.work, self.find = work, make_find() if make_find else None
         self.images = work.inputs["ingest"]
+        self.labels = LabelReader(work.store, work.inputs["label"])
         self.starts = np.cumsum([0, *(part.rows for part in self.images.tables["images"])])
         self.learned = None
         if asked := work.settings.asked:
@@ -85,17 +74,18 @@ class Weigh:
             self.normalise = Normaliser(tuple(how["mean"]), tuple(how["std"]))
             self.size = int(how["image_size"])
 
-    def __call__(self, part: Part) -> Weighed:
-        number, (labels, known, removed) = part
+    def __call__(self, number: int) -> Weighed:
         work, spreading = self.work, self.work.settings.spreading
         ids = np.arange(self.starts[number], self.starts[number + 1])
-        labels = labels.astype(np.int64)
+        in_use = self.labels.rows(int(self.starts[number]), int(self.starts[number + 1]))
+        known, removed = in_use.known, in_use.removed
+        labels = in_use.labels.astype(np.int64)
         vectors = self._features(number, len(ids))
         positions, agreement = np.empty((len(ids), 0), np.int64), None
         distances = np.empty((len(ids), 0), np.float32)
         nearest = ids, np.zeros(len(ids), np.float32), labels
         if self.find:
-            distances, near = self.find(number, vectors)
+            distances, near = self.find(vectors)
             if spreading.leaves_one_out:
                 distances, near = without_own(distances, near, ids)
             positions = np.searchsorted(work.ids, near)
@@ -194,5 +184,7 @@ def _write(
         values = [getattr(some, name) for some in judged]
         columns.append(None if values[0] is None else np.concatenate(values))
     file = writer.write_unpublished("weights", part, common.table("weights", *columns))
-    sums = [math.fsum(weights[labels == label].tolist()) for label in range(labels.max() + 1)]
+    counts = np.bincount(labels)
+    by_class = np.split(weights[np.argsort(labels, kind="stable")], np.cumsum(counts)[:-1])
+    sums = [math.fsum(own.tolist()) for own in by_class]
     return file, np.array([sums, np.bincount(labels, ~removed)])
