@@ -45,6 +45,17 @@ class Size:
             return Request(_down(min(1.0, share * most)), 1, self.accelerator)
         return Request(_down(_largest_share([share * node.cpus for node in self.nodes], workers)))
 
+    def ranks(self) -> Request:
+        """What each rank of a training reserves: as `request`, but beside a GPU its share of the node's CPUs.
+
+        They decode its images. One CPU of a node is left to what else runs there.
+        """
+        request = self.request(self.workers)
+        if not self.gpus:
+            return request
+        spare = min((node.cpus - 1) // node.gpus for node in self.nodes if node.gpus)
+        return replace(request, cpus=max(request.cpus, float(spare)))
+
     def single(self, most_cpus: int) -> Request:
         """What a worker that runs alone reserves: a GPU, and up to so many CPUs of the same node."""
         able = [node.cpus for node in self.nodes if node.gpus >= self.gpus and node.cpus]
@@ -57,7 +68,7 @@ class Size:
 
     def record(self) -> dict[str, Any]:
         """For the summary of a run."""
-        request = self.request(self.workers)
+        request = self.ranks()
         return {
             "workers": self.workers,
             "device": "GPU" if self.gpus else "CPU",

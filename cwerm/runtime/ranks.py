@@ -72,7 +72,7 @@ def run_on_ranks(
 
     size = capacity.size(run)
     fewest, most = capacity.elastic_workers(run) if elastic else (size.workers, size.workers)
-    request = size.request(size.workers)
+    request = size.ranks()
     resources = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
     folder = checkpoints_folder(run, name)
     system, path = filesystem(store.storage.uri(folder.rpartition("/")[0]), run.s3)

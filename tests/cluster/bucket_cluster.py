@@ -36,13 +36,14 @@ class BridgeServer(Server):
 
 @dataclass
 class Cluster:
-    """A head that computes nothing, two workers of two CPUs, and who submits."""
+    """A head that computes nothing, two workers of so many CPUs, and who submits."""
 
     laptop: Host
     head: Host
     workers: list[Host]
     token: str
     server: BridgeServer
+    cpus: dict[str, int]
 
     @property
     def dashboard(self) -> str:
@@ -63,7 +64,8 @@ class Cluster:
         )
 
     def start_worker(self, host: Host) -> None:
-        self.start(host, f"--address={self.head.address}:6379 --num-cpus=2 --num-gpus=0")
+        cpus = self.cpus[host.name]
+        self.start(host, f"--address={self.head.address}:6379 --num-cpus={cpus} --num-gpus=0")
 
     def alive(self) -> set[str]:
         """The names of the hosts that the head counts on."""
@@ -79,10 +81,12 @@ class Cluster:
         wait_for(lambda: self.alive() == {"head", "first", "second"}, START_SECONDS)
 
     @contextmanager
-    def submit(self, storage: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-        """``cwerm submit jobs/paper/sample.yaml`` on the laptop; afterwards nothing of it runs."""
+    def submit(
+        self, storage: str, *options: str, job: str = "paper/sample.yaml"
+    ) -> Iterator[subprocess.Popen[str]]:
+        """``cwerm submit`` of one of ``jobs/`` on the laptop; afterwards nothing of it runs."""
         words = [
-            *("cwerm", "submit", str(ROOT / "jobs/paper/sample.yaml"), *options),
+            *("cwerm", "submit", str(ROOT / "jobs" / job), *options),
             *("--address", self.dashboard, "--storage", storage),
         ]
         with subprocess.Popen(
@@ -110,8 +114,11 @@ class Cluster:
 
 
 @contextmanager
-def three_hosts() -> Iterator[Cluster]:
-    """The cluster, whole; the standard AWS variables of this process point to its bucket."""
+def three_hosts(first: int = 2, second: int = 2) -> Iterator[Cluster]:
+    """The cluster, whole, with so many CPUs of its workers.
+
+    The standard AWS variables of this process point to its bucket.
+    """
     program = _program()
     with (
         hosts("laptop", "head", "first", "second") as (made, own),
@@ -127,7 +134,8 @@ def three_hosts() -> Iterator[Cluster]:
                 ("AWS_REGION", "us-east-1"),
             ):
                 env.setenv(name, value)
-            cluster = Cluster(laptop, head, workers, secrets.token_hex(32), server)
+            cluster = Cluster(laptop, head, workers, secrets.token_hex(32), server, {})
+            cluster.cpus |= {"first": first, "second": second}
             for host in made:
                 (host.home / ".ray").mkdir()
                 (host.home / ".ray/auth_token").write_text(cluster.token)

@@ -18,6 +18,12 @@ from cluster.cluster_files_checks import (
     start_options,
 )
 
+SPOT = {  # what managed node groups of EKS, Karpenter and GKE write on their spot nodes
+    "eks.amazonaws.com/capacityType": "SPOT",
+    "karpenter.sh/capacity-type": "spot",
+    "cloud.google.com/gke-spot": "true",
+}
+
 
 @functools.cache
 def custom_resources(folder: Path) -> dict[str, jsonschema.Draft7Validator]:
@@ -55,13 +61,24 @@ def check_pods(tree: Tree) -> None:
         start_options(ray_start(group["rayStartParams"]))
         require(group["replicas"] == group["minReplicas"] == 0, "does not scale from zero")
         worker = group["template"]["spec"]
-        require("spot" in worker["nodeSelector"].values(), "not spot")
+        require(spot_labels(worker) == SPOT, "not spot")
         require(worker["restartPolicy"] == "Never", "the second autoscaler asks for Never")
         limits = worker["containers"][0]["resources"]["limits"]
         require(int(limits["nvidia.com/gpu"]) > 0, "no GPU")
         require(worker["serviceAccountName"] == pod["serviceAccountName"] == "cwerm", "no identity")
         for part in (pod, worker):
             require(part["securityContext"]["runAsNonRoot"], "runs as root")
+
+
+def spot_labels(pod: Tree) -> dict[str, str]:
+    """The labels of nodes that the pod may run on, any one of which is enough."""
+    rule = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    found = {}
+    for term in rule["nodeSelectorTerms"]:
+        (condition,) = term["matchExpressions"]
+        require(condition["operator"] == "In", "another operator")
+        (found[condition["key"]],) = condition["values"]
+    return found
 
 
 def ray_start(parameters: Tree) -> str:

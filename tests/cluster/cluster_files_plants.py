@@ -82,6 +82,7 @@ RAY_PLANTS: list[tuple[tuple[str, ...], Check, Path_, object]] = [
     (RAY_UP, check_commands, ("worker_start_ray_commands",), REMOVED),
     (RAY_UP, check_security, ("file_mounts", "~/.ray/auth_token"), REMOVED),
     (RAY_UP, check_security, ("file_mounts", "~/cwerm/LICENSE"), "LICENCE"),
+    (RAY_UP, check_commands, ("setup_commands", -1), "~/cwerm-venv/bin/pip install ~/cwerm"),
     (RAY_UP, check_security, ("setup_commands", 0), "export AWS_SECRET_ACCESS_KEY=abc"),
     (CLOUDS, check_ray, ("head_node_type",), "haed"),
     (CLOUDS, check_ray, (*GPU, "min_workers"), "0"),
@@ -106,6 +107,8 @@ RAY_PLANTS: list[tuple[tuple[str, ...], Check, Path_, object]] = [
 POD = ("headGroupSpec", "template", "spec")
 GROUP = ("workerGroupSpecs", 0)
 WORKER = (*GROUP, "template", "spec")
+RULE = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
+TERMS = (*WORKER, *RULE, "nodeSelectorTerms")
 POD_PLANTS: list[tuple[Check, Path_, object]] = [
     (check_crd, ("enableInTreeAutoscalin",), True),
     (check_crd, ("rayVersion",), 2.6),
@@ -124,7 +127,9 @@ POD_PLANTS: list[tuple[Check, Path_, object]] = [
     (check_pods, ("headGroupSpec", "rayStartParams", "num-cpus"), REMOVED),
     (check_pods, (*POD, "containers", 0, "env", 0), REMOVED),
     (check_pods, (*GROUP, "minReplicas"), 1),
-    (check_pods, (*WORKER, "nodeSelector"), {}),
+    (check_pods, (*WORKER, "affinity"), {}),
+    (check_pods, (*TERMS, 0, "matchExpressions", 0, "values"), ["spot"]),
+    (check_pods, (*TERMS, 1, "matchExpressions", 0, "operator"), "NotIn"),
     (check_pods, (*WORKER, "securityContext", "runAsNonRoot"), False),
 ]
 
@@ -145,4 +150,5 @@ TEXT_PLANTS: list[tuple[str, Check, str, str]] = [
     ("Dockerfile", check_dockerfile, "USER 1000", ""),
     ("Dockerfile", check_dockerfile, "WORKDIR /home", "WORKDR /home"),
     ("Dockerfile", check_dockerfile, "--constraint constraints.txt torch", "torch"),
+    ("Dockerfile", check_dockerfile, "['quickstart']", "['dev']"),
 ]

@@ -29,6 +29,9 @@ def check_ray(tree: Tree) -> None:
 
 def check_commands(tree: Tree) -> None:
     """Each `ray start` has options that Ray knows and the environment of cluster/env.sh."""
+    install = '--constraint ~/cwerm/constraints.txt "$HOME/cwerm[quickstart]"'
+    installed = [command.endswith(install) for command in tree["setup_commands"]]
+    require(sum(installed) == 1, "cwerm with what the first job needs, as the lock has it")
     for role in ("head", "worker"):
         commands = [c for c in tree[f"{role}_start_ray_commands"] if "ray start" in c]
         require(len(commands) == 1, f"{role}: one `ray start`")

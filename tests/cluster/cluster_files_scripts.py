@@ -24,6 +24,8 @@ SBATCH_OPTIONS = {
     *("cpus-per-task", "gpus-per-node", "mem"),
 }
 
+QUICKSTART = "*project['optional-dependencies']['quickstart']"
+
 
 def check_shell(text: str) -> None:
     done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
@@ -84,6 +86,7 @@ def check_dockerfile(text: str) -> None:
             locked = "--constraint constraints.txt" in part or "--no-deps" in part
             require("pip install" not in part or locked, f"not locked: {part}")
             require("pip install" not in part or "--no-cache-dir" in part, f"large layer: {part}")
+    require(QUICKSTART in text, "not what the first job needs")
     users = [rest for word, rest in lines if word == "USER"]
     require(users and int(users[-1]) > 0, "runs as root")
 

@@ -126,6 +126,20 @@ def test_a_submitted_job_gives_what_one_machine_gives(
     tell(f"on one machine {local.seconds:.1f} s, on hosts {undisturbed.seconds:.1f} s")
 
 
+def test_the_smoke_job_uses_all_of_a_cluster(cluster: Cluster) -> None:
+    """As cluster/README.md says: every stage in turn, on the workers of two hosts; then all is there."""
+    stages = ("ingest", "extract", "select", "reweight", "broadcast", "train")
+    storage = f"s3://{BUCKET}/smoke"
+    for reused in (False, True):
+        with cluster.submit(storage, "resources.workers=4", job="smoke.yaml") as running:
+            out, _ = running.communicate(timeout=RUN_SECONDS)
+        assert running.returncode == 0, out
+        told = [line for line in out.splitlines() if line.startswith(stages) and "  " in line]
+        assert [line.split()[0] for line in told][: len(stages)] == [*stages]
+        assert [line.endswith("reused") for line in told] == [reused] * len(told)
+        assert ("smoke: 4 workers of 1 CPU on 2 nodes" in out) is not reused
+
+
 def test_events_and_checkpoints_are_in_the_bucket(
     cluster: Cluster, undisturbed: Finished, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ def test_others_count_as_none(make_job: MakeJob) -> None:
     assert any_type.request(6).accelerator is None
     job = make_job(resources__workers="auto", resources__accelerator_type="A100")
     size = capacity.measure(job, [A100, T4, CPUS])
-    assert (size.workers, str(size)[:36]) == (4, "4 workers of a GPU (A100) and 1 CPU ")
+    assert (size.workers, str(size)[:36]) == (4, "4 workers of a GPU (A100) and 3 CPUs")
     request = size.request(4)
     assert request == Request(1.0, 1, "A100"), "a T4's node, with a CPU a GPU, does not count"
     assert request.options() == {

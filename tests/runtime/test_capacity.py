@@ -65,6 +65,27 @@ def test_a_gpu_worker_asks_for_the_cpus_of_a_gpu_node(nodes: list[Node], cpus: f
     assert request.room(nodes) == sum(n.gpus for n in nodes)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "cpus"),
+    [
+        ([HEAD, node(8, 1), node(8, 1)], 7.0),
+        ([node(8, 1), node(48, 4)], 7.0),  # alike on all nodes
+        ([node(16, 4)], 3.0),
+        ([node(1, 1)], 1.0),
+        ([node(1, 2)], 0.5),
+        ([node(16), node(0, 1)], 0.0),
+    ],
+)
+def test_a_rank_has_its_share_of_the_cpus_beside_its_gpu(nodes: list[Node], cpus: float) -> None:
+    request = on_gpus(*nodes).ranks()
+    assert request == Request(cpus, 1)
+    assert request.room(nodes) == sum(n.gpus for n in nodes)
+
+
+def test_ranks_on_cpus_have_one_each() -> None:
+    assert on_cpus(node(16)).ranks() == Request(1.0)
+
+
 def test_a_worker_that_runs_alone_fits_a_node_that_exists() -> None:
     """The largest node has 16 CPUs; the one with a GPU has 4."""
     request = on_gpus(node(16), node(4, 1)).single(8)
@@ -98,11 +119,11 @@ def test_auto_takes_the_gpus_or_up_to_eight_cpus(
         "workers": 1,
         "device": "GPU",
         "gpus_per_worker": 1,
-        "cpus_per_worker": 1.0,
+        "cpus_per_worker": 3.0,
         "cpu_workers": 4,
         "nodes": 1,
     }
-    assert str(found) == "1 worker of a GPU and 1 CPU on 1 node; 4 for what needs no GPU"
+    assert str(found) == "1 worker of a GPU and 3 CPUs on 1 node; 4 for what needs no GPU"
     assert found.request(found.cpu_workers, gpu=False) == Request(1.0)
     one_gpu = capacity.measure(job, [node(16, 1)])
     assert (one_gpu.workers, one_gpu.cpu_workers) == (1, 8)

@@ -31,7 +31,8 @@ def held_pixels(images: StoredImages, ranks: Ranks, threads: int) -> np.ndarray:
         images.decode_into(alone, threads)
         return alone
     name = ranks.gather(uuid.uuid4().hex)[0]
-    path = Path(tempfile.gettempdir(), f"cwerm-pixels-{name}")
+    node = ranks.rank - ranks.local_rank  # its first rank: nodes may share a folder for temporary files
+    path = Path(tempfile.gettempdir(), f"cwerm-pixels-{name}-{node}")
     problem = None
     if ranks.local_rank == 0:
         problem = _reserve(path, int(np.prod(shape)))
