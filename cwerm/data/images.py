@@ -257,7 +257,7 @@ def _to_8_bits(values: np.ndarray, full_scale: int) -> np.ndarray:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     visible = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, visible).convert("RGB")
