@@ -5,7 +5,8 @@ write it (`pip install higher torchopt betty-ml`; those that are missing or brea
 are in units of the plain step's median of the same run. Error is the relative difference of the
 weight net's first gradient to double backward's; rows that begin with ~ take another step by
 design. Peak memory is what the tensors of one step add to what the model and data hold (CUDA's
-counter; on a CPU the profiler's). Where a contestant's steps differ, five in a row are one sample.
+counter; on a CPU the profiler's). Operations are those that a GPU would launch, one or more kernels
+each: all but views and allocations. Where a contestant's steps differ, five in a row are one sample.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import timm
 import torch
 from meta_contestants import CONTESTANTS, Contestant, EveryFifth
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cwerm.algorithms.networks.models  # noqa: F401  (registers resnet20, preactresnet18)
 from cwerm.algorithms.reweighting.weight_net import WeightNet
@@ -52,6 +55,31 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is dispatched, views and allocations apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Count and call."""
+        aliases = [value.alias_info for value in func._schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        apart = is_view or func._schema.name.startswith(("aten::empty", "profiler::"))
+        self.count += not apart
+        return func(*args, **(kwargs or {}))
+
+
+def operations(step: Callable[[], None]) -> int:
+    """Operations of one call."""
+    with Operations() as seen:
+        step()
+    return seen.count
 
 
 def first_gradient(contestant: Contestant) -> torch.Tensor:
@@ -97,7 +125,7 @@ def main() -> None:
     )
 
     contestants: dict[str, Contestant] = {}
-    gradients, peaks, times = {}, {}, {}
+    gradients, peaks, counts, times = {}, {}, {}, {}
     for name, kind in CONTESTANTS.items():
         if options.only and name not in (*options.only, "plain SGD", "double backward"):
             continue
@@ -106,6 +134,7 @@ def main() -> None:
             gradients[name] = first_gradient(contestant)
             if not isinstance(contestant, EveryFifth):
                 peaks[name] = peak_bytes(contestant.step, device)
+                counts[name] = operations(contestant.step)
         except Exception as error:  # a contestant that this torch breaks stays in the table
             print(f"{name}: left out, {type(error).__name__}: {str(error).splitlines()[0]}")
             continue
@@ -115,13 +144,14 @@ def main() -> None:
             repeats = 5 if isinstance(contestant, EveryFifth) else 1
             taken = [seconds(contestant.step, device, options.clock) for _ in range(repeats)]
             times[name].append(sum(taken) / repeats)
-    report(options, gradients, peaks, times)
+    report(options, gradients, peaks, counts, times)
 
 
 def report(
     options: argparse.Namespace,
     gradients: dict[str, torch.Tensor],
     peaks: dict[str, int],
+    counts: dict[str, int],
     times: dict[str, list[float]],
 ) -> None:
     """Print the conditions and one row a contestant."""
@@ -135,7 +165,9 @@ def report(
         f"n = {options.rounds}, " + ", ".join(f"{k} {v}" for k, v in versions.items())
     )
     print(f"plain step {unit * 1e3:.0f} ms, {peaks['plain SGD'] / 2**20:.0f} MiB")
-    print(f"{'step':<22}{'median':>8}{'min':>7}{'max':>7}{'paired':>8}{'peak':>7}{'error':>10}")
+    print(
+        f"{'step':<22}{'median':>8}{'min':>7}{'max':>7}{'paired':>8}{'peak':>7}{'ops':>7}{'error':>10}"
+    )
     exact = gradients.get("double backward", torch.empty(0))
     for name, values in times.items():
         paired = statistics.median(a / b for a, b in zip(values, times["plain SGD"], strict=True))
@@ -144,7 +176,7 @@ def report(
         peak = f"{peaks[name] / peaks['plain SGD']:.2f}" if name in peaks else "-"
         print(
             f"{name:<22}{statistics.median(values) / unit:>8.2f}{min(values) / unit:>7.2f}"
-            f"{max(values) / unit:>7.2f}{paired:>8.2f}{peak:>7}{error:>10}"
+            f"{max(values) / unit:>7.2f}{paired:>8.2f}{peak:>7}{counts.get(name, '-'):>7}{error:>10}"
         )
 
 

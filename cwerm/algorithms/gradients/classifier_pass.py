@@ -22,6 +22,7 @@ from cwerm.algorithms.gradients.given_model import (
     check_trainable,
     unwrapped,
 )
+from cwerm.algorithms.gradients.many_tensors import buffers_of, inner_product
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.gradients.tangents import NoRuleError, graph_jvp
 
@@ -142,10 +143,10 @@ class ClassifierPass:
         precise = min(t.dtype.itemsize for t in (*gradients, slopes)) >= 4
         if self.options.autocast is not None or self.options.all_reduce_mean or not precise:
             return True
-        along = sum(torch.sum(g * d).double() for g, d in zip(gradients, direction, strict=True))
+        along = inner_product(gradients, direction)
         lengths = [
-            torch.stack([torch.linalg.vector_norm(t).double() for t in tensors]).norm()
-            for tensors in (gradients, direction)
+            torch.stack(torch._foreach_norm(tensors)).double().norm()
+            for tensors in (list(gradients), list(direction))
         ]
         gap = (torch.dot(slopes.double(), weights.double()) / self.size - along).abs()
         return not bool(gap > LARGEST_GAP * lengths[0] * lengths[1])  # not finite: told elsewhere
@@ -200,36 +201,3 @@ class ClassifierPass:
         if self.keep_buffers or self.device.type == "cpu":
             check_labels(part[1], logits.shape[1])
         return functional.cross_entropy(logits, part[1], reduction="none"), logits
-
-
-def virtual_step(
-    parameters: Iterable[Tensor],
-    gradients: Iterable[Tensor],
-    lr: float,
-    optimizer: torch.optim.Optimizer | None = None,
-) -> list[Tensor]:
-    """theta', one gradient step; with `optimizer`, an SGD, its momentum and weight decay, too."""
-    terms: dict[int, tuple[float, Tensor | None, float]] = {}
-    if optimizer is not None:
-        if not isinstance(optimizer, torch.optim.SGD):
-            raise ValueError(
-                f"a virtual step like {type(optimizer).__name__}'s is not known: use torch.optim.SGD"
-            )
-        for group in optimizer.param_groups:
-            if group["nesterov"] or group["dampening"]:
-                raise ValueError("a virtual step has no nesterov or dampening: set them to 0")
-            for parameter in group["params"]:
-                buffer = optimizer.state[parameter].get("momentum_buffer")
-                terms[id(parameter)] = (group["weight_decay"], buffer, group["momentum"])
-    theta = []
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        decay, buffer, momentum = terms.get(id(parameter), (0.0, None, 0.0))
-        moved = parameter.detach() * (1 - lr * decay) if decay else parameter.detach()
-        moved = torch.sub(moved, gradient, alpha=lr)
-        theta.append(moved if buffer is None else moved.sub_(buffer, alpha=lr * momentum))
-    return theta
-
-
-def buffers_of(model: nn.Module) -> dict[str, Tensor]:
-    """Copies: a forward in train mode writes to the buffers it is given."""
-    return {name: buffer.clone() for name, buffer in model.named_buffers()}

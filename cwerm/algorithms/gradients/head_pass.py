@@ -22,9 +22,9 @@ from cwerm.algorithms.gradients.classifier_pass import (
     ClassifierPass,
     MetaBatch,
     Weigh,
-    buffers_of,
 )
 from cwerm.algorithms.gradients.given_model import check_labels, unwrapped
+from cwerm.algorithms.gradients.many_tensors import buffers_of
 from cwerm.algorithms.gradients.step_options import StepOptions
 
 __all__ = ["HeadPass", "pass_of"]

@@ -27,7 +27,6 @@ from cwerm.algorithms.gradients.classifier_pass import (
     Batch,
     ClassifierPass,
     MetaBatch,
-    virtual_step,
 )
 from cwerm.algorithms.gradients.given_model import (
     as_batch,
@@ -37,6 +36,7 @@ from cwerm.algorithms.gradients.given_model import (
     unwrapped,
 )
 from cwerm.algorithms.gradients.head_pass import pass_of
+from cwerm.algorithms.gradients.many_tensors import virtual_step
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.inputs import Given
 from cwerm.algorithms.reweighting.weight_net import net_inputs

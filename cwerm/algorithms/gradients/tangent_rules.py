@@ -99,7 +99,8 @@ def _batch_norm(node: Any, tangents: Sequence[Tangent]) -> Sequence[Tangent]:
     if not training:
         mean, inverse = running_mean, (running_var + eps).rsqrt()
     slope = torch.zeros_like(inverse) if scale is None else inverse * scale
-    constant = -mean * slope if shift is None else shift - mean * slope
+    start = torch.zeros_like(mean) if shift is None else shift
+    constant = torch.addcmul(start, mean, slope, value=-1)
     view = (-1, *[1] * (x.ndim - 2))
     if total is None:
         total = torch.zeros_like(x)

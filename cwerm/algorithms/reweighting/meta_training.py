@@ -22,6 +22,7 @@ from cwerm.algorithms.reweighting.meta_data import LabelledData
 from cwerm.algorithms.reweighting.settings import Settings, usual_epochs
 from cwerm.algorithms.reweighting.weight_net import net_inputs
 from cwerm.algorithms.torch_state import check_shapes, float32_defaults
+from cwerm.algorithms.training.batch_norm import counters_apart
 
 State = dict[str, Any]
 Pair = tuple[Tensor, Tensor]
@@ -90,22 +91,25 @@ class Training(ABC):
         steps, meta_steps = [], []
         pairs = self._positions()
         self.steps_done = self.epoch * len(pairs)
-        for positions, meta_positions in pairs:
-            positions = self._share(positions)
-            batch = self._batch(self.data, positions)
-            meta_batch = self._batch(self.meta, self._share(meta_positions))
-            step = self.step(batch, meta_batch, positions)
-            self.steps_done += 1
-            if step.fallback is not None:
-                self.fallbacks.add(step.fallback)
-            hits = (step.logits.argmax(1) == batch[1]).sum()
-            weights = step.weights
-            steps.append(
-                torch.stack([step.losses.sum(), hits, weights.sum(), weights.min(), weights.max()])
-            )
-            if step.meta_loss is not None and step.meta_logits is not None:
-                accuracy = (step.meta_logits.argmax(1) == meta_batch[1]).float().mean()
-                meta_steps.append(torch.stack([step.meta_loss, accuracy]))
+        with counters_apart(self.classifier, len(pairs)):
+            for positions, meta_positions in pairs:
+                positions = self._share(positions)
+                batch = self._batch(self.data, positions)
+                meta_batch = self._batch(self.meta, self._share(meta_positions))
+                step = self.step(batch, meta_batch, positions)
+                self.steps_done += 1
+                if step.fallback is not None:
+                    self.fallbacks.add(step.fallback)
+                hits = (step.logits.argmax(1) == batch[1]).sum()
+                weights = step.weights
+                steps.append(
+                    torch.stack(
+                        [step.losses.sum(), hits, weights.sum(), weights.min(), weights.max()]
+                    )
+                )
+                if step.meta_loss is not None and step.meta_logits is not None:
+                    accuracy = (step.meta_logits.argmax(1) == meta_batch[1]).float().mean()
+                    meta_steps.append(torch.stack([step.meta_loss, accuracy]))
         self._average_buffers()
         self._record(torch.stack(steps), meta_steps, lr)
 
