@@ -11,7 +11,6 @@ Processor seconds of `cwerm run` are those of all its processes, read while they
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from _processes import Spent, run_counted
 from _report import surroundings
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +28,6 @@ JOBS = [ROOT / f"jobs/{name}.yaml" for name in ("quickstart", "quickstart-paper"
 LIMIT, NOISE_RATE, RATIO, META_PER_CLASS, EPOCHS, META_EPOCHS = 3000, 0.28, 0.05, 10, 12, 120
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 SIDE, BATCH = 64, 128
-LOOK_SECONDS = 0.2
 
 _parts: dict[str, float] = {}
 
@@ -180,24 +178,11 @@ def _trained(
     return float((predicted == truth).mean())
 
 
-def run() -> tuple[float, int]:
-    """Processor seconds of `cwerm run` on the three jobs, and how many processes had more than .3."""
-    spent: dict[tuple[int, float], float] = {}
+def run() -> Spent:
+    """What `cwerm run` of the three jobs takes."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "cwerm.cli", "run", *JOBS, "--storage", f"{folder}/store"]
-        with subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL) as running:
-            root = psutil.Process(running.pid)
-            while running.poll() is None:
-                for process in [root, *root.children(recursive=True)]:
-                    try:
-                        times = process.cpu_times()
-                        spent[process.pid, process.create_time()] = times.user + times.system
-                    except psutil.NoSuchProcess:
-                        continue
-                time.sleep(LOOK_SECONDS)
-        if running.returncode:
-            sys.exit(f"cwerm run ended with {running.returncode}")
-    return sum(spent.values()), sum(seconds > 0.3 for seconds in spent.values())
+        return run_counted(command)
 
 
 def main() -> None:
@@ -211,9 +196,11 @@ def main() -> None:
         print(f"{part:<20}{seconds:>8.1f} CPU-s")
     print(f"{'floor':<20}{least:>8.1f} CPU-s")
     if arguments.run:
-        seconds, processes = run()
-        print(f"{'cwerm run':<20}{seconds:>8.1f} CPU-s, {processes} processes")
-        print(f"ratio {seconds / least:.2f} (at most 1.40 is asked for)")
+        spent = run()
+        print(f"{'cwerm run':<20}{spent.cpu_seconds:>8.1f} CPU-s, {spent.processes} processes")
+        for title, seconds in spent.by_name[: spent.processes]:
+            print(f"    {seconds:>8.1f}  {title}")
+        print(f"ratio {spent.cpu_seconds / least:.2f} (at most 1.40 is asked for)")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +87,20 @@ def progress_board(total: int, label: str, name: str | None = None) -> Iterator[
         finally:
             if name:
                 ray.kill(board)
+
+
+def seldom(board: Any, total: int) -> Callable[[int], None]:
+    """What a worker calls with how much is done, up to ``total``; it posts no more often than is looked."""
+    posted = -math.inf
+
+    def post(done: int) -> None:
+        nonlocal posted
+        now = time.monotonic()
+        if done >= total or now - posted >= POLL_SECONDS:
+            posted = now
+            board.post.remote(done)
+
+    return post
 
 
 @contextmanager

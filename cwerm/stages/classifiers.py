@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwerm.algorithms.networks.names import OWN_MODELS
 from cwerm.errors import UserError, blame, did_you_mean
 from cwerm.job.tree import Job
 from cwerm.stages import pixels
@@ -27,9 +28,10 @@ def check_classifier_name(key: str, name: str) -> None:
     Raises:
         UserError: naming the job's ``key`` and near names.
     """
+    if name in OWN_MODELS:
+        return  # loading timm takes seconds, which a run that finds all made has no other use for
     import timm
 
-    import cwerm.algorithms.networks.models  # noqa: F401  registers the models for small images
     from cwerm.algorithms.networks.timm_models import is_known, source_of
 
     if source_of(name):
@@ -38,7 +40,8 @@ def check_classifier_name(key: str, name: str) -> None:
             "are in train.weights"
         )
     if not is_known(name):
-        hint = did_you_mean(name, timm.list_models()) or "; see timm.list_models() for the names"
+        near = did_you_mean(name, [*timm.list_models(), *OWN_MODELS])
+        hint = near or "; see timm.list_models() for the names"
         raise UserError(f"{key}: unknown model '{name}'{hint}")
 
 
@@ -194,6 +197,8 @@ def create_classifier(
     """
     import timm
     import torch
+
+    import cwerm.algorithms.networks.models  # noqa: F401  registers the models for small images
 
     check_classifier_name(key, name)
     sized = {} if size is None else {"img_size": size}

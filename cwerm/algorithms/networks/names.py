@@ -1,4 +1,4 @@
-"""The error for a name that is not known, with the names that come near it."""
+"""Names of networks that are known without loading any, and the error for one that is not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 MAX_LISTED = 20
+
+OWN_MODELS = ("preactresnet18", "resnet20", "resnet32", "small_cnn")
+"""Those of `models`."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:

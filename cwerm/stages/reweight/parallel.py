@@ -13,6 +13,7 @@ import numpy as np
 
 from cwerm.errors import UserError
 from cwerm.runtime import capacity
+from cwerm.runtime.board import seldom
 from cwerm.runtime.ranks import rank_device, run_on_ranks
 from cwerm.stages.reweight.learning import Outcome, learn
 from cwerm.stages.reweight.samples import Task
@@ -23,7 +24,7 @@ ARRAYS = ("ids", "weights", "losses")
 TOLD = "history and info"
 
 
-def learn_in_parallel(task: Task, context: Context, board: Any) -> Outcome:
+def learn_in_parallel(task: Task, context: Context, board: Any, epochs: int) -> Outcome:
     """The result of rank 0, which is that of every rank."""
     workers, writer = capacity.num_workers(context), task.writer
     method: Any = task.settings.method  # one that shares its steps
@@ -34,7 +35,7 @@ def learn_in_parallel(task: Task, context: Context, board: Any) -> Outcome:
             f"at least {workers} for it and for reweight.meta_batch_size"
         )
     name = f"reweight-{writer.key}"
-    config = {"task": task, "board": board}
+    config = {"task": task, "board": board, "epochs": epochs}
     run_on_ranks(_rank, config, context, task.store, stage="reweight", name=name)
     result = _result_path(writer)
     learned = _load(writer.storage.read_bytes(result))
@@ -57,9 +58,11 @@ def _rank(config: dict[str, Any]) -> None:
         rank=rank,
     )
 
+    post = seldom(config["board"], config["epochs"])
+
     def on_epoch(done: int) -> None:
         if rank == 0:
-            config["board"].post.remote(done)
+            post(done)
 
     def note(text: str) -> None:
         if rank == 0:

@@ -23,8 +23,7 @@ from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages import common
 from cwerm.stages.classifiers import classifier_size, savable
 from cwerm.stages.stage import Context, Inputs, Stage
-from cwerm.stages.train.data import is_streamed
-from cwerm.stages.train.limits import asked_size, check_batch, schedule_of
+from cwerm.stages.train.limits import asked_size, check_batch, is_streamed, schedule_of
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import chosen_targets, make_targets
 from cwerm.store.artifacts import Artifact, ArtifactStore

@@ -26,8 +26,8 @@ from cwerm.stages import common
 from cwerm.stages.backbone_weights import same_weights
 from cwerm.stages.classifiers import create_classifier, create_pretrained, freeze_unused
 from cwerm.stages.train.held_pixels import held_pixels
+from cwerm.stages.train.limits import is_streamed
 from cwerm.stages.train.parts import StoredImages
-from cwerm.stages.train.settings import TrainSettings
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.verified import VERIFIED
 
@@ -92,12 +92,6 @@ class TrainingData(ABC):
     @abstractmethod
     def blocks_of(self, split: str, ids: np.ndarray) -> Callable[[], Iterable[Tensor]]:
         """Some images of a split, whose ``ids`` ascend, a block at a time; as often as it is called."""
-
-
-def is_streamed(settings: TrainSettings, images: int, side: int) -> bool:
-    """Whether so many images of this side are more than is to be held."""
-    assert settings.memory_bytes is not None
-    return images * 3 * side**2 > settings.memory_bytes
 
 
 def training_data(config: dict[str, Any], recipe: Recipe, ranks: Ranks) -> TrainingData:

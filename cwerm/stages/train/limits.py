@@ -93,3 +93,9 @@ def check_batch_size(batch_size: int, workers: int, accumulate: int = 1) -> None
         raise UserError(
             f"train.batch_size: {batch_size} images over {workers} workers{parts}; use at least {fewest}"
         )
+
+
+def is_streamed(settings: TrainSettings, images: int, side: int) -> bool:
+    """Whether so many images of this side are more than is to be held."""
+    assert settings.memory_bytes is not None
+    return images * 3 * side**2 > settings.memory_bytes

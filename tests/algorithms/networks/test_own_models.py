@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
@@ -9,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from cwerm.algorithms.networks import models
+from cwerm.algorithms.networks.names import OWN_MODELS
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,21 @@ def test_acts_as_a_timm_model(name: str) -> None:
     assert config["mean"] == pytest.approx((0.4914, 0.4822, 0.4465))
     assert name in timm.list_models()
     assert name not in timm.list_models(pretrained=True)
+
+
+def test_names_are_known_without_loading_any() -> None:
+    """A run that finds all made needs the names alone, and torch and timm take seconds to load."""
+    assert sorted(OWN_MODELS) == sorted(timm.list_models(module="models"))
+    code = """
+import sys
+import cwerm.cli.runs, cwerm.pipeline, cwerm.runs.preflight
+from cwerm.algorithms.networks.names import OWN_MODELS
+from cwerm.stages.classifiers import check_classifier_name
+for name in OWN_MODELS:
+    check_classifier_name("train.model", name)
+assert not {"torch", "timm", "ray"} & {*sys.modules}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_there_are_no_pretrained_weights() -> None:
