@@ -50,6 +50,8 @@ class Pool:
     request: Request
     key: str = WORKERS_KEY
     """The key of the job to lower where memory is short."""
+    actor: type | None = None
+    """Does each share instead of a task; its method ``work`` is `work_through`."""
 
     def map(
         self, make: Make, parts: Sequence[Any], label: str, *, bar: bool = True
@@ -81,6 +83,7 @@ class _Share:
     request: Request
     answers: Any
     """References to what it yields."""
+    actor: Any
     place: Place | None = None
     """Where it runs, once it does."""
 
@@ -142,17 +145,24 @@ class _Work:
     def _start(self, request: Request, indices: list[int]) -> None:
         import ray
 
-        once = {"max_retries": 0, "num_returns": "streaming", "name": self.label}
-        work = ray.remote(work_through).options(**request.options(), **once)
+        actor = None
+        if self.pool.actor is None:
+            once = {"max_retries": 0, "num_returns": "streaming", "name": self.label}
+            work: Any = ray.remote(work_through).options(**request.options(), **once)
+        else:
+            actor = ray.remote(self.pool.actor).options(**request.options()).remote()
+            work = actor.work.options(num_returns="streaming")
         answers = work.remote(self.make, [self.parts[index] for index in indices])
-        self.running.append(_Share(indices, request, answers))
+        self.running.append(_Share(indices, request, answers, actor))
 
     def _end(self, share: _Share) -> None:
         """Also of one that can't be reached."""
         import ray
 
         self.running.remove(share)
-        if share.left:
+        if share.actor is not None:
+            ray.kill(share.actor)
+        elif share.left:
             ray.cancel(share.answers, force=True)
 
     def _bury(self, share: _Share) -> None:

@@ -164,7 +164,7 @@ def test_killed_during_reweight(who: str, fork: Fork, long_reweight: Chain, tmp_
         log = Command(mine, "reweight", tmp_path).finish()
         assert "goes on from the state that an earlier attempt saved" in log
     else:
-        command.kill_worker("ray::reweight")
+        command.kill_worker("_Reweighter")
         command.finish()
     assert not state.exists()
     assert_same_weights(mine, long_reweight)

@@ -1,6 +1,6 @@
 """Reweight: learn weights on the coreset -> ``coreset_weights``, what was learned, and its history.
 
-The method is sequential and the coreset small, so it is one task, on one GPU where there is one.
+The method is sequential and the coreset small, so it runs in one actor, on one GPU where there is one.
 Only ``w-erm``, whose coreset is all samples, runs the same steps on every worker under Ray Train.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psutil
@@ -15,7 +16,7 @@ import psutil
 from cwerm.runtime import batch_memory, capacity
 from cwerm.runtime.asked import Run
 from cwerm.runtime.board import progress_board, seldom
-from cwerm.runtime.parallel import Pool
+from cwerm.runtime.parallel import Make, Pool, work_through
 from cwerm.runtime.session import cluster, session
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages import common
@@ -76,20 +77,27 @@ def _learn(task: Task, context: Context, coreset_size: int) -> Outcome:
             from cwerm.stages.reweight.parallel import learn_in_parallel
 
             return learn_in_parallel(task, context, board, epochs)
-        return _learn_in_task(task, context, board, epochs)
+        return _learn_in_actor(task, context, board, epochs)
 
 
-def _learn_in_task(task: Task, context: Context, board: Any, epochs: int) -> Outcome:
+def _learn_in_actor(task: Task, context: Context, board: Any, epochs: int) -> Outcome:
     size = capacity.size(context)
     request = size.single(MOST_CPUS)
-    pool = Pool(context, "reweight", 1, request, "reweight.batch_size")
+    pool = Pool(context, "reweight", 1, request, "reweight.batch_size", _Reweighter)
     fit = functools.partial(_Fit, task, board, epochs, size.device)
     ((_, outcome),) = pool.map(fit, [None], "reweight", bar=False)
     return outcome
 
 
+class _Reweighter:
+    """The actor."""
+
+    def work(self, make: Make, parts: Sequence[Any]) -> Iterator[Any]:
+        yield from work_through(make, parts)
+
+
 class _Fit:
-    """What the task does; it goes on from the state that one before it saved."""
+    """What the actor does; it goes on from the state that one before it saved."""
 
     def __init__(self, task: Task, board: Any, epochs: int, device: str) -> None:
         cluster.check_device(device)
@@ -104,13 +112,9 @@ class _Fit:
         cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         # steps of the head on features are too small to share: threads would only wait for each other
         threads = min(cpus, psutil.cpu_count(logical=False) or cpus)
-        post, note = seldom(self.board, self.epochs), self.board.note.remote
-        before = torch.get_num_threads()
         torch.set_num_threads(threads if self.task.settings.method.reads == "images" else 1)
-        try:
-            return learn(self.task, StepOptions(), post, self.device, note)
-        finally:  # the process goes on to tasks of other stages
-            torch.set_num_threads(before)
+        post, note = seldom(self.board, self.epochs), self.board.note.remote
+        return learn(self.task, StepOptions(), post, self.device, note)
 
 
 reweight = Stage("reweight", 7, needs, ReweightSettings.of, _run)
