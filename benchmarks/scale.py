@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 10_000_000])
     parser.add_argument("--dimensions", type=int, default=64)
     parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--coreset", type=int, default=CORESET)
     parser.add_argument("--method", default="nearest", choices=["nearest", "vote"])
     parser.add_argument("--max-index-bytes", type=int, default=2**31)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -70,7 +71,7 @@ def _take_step(options: argparse.Namespace) -> None:
         "storage": options.folder,
         "data": {"source": "sample"},  # gives keys alone: the artifacts are made here
         "features": {"weights": "random"},
-        "coreset": {"ratio": CORESET / rows, "meta": "hold_out"},
+        "coreset": {"ratio": options.coreset / rows, "meta": "hold_out"},
         "reweight": {"method": "uniform"},
         "broadcast": {"method": options.method, "max_index_bytes": options.max_index_bytes},
     }

@@ -45,8 +45,8 @@ def take_rows(
     ends = np.cumsum([part.rows for part in artifact.tables[table]])
     part_of = np.searchsorted(ends, ids, side="right")
     values: list[Any] = [None] * len(ids)
-    for index in np.unique(part_of):
-        rows = store.read_part(artifact, table, int(index), [name])
+    parts = np.unique(part_of).tolist()
+    for index, rows in zip(parts, store.read_parts(artifact, table, parts, [name]), strict=True):
         start = ends[index] - artifact.tables[table][index].rows
         wanted = np.flatnonzero(part_of == index)
         cells = images_of(rows) if name == "image" else column(rows, name)

@@ -122,8 +122,8 @@ def _run(settings: LabelSettings, inputs: Inputs, context: Context) -> Artifact:
 def _given_parts(store: ArtifactStore, images: Artifact) -> Iterator[np.ndarray]:
     """The training images' labels, as many at a time as a part of the labels in use has."""
     held: list[np.ndarray] = []
-    for part in range(len(images.tables["given_labels"])):
-        table = store.read_part(images, "given_labels", part, ["label"])
+    parts = range(len(images.tables["given_labels"]))
+    for table in store.read_parts(images, "given_labels", parts, ["label"]):
         held.append(common.column(table, "label"))
         if sum(map(len, held)) >= ROWS_A_PART:
             labels = np.concatenate(held)

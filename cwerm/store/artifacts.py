@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cwerm.errors import UserError
@@ -19,6 +21,8 @@ from cwerm.store.verified import VERIFIED
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+READERS, READ_BYTES = 8, 2**26  # parts that a process reads at a time, and of what size together
 
 __all__ = ["Artifact", "ArtifactStore", "CorruptArtifactError", "File", "Held", "artifact_key"]
 
@@ -107,7 +111,21 @@ class ArtifactStore:
         import pyarrow as pa
 
         parts = range(len(artifact.tables[table]))
-        return pa.concat_tables(self.read_part(artifact, table, i, columns) for i in parts)
+        return pa.concat_tables(self.read_parts(artifact, table, parts, columns))
+
+    def read_parts(
+        self, artifact: Artifact, table: str, parts: Sequence[int], columns: list[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Some parts in the given order; several are read at a time, as each waits for the storage."""
+        if len(parts) == 1:
+            yield self.read_part(artifact, table, parts[0], columns)
+            return
+        largest = max((artifact.tables[table][part].bytes for part in parts), default=0)
+        at_once = max(1, min(READERS, READ_BYTES // max(1, largest)))
+        with ThreadPoolExecutor(at_once) as readers:
+            for start in range(0, len(parts), at_once):
+                some = parts[start : start + at_once]
+                yield from readers.map(lambda i: self.read_part(artifact, table, i, columns), some)
 
     def read_file(self, artifact: Artifact, name: str) -> bytes:
         """One named file, its checksum verified."""

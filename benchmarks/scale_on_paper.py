@@ -1,0 +1,174 @@
+"""What a run costs at 1 million, 100 million and a billion images: `python benchmarks/scale_on_paper.py`.
+
+Nothing runs here: it multiplies the constants below, of which each says whether it was measured.
+docs/scale.md holds what this prints, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+# --- measured here, on one core of an AMD EPYC (docs/benchmarks.md) ---------------------------------------
+DECODED = 742  # JPEGs of 500 x 375, decoded in a processor second
+RESIZED = 428  # the same decoded and resized to 224 x 224
+LABELLED = 3_000_000  # rows of labels, copied in a processor second of the driver
+SELECT_SECONDS = (
+    2.5e-8  # of a processor, for one value of a feature: sorted by class, median, distance
+)
+SEARCHED = 10e9  # operations a processor second of the search among the reference set
+REWEIGHT_SECONDS = 53  # of the whole stage: 7.9 for 3,000 samples, taken in proportion to 20,000
+LABEL_BYTES = 5  # of a row of labels, as stored
+WEIGHT_BYTES = 30  # of a row of weights, as stored
+DRIVER_BYTES = {  # held for each image at once
+    "ingest: scan and assignment": 142,
+    "select by class, broadcast": 0,
+    "files of the parts, in every stage that has them": 1,
+}
+# --- counted from the columns that the code holds, not measured -------------------------------------------
+COUNTED_BYTES = {
+    "select with `scope: global`": 40,
+    "train: ids, weights and their table": 48,
+    "scores of the weights in summary.json": 60,
+    "train on soft targets: beliefs, read and sorted": 430,
+    "suspects, report, `load_weights`: the table of weights, sorted, with paths": 250,
+}
+# --- assumed: nothing of this was measured here, and no GPU ever ran it -----------------------------------
+EMBEDDED = 3_000  # images a second of efficientnet_lite0 at 224 px on a GPU of a g5 or g6 machine
+TRAINED = 800  # images a second of ResNet-50 at 224 px, forward and back, on the same
+IMAGE_BYTES = 110_000  # the mean of ImageNet's JPEGs, 138 GB for 1.28 million
+LATENCY = 0.02  # seconds of a request
+BANDWIDTH = 0.6e9  # bytes a second between a machine and the bucket
+MACHINE_PRICE = 0.5  # USD an hour of a spot machine of 1 GPU and 8 CPUs (cluster/README.md)
+HEAD_PRICE = 0.4
+GET_PRICE, PUT_PRICE = 0.4e-6, 5e-6  # USD a request, S3's list price in us-east-1
+# --- the job ----------------------------------------------------------------------------------------------
+CPUS_A_GPU = 8
+DIMENSIONS, FEATURE_BYTES = 1280, 2
+REFERENCE = 20_000
+EPOCHS = 10
+ROWS_A_PART = 1024
+READERS = 8  # parts that the driver reads at a time
+LABEL_ROWS_A_PART = 1 << 20
+BUCKET_BYTES, PIECE_BYTES = 2**27, 2**19
+HEAD_MEMORY = 64e9
+
+IMAGES = {"1M": 10**6, "100M": 10**8, "1B": 10**9}
+GPUS = (8, 64)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage does, all workers together."""
+
+    name: str
+    read: float = 0
+    written: float = 0
+    gets: float = 0
+    puts: float = 0
+    cpu: float = 0
+    """Processor seconds of the workers."""
+    gpu: float = 0
+    driver: float = 0
+    """Seconds in which only the driver works."""
+
+    def seconds(self, gpus: int) -> float:
+        """As long as what takes longest, beside what only the driver does."""
+        requests = (self.gets + self.puts) * LATENCY / (gpus * CPUS_A_GPU)
+        moved = (self.read + self.written) / (gpus * BANDWIDTH)
+        return self.driver + max(self.cpu / (gpus * CPUS_A_GPU), self.gpu / gpus, moved, requests)
+
+    def dollars(self, gpus: int) -> float:
+        """Of the machines while it runs, and of its requests."""
+        hourly = gpus * MACHINE_PRICE + HEAD_PRICE
+        requests = self.gets * GET_PRICE + self.puts * PUT_PRICE
+        return self.seconds(gpus) / 3600 * hourly + requests
+
+
+def stages(images: int) -> list[Stage]:
+    """What each stage reads, writes, asks for and computes."""
+    parts = math.ceil(images / ROWS_A_PART)
+    labels = math.ceil(images / LABEL_ROWS_A_PART)
+    pictures, features = images * IMAGE_BYTES, images * DIMENSIONS * FEATURE_BYTES
+    bucket = max(BUCKET_BYTES, math.isqrt(features * PIECE_BYTES))
+    pieces = (
+        0 if features <= bucket else math.ceil(2 * features / bucket) * math.ceil(features / bucket)
+    )
+    shuffled = features if pieces else 0
+    weights = images * WEIGHT_BYTES
+    return [
+        # twice over the source, which is packed in files of a part's size; images, labels and digests
+        Stage("ingest", 2 * pictures, pictures, 2 * parts, 6 * parts, images / DECODED),
+        Stage(
+            "label", images * 2, images * LABEL_BYTES, parts, 2 * labels,
+            driver=images / LABELLED + parts * LATENCY / READERS,
+        ),
+        Stage(
+            "extract", pictures, features, 2 * parts, 2 * parts, images / RESIZED, images / EMBEDDED
+        ),
+        Stage(
+            "select", features + shuffled, shuffled, parts + pieces, 2 * pieces,
+            images * DIMENSIONS * SELECT_SECONDS, driver=3 * images / LABELLED,
+        ),
+        Stage(
+            "reweight", REFERENCE * DIMENSIONS * FEATURE_BYTES, 0, min(parts, REFERENCE), 0,
+            driver=REWEIGHT_SECONDS + min(parts, REFERENCE) * LATENCY / READERS,
+        ),
+        Stage(
+            "broadcast", features + weights, 2 * weights, 2 * parts + min(parts, REFERENCE), 3 * parts,
+            images * 2 * REFERENCE * DIMENSIONS / SEARCHED,
+        ),
+        Stage(
+            f"train, {EPOCHS} epochs", EPOCHS * pictures, 0, EPOCHS * parts, 0,
+            EPOCHS * images / RESIZED, EPOCHS * images / TRAINED,
+        ),
+    ]  # fmt: skip
+
+
+def total(of: list[Stage]) -> Stage:
+    """The sums, for bytes and requests."""
+    sums = [sum(getattr(s, name) for s in of) for name in ("read", "written", "gets", "puts")]
+    return Stage("total", *sums)
+
+
+def tables() -> str:
+    """What docs/scale.md shows."""
+    lines = []
+    for name, images in IMAGES.items():
+        lines += [f"### {name} images", ""]
+        heads = [f"{what}, {gpus} GPUs" for what in ("time", "USD") for gpus in GPUS]
+        lines += [f"| stage | read | written | requests | {' | '.join(heads)} |"]
+        lines += [f"|{'---|' * (4 + len(heads))}"]
+        every = stages(images)
+        for stage in [*every, total(every)]:
+            summed = every if stage.name == "total" else [stage]
+            times = [_time(sum(s.seconds(gpus) for s in summed)) for gpus in GPUS]
+            prices = [f"{sum(s.dollars(gpus) for s in summed):,.2f}" for gpus in GPUS]
+            sizes = [_bytes(stage.read), _bytes(stage.written), f"{stage.gets + stage.puts:,.0f}"]
+            lines += [f"| {' | '.join([stage.name, *sizes, *times, *prices])} |"]
+        lines += [""]
+    lines += ["### What the driver holds", ""]
+    lines += ["| | bytes an image | 64 GB are full at | |", "|---|---|---|---|"]
+    for held, how in ((DRIVER_BYTES, "measured"), (COUNTED_BYTES, "counted")):
+        for name, each in held.items():
+            full = f"{HEAD_MEMORY / each / 1e6:,.0f}M images" if each else "-"
+            lines += [f"| {name} | {each} | {full} | {how} |"]
+    return "\n".join(lines)
+
+
+def _bytes(number: float) -> str:
+    for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return "-" if not number else "< 1 MB"
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+if __name__ == "__main__":
+    print(tables())
