@@ -63,6 +63,7 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
             f"runs/{job.name} holds {holds}: this run goes to runs/{name} (or --overwrite)"
         )
     steps.rename(name)
+    steps.look_up()
     folder = RunFolder(steps)
     results = {}
     with watched_nodes(), sized_once(name) as sizing:

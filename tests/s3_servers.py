@@ -50,6 +50,7 @@ class Relay:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def _answer(self) -> None:
                 data = self.rfile.read(int(self.headers.get("content-length") or 0))

@@ -23,7 +23,7 @@ from cwerm.reports.sweep_tables import (
 )
 from cwerm.runs.folder import RunResult
 from cwerm.store.plain_types import read_parquet
-from cwerm.store.storage import Storage, open_storage, parse_mapping
+from cwerm.store.storage import Storage, at_once, open_storage, parse_mapping
 from cwerm.terminal import console
 
 if TYPE_CHECKING:
@@ -193,12 +193,17 @@ def _figures(sweep: SweepResults) -> dict[str, tuple[str, Figure]]:
 
 def _write(target: Storage, files: Mapping[str, bytes], folder: str) -> list[str]:
     """All files, the page last."""
-    for name, data in files.items():
+
+    def put(name: str) -> None:
         try:
-            target.write_bytes(f"{folder}{name}", data)
+            target.write_bytes(f"{folder}{name}", files[name])
         except OSError as error:
             raise UserError(
                 f"{target.uri(folder + name)}: can't be written ({error.strerror}); "
                 "choose another place with --to"
             ) from None
+
+    *others, last = files
+    at_once(put, others)
+    put(last)
     return [target.uri(f"{folder}{name}") for name in files]

@@ -12,7 +12,7 @@ from cwerm.runs.held_out import JUDGED, held_out_scores, told_without
 from cwerm.runs.summary import load_summary
 from cwerm.stages.plan import Plan, StageResult
 from cwerm.store.artifacts import Artifact, File
-from cwerm.store.storage import open_storage
+from cwerm.store.storage import at_once, open_storage
 from cwerm.suspects.show import FILES, PAGE, show
 from cwerm.terminal import console
 
@@ -48,11 +48,12 @@ class RunFolder:
         made = {name: uri for name, uri in self._uris(self.plan.made).items() if name in JUDGED}
         if self._finished() != made or not storage.stat(page):
             files = show(self.plan).files
-            for name in FILES:
-                if name in files:
-                    storage.write_bytes(f"{self.path}/{name}", files[name])
-                else:
-                    storage.delete(f"{self.path}/{name}")
+            for name in [name for name in FILES if name not in files]:
+                storage.delete(f"{self.path}/{name}")
+            beside = {f"{self.path}/{name}": files[name] for name in FILES if name in files}
+            last = beside.pop(page)  # it tells that all are there
+            at_once(storage.write_bytes, beside.keys(), beside.values())
+            storage.write_bytes(page, last)
         console.out.print(f"{'':19}  {storage.uri(page)}", soft_wrap=True, markup=False)
 
     def _finished(self) -> dict[str, Any]:

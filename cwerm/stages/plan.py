@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from cwerm.stages.outside import Outside
 from cwerm.stages.stage import Context, Stage
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.claims import claimed
+from cwerm.store.storage import at_once
 from cwerm.store.writing import Writer
 
 
@@ -44,6 +46,7 @@ class Plan:
         self.job, self.store, self.outside = job, store, Outside(job)
         self.made: dict[str, Artifact] = {}
         """The artifacts that this plan has found or made."""
+        self._missing: set[str] = set()
         wanted = {*last}
         for stage in reversed(pipeline):
             wanted |= set(stage.needs(job)) if stage.name in wanted else set()
@@ -59,6 +62,7 @@ class Plan:
     def settle(self, job: Job) -> None:
         """Go on with a job that says more; what is made already does not depend on what it says anew."""
         self.job, self._nodes = job, {}
+        self._missing.clear()
 
     def __getitem__(self, name: str) -> Node:
         """The node of a stage; what lies outside is looked at the first time."""
@@ -74,6 +78,21 @@ class Plan:
         if name not in self.made and (found := self.store.find(name, self[name].key)):
             self.made[name] = found
         return self.made.get(name)
+
+    def look_up(self) -> None:
+        """Find what is made already of all stages at once.
+
+        What is damaged is told at its turn; what is not there is looked for again once it is ours to make.
+        """
+
+        def look(name: str) -> None:
+            with suppress(UserError):
+                if self.find(name) is None:
+                    self._missing.add(name)
+
+        for name in self.names:
+            self[name]
+        at_once(look, [*self._nodes])
 
     def is_made(self, name: str) -> bool:
         """Whether the artifact of a stage is in the store, without a look at its files."""
@@ -100,7 +119,7 @@ class Plan:
     def execute(self, name: str) -> StageResult:
         """Find the artifact of a stage whose inputs are there, or make it: one process for all."""
         started, node = time.perf_counter(), self[name]
-        artifact = self.find(name)
+        artifact = None if name in self._missing else self.find(name)
         reused = artifact is not None
         if artifact is None:
             inputs = self.inputs(name)

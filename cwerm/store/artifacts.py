@@ -63,6 +63,8 @@ class ArtifactStore:
         self.storage = storage
         self.earlier_seconds: dict[tuple[str, str], float] = {}
         """By stage and key: how long other attempts have worked on the artifact that is being made."""
+        self.commits: set[tuple[str, str]] = set()
+        """Stages and keys of what this process has committed, or seen another commit first."""
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The committed artifact, or None; a damaged one is an error, not a silent recomputation.
@@ -91,6 +93,8 @@ class ArtifactStore:
 
     def committed(self, stage: str, key: str) -> bool:
         """Whether there is such an artifact, without a look at its files."""
+        if (stage, key) in self.commits:
+            return True
         return self.storage.size(f"{folder_of(stage, key)}/manifest.json") is not None
 
     def read_part(
@@ -107,7 +111,7 @@ class ArtifactStore:
         return self._parse_table(artifact.folder, file, data, columns, table)
 
     def read(self, artifact: Artifact, table: str, columns: list[str] | None = None) -> pa.Table:
-        """A whole table, its parts in order."""
+        """A whole table, its parts in order; several are read at a time."""
         import pyarrow as pa
 
         parts = range(len(artifact.tables[table]))
@@ -182,8 +186,10 @@ class ArtifactStore:
         return None
 
     def _check_sizes(self, artifact: Artifact) -> None:
-        for file in artifact.all_files():
-            if self.storage.size(f"{artifact.folder}/{file.path}") != file.bytes:
+        files = artifact.all_files()
+        sizes = self.storage.sizes(artifact.folder, (file.path for file in files))
+        for file in files:
+            if sizes.get(file.path) != file.bytes:
                 raise self._corrupt(artifact.folder, f"{file.path} is missing or has another size")
 
     def _corrupt(self, folder: str, reason: str) -> CorruptArtifactError:

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ import psutil
 from cwerm.errors import UserError
 from cwerm.store import work_clock
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.storage import Storage, hurry, parse_mapping
+from cwerm.store.storage import Storage, at_once, hurry, parse_mapping
 from cwerm.store.work_clock import WorkClock
 from cwerm.terminal import console
 
-BEAT_SECONDS = 4.0
+BEAT_SECONDS = 8.0
 POLL_SECONDS = 1.0
 SILENT_SECONDS = 30.0  # without a beat, its owner counts as dead
 MOST_SECONDS = 1e9
@@ -47,7 +48,8 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
     """
     claims = _Claims(store.storage, f"artifacts/{stage}/{key}/claims")
     watch = _Watch()
-    while True:
+    taken = claims.take(1)  # as a rule nobody else is there, and this is all that is asked
+    while not taken:
         # in this order: who commits gives its claim up only then
         number, claim = claims.highest()
         if store.committed(stage, key):
@@ -58,16 +60,17 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
                 console.note(
                     f"{stage}: takes over from {_owner(claim)}{', which is gone' * bool(claim)}"
                 )
-            if claims.take(number + 1):
-                break
+            taken = claims.take(number + 1)
         elif watch.is_new(claim):
             console.note(f"{stage}: waits for {_owner(claim)}, which is making it")
-        time.sleep(POLL_SECONDS)
+        if not taken:
+            time.sleep(POLL_SECONDS)
     try:
-        store.earlier_seconds[stage, key] = claims.earlier_seconds()
+        # it may have been committed, and its claims removed, before ours was there
+        asked = claims.earlier_seconds, partial(store.find, stage, key)
+        store.earlier_seconds[stage, key], found = at_once(lambda ask: ask(), asked)
         with work_clock.running(claims.clock):
-            # it may have been committed, and its claims removed, after the look above
-            yield store.find(stage, key)
+            yield found
     except BaseException as error:
         if not isinstance(error, Exception):
             hurry()
@@ -88,6 +91,8 @@ class _Claims:
         self.number = 0
         self.clock = WorkClock()
         self.beats = 0
+        self.recorded = False
+        """Whether attempts before ours left records."""
         self.me = {"token": uuid.uuid4().hex, "host": socket.gethostname(), **_process()}
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._beat, daemon=True)
@@ -117,7 +122,7 @@ class _Claims:
         for number in range(self.number, 0 if committed else self.number - 1, -1):
             self.storage.delete(self._path(number))
         self.storage.remove_empty_folders(self.folder)
-        if committed:
+        if committed and self.recorded:
             for entry in self.storage.walk(self.records):
                 self.storage.delete(entry.path)
             self.storage.remove_empty_folders(self.records)
@@ -134,8 +139,9 @@ class _Claims:
 
     def earlier_seconds(self) -> float:
         """How long those before us have worked on the artifact."""
-        paths = [self._path(number) for number in range(1, self.number)]
-        paths += [entry.path for entry in self.storage.walk(self.records)]
+        records = [entry.path for entry in self.storage.walk(self.records)]
+        self.recorded = bool(records)
+        paths = [*(self._path(number) for number in range(1, self.number)), *records]
         return sum(_seconds_in(self.storage.read_bytes(path)) for path in paths)
 
     def _seconds(self) -> float:

@@ -125,8 +125,12 @@ class LocalStorage(Storage):
             raise self._refused("read", path, error) from error
         return Entry(path, found.st_size, found.st_mtime_ns)
 
-    def walk(self, folder: str) -> Iterator[Entry]:
+    def walk(self, folder: str, start: str = "") -> Iterator[Entry]:
         for parent, folders, names in os.walk(self._path(folder)):
+            if start and Path(parent) == self._path(folder):
+                folders[:], names = (
+                    [n for n in of if n.startswith(start)] for of in (folders, names)
+                )
             folders.sort()
             for name in sorted(names):
                 entry = self.stat(os.path.relpath(os.path.join(parent, name), self.root))

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from cwerm.errors import UserError
 from cwerm.job.surroundings import S3
 from cwerm.store.local import LocalStorage
-from cwerm.store.objects import Entry, Storage, parse_mapping
+from cwerm.store.objects import Entry, Storage, at_once, parse_mapping
 from cwerm.store.s3.bucket import S3Storage
 from cwerm.store.s3.client import hurry
 from cwerm.values.addresses import local
@@ -22,6 +22,7 @@ __all__ = [
     "LocalStorage",
     "S3Storage",
     "Storage",
+    "at_once",
     "fetch",
     "filesystem",
     "hurry",

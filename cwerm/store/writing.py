@@ -1,7 +1,8 @@
 """How an artifact comes into the store: part by part, and the manifest last.
 
-Data goes under a fresh attempt prefix. Each finished part is published by a small marker, so that a
-later attempt need not make it again; the manifest, put last and only if absent, publishes the whole.
+Data goes under a fresh attempt prefix. Each finished part of a long stage is published by a small
+marker, so that a later attempt need not make it again; the manifest, put last and only if absent, publishes
+the whole.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cwerm.store import schema, work_clock
 from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError
 from cwerm.store.manifest import Artifact, File, folder_of
-from cwerm.store.storage import parse_mapping
+from cwerm.store.storage import Storage, parse_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,12 +37,22 @@ class Writer:
         self.clock = work_clock.current()
         self.earlier_seconds = store.earlier_seconds.get((stage, key), 0.0)
         self._files: dict[str, File] = {}
+        self._commits = store.commits
+        self._markers = _Markers(f"{folder_of(stage, key)}/parts")
 
-    def finished_part(self, table: str, index: int, contents: str = "") -> File | None:
+    def finished_part(self, table: str, index: int, contents: str) -> File | None:
         """The part as this or an earlier attempt published it, None where it must still be made.
 
-        It counts where it was made for the same ``contents`` and all its bytes are there.
+        It counts where it was made for the same ``contents`` and all its bytes are there. Which parts are
+        published is looked up for many at once.
         """
+        name = marker_name(table, index)
+        if not self._markers.has(self.storage, name):
+            return None
+        return self._published(table, index, contents)
+
+    def _published(self, table: str, index: int, contents: str) -> File | None:
+        """As `finished_part`, by what is there now."""
         try:
             file = parse_marker(self.storage.read_bytes(self._marker(table, index)))
         except FileNotFoundError:
@@ -63,16 +74,19 @@ class Writer:
             index: the part's place in the table.
             rows: what to write.
             contents: a digest of what the part must hold, from which `finished_part` tells whether it
-                can be taken over. Without one only a part of the very same bytes is the same.
+                can be taken over. Without one it is not published, and no later attempt takes it over.
         """
         made = self._put_table(f"{table}-{index:05d}.parquet", table, rows)
+        if not contents:
+            return made
         file = replace(made, contents=contents)
         marker = json.dumps(asdict(file)).encode()
         if not self.storage.write_bytes(self._marker(table, index), marker, if_absent=True):
-            published = self.finished_part(table, index, contents)
-            if published and (contents or published.sha256 == file.sha256):
+            published = self._published(table, index, contents)
+            if published:
                 return published
             self.storage.write_bytes(self._marker(table, index), marker)
+        self._markers.add(marker_name(table, index))
         return file
 
     def write_unpublished(
@@ -121,7 +135,9 @@ class Writer:
         manifest = {**asdict(artifact), "parameters": self.parameters, "versions": _versions()}
         text = json.dumps(manifest, indent=1, default=str).encode()
         path = f"{artifact.folder}/manifest.json"
-        if self.storage.write_bytes(path, text, if_absent=True):
+        won = self.storage.write_bytes(path, text, if_absent=True)
+        self._commits.add((self.stage, self.key))
+        if won:
             return artifact
         winner = ArtifactStore(self.storage).find(self.stage, self.key)
         assert winner is not None, "a manifest that was there a moment ago is gone"
@@ -144,6 +160,38 @@ class Writer:
         return marker_path(folder_of(self.stage, self.key), table, index)
 
 
+class _Markers:
+    """The markers that were there when they were first asked for, a thousand with one request."""
+
+    BLOCK = 3  # last digits of a part's number
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._blocks: dict[str, set[str]] = {}
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"folder": self.folder}  # each process looks for those that it asks for
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+
+    def has(self, storage: Storage, name: str) -> bool:
+        """Whether this marker is there."""
+        start = self._start(name)
+        if start not in self._blocks:
+            there = storage.walk(self.folder, start)
+            self._blocks[start] = {entry.path.rpartition("/")[2] for entry in there}
+        return name in self._blocks[start]
+
+    def add(self, name: str) -> None:
+        """Know of a marker that was just written."""
+        if (block := self._blocks.get(self._start(name))) is not None:
+            block.add(name)
+
+    def _start(self, name: str) -> str:
+        return name.removesuffix(".json")[: -self.BLOCK]
+
+
 def parse_marker(data: bytes) -> File | None:
     """The part that a marker publishes; a damaged marker counts as none."""
     try:
@@ -155,7 +203,12 @@ def parse_marker(data: bytes) -> File | None:
 
 def marker_path(folder: str, table: str, index: int) -> str:
     """Where the marker of a part lies."""
-    return f"{folder}/parts/{table}-{index:05d}.json"
+    return f"{folder}/parts/{marker_name(table, index)}"
+
+
+def marker_name(table: str, index: int) -> str:
+    """What the marker of a part is called."""
+    return f"{table}-{index:05d}.json"
 
 
 def _versions() -> dict[str, str]:

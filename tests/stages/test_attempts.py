@@ -60,7 +60,10 @@ def test_two_attempts_are_not_mixed(tmp_path: Path, make_job: MakeJob) -> None:
 
     (folder / "manifest.json").unlink()  # a third one finds nothing to do
     _, third = ingest_under_one_key(job)
-    assert third.tables == second.tables
+    for table, parts in second.tables.items():
+        assert [part.sha256 for part in third.tables[table]] == [part.sha256 for part in parts]
+        if table.endswith("images"):  # the others take no time, and are written anew
+            assert third.tables[table] == parts
 
 
 def scanned(job: Job) -> tuple[Any, Any]:

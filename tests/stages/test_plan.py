@@ -137,13 +137,21 @@ def test_an_earlier_version_is_another_key(make_job: MakeJob) -> None:
     [
         (r"\bartifact_key\(", {"store/artifacts.py", "stages/stage.py", "stages/extract/known.py"}),
         (
-            r"\bstore\.find\(",
-            {"stages/plan.py", "stages/earlier.py", "store/claims.py", "runs/summary.py"},
+            r"\bstore\.(?:find|load)\(",
+            {
+                *(
+                    "stages/plan.py",
+                    "stages/earlier.py",
+                    "store/claims.py",
+                    "runs/summary.py",
+                ),
+                *("upkeep/garbage.py", "upkeep/repair.py"),
+            },
         ),
     ],
 )
 def test_keys_are_made_and_artifacts_found_in_one_place(call: str, allowed: set[str]) -> None:
-    """Beside the plan: features known by their pixels, another's claim, and what a run folder names."""
+    """Beside the plan: features known by their pixels, another's claim, a run's folder, and upkeep."""
     found = {
         str(path.relative_to(ROOT))
         for path in ROOT.rglob("*.py")

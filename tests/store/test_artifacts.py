@@ -67,7 +67,7 @@ def test_nothing_is_found_before_the_commit(store: ArtifactStore) -> None:
 
 def _die_before_commit(uri: str) -> None:
     writer = Writer(ArtifactStore(open_storage(uri)), "select", "key", {})
-    writer.write_part("meta", 0, meta_table(0))
+    writer.write_part("meta", 0, meta_table(0), "c")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -78,10 +78,10 @@ def test_a_writer_killed_before_commit_leaves_only_its_parts(store: ArtifactStor
     assert process.exitcode == -signal.SIGKILL
     assert store.find("select", "key") is None
     later = Writer(store, "select", "key", {})
-    finished = later.finished_part("meta", 0)
+    finished = later.finished_part("meta", 0, "c")
     assert finished
     assert finished.rows == 3
-    assert later.finished_part("meta", 1) is None
+    assert later.finished_part("meta", 1, "c") is None
     made = later.commit({"meta": [finished, later.write_part("meta", 1, meta_table(3))]})
     assert store.read(made, "meta").equals(meta_table(0, 6))
 
@@ -135,15 +135,17 @@ def test_concurrent_threads_end_with_one_artifact(local: ArtifactStore) -> None:
 
 def test_of_two_writers_of_a_part_the_first_counts(store: ArtifactStore) -> None:
     first, second = (Writer(store, "select", "key", {}) for _ in range(2))
-    published = first.write_part("meta", 0, meta_table(0))
-    assert second.write_part("meta", 0, meta_table(0)) == published
-    assert second.finished_part("meta", 0) == published
+    assert second.finished_part("meta", 0, "c") is None
+    published = first.write_part("meta", 0, meta_table(0), "c")
+    assert second.write_part("meta", 0, meta_table(0), "c") == published
+    assert second.finished_part("meta", 0, "c") is None, "looked up once"
+    assert Writer(store, "select", "key", {}).finished_part("meta", 0, "c") == published
 
 
 def test_of_two_writers_of_other_rows_each_keeps_its_own(store: ArtifactStore) -> None:
     first, second = (Writer(store, "select", "key", {}) for _ in range(2))
-    first.write_part("meta", 0, meta_table(0))
-    own = second.write_part("meta", 0, meta_table(6))
+    first.write_part("meta", 0, meta_table(0), "of these")
+    own = second.write_part("meta", 0, meta_table(6), "of those")
     assert own.path.startswith(second.attempt)
     assert store.read(second.commit({"meta": [own]}), "meta").equals(meta_table(6))
 
@@ -154,29 +156,33 @@ def test_a_part_made_for_something_else_is_not_taken_over(local: ArtifactStore) 
     assert second.finished_part("meta", 0, "of these") == made
     assert second.write_part("meta", 0, meta_table(3), "of these") == made
     assert second.finished_part("meta", 0, "of those") is None
-    assert second.finished_part("meta", 0) is None
     assert second.write_part("meta", 0, meta_table(3), "of those") != made
+
+
+def test_a_part_of_a_short_stage_is_not_published(local: ArtifactStore) -> None:
+    Writer(local, "select", "key", {}).write_part("meta", 0, meta_table(0))
+    assert not [*local.storage.walk("artifacts/select/key/parts")]
 
 
 def test_a_published_part_that_is_gone_or_cut_short_is_made_again(local: ArtifactStore) -> None:
     for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1]), flip):
         writer = Writer(local, "select", "key", {})
-        published = writer.write_part("meta", 0, meta_table(0))
+        published = writer.write_part("meta", 0, meta_table(0), "c")
         damage(Path(local.storage.root, "artifacts/select/key", published.path))
         later = Writer(local, "select", "key", {})
-        assert later.finished_part("meta", 0) is None
-        again = later.write_part("meta", 0, meta_table(0))
-        assert later.finished_part("meta", 0) == again
+        assert later.finished_part("meta", 0, "c") is None
+        again = later.write_part("meta", 0, meta_table(0), "c")
+        assert later.finished_part("meta", 0, "c") == again
 
 
 @pytest.mark.parametrize("marker", [b"", b"{", b"\xff\xfe", b"[]", b'{"path": "x"}', b"null"])
 def test_a_garbage_marker_counts_as_no_part(local: ArtifactStore, marker: bytes) -> None:
     writer = Writer(local, "select", "key", {})
-    writer.write_part("meta", 0, meta_table(0))
+    writer.write_part("meta", 0, meta_table(0), "c")
     local.storage.write_bytes("artifacts/select/key/parts/meta-00000.json", marker)
     later = Writer(local, "select", "key", {})
-    assert later.finished_part("meta", 0) is None
-    part = later.write_part("meta", 0, meta_table(0))
+    assert later.finished_part("meta", 0, "c") is None
+    part = later.write_part("meta", 0, meta_table(0), "c")
     assert local.read(later.commit({"meta": [part]}), "meta").equals(meta_table(0))
 
 

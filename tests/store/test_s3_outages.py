@@ -147,10 +147,10 @@ def test_an_outage_is_no_reason_to_make_a_part_again(
 ) -> None:
     writer = Writer(ArtifactStore(open_storage(f"s3://{BUCKET}/store")), "select", "key", {})
     schema = table_schema("meta")
-    writer.write_part("meta", 0, pa.table([[0], [1]], schema=schema))
+    writer.write_part("meta", 0, pa.table([[0], [1]], schema=schema), "c")
     mortal_server.kill()
     with pytest.raises(UserError, match="no answer"):
-        writer.finished_part("meta", 0)
+        writer.finished_part("meta", 0, "c")
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet"])

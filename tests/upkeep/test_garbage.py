@@ -62,7 +62,8 @@ class Planted:
         """Two attempts with published parts, one without; all is lost but what is published."""
         writers = [Writer(self.store, stage, key, {}) for _ in range(3)]
         parts = [
-            writer.write_part("meta", i, meta_table(2 * i)) for i, writer in enumerate(writers[:2])
+            writer.write_part("meta", i, meta_table(2 * i), "c")
+            for i, writer in enumerate(writers[:2])
         ]
         for writer in writers:
             folder = f"artifacts/{stage}/{key}/{writer.attempt}"
@@ -71,7 +72,7 @@ class Planted:
         if key == DONE:
             writers[1].write_file("notes", b"words")
             writers[1].commit({"meta": parts})
-            late = writers[2].write_part("meta", 2, meta_table(4))
+            late = writers[2].write_part("meta", 2, meta_table(4), "c")
             self.garbage.add(f"artifacts/{stage}/{key}/{late.path}")
             self.garbage |= {f"artifacts/{stage}/{key}/parts/meta-{i:05d}.json" for i in range(3)}
 
@@ -95,7 +96,7 @@ class Planted:
         assert self.store.read_file(done, "notes") == b"words"
         writer = Writer(self.store, "select", OPEN, {})
         for index in range(2):
-            part = writer.finished_part("meta", index)
+            part = writer.finished_part("meta", index, "c")
             assert part
             assert writer.read_unpublished(part).equals(meta_table(2 * index))
         assert self.kept <= self.paths()
@@ -208,7 +209,7 @@ def _check_markers(planted: Planted) -> None:
     writer = Writer(planted.store, "select", DONE, {})
     for index in range(3):
         if planted.storage.size(f"artifacts/select/{DONE}/parts/meta-{index:05d}.json") is not None:
-            assert writer.finished_part("meta", index)
+            assert writer.finished_part("meta", index, "c")
 
 
 def test_cut_off_in_a_bucket(s3_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

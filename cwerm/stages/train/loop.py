@@ -71,6 +71,7 @@ def _train(worker: Worker, saves: SavesWithin, events: _Events | None, config: A
             ray.train.report(metrics)
             saves.begin_anew()
             continue
+        events.put()
         with tempfile.TemporaryDirectory() as folder:
             saved_state.write_files(folder, worker.state(), epoch + 1)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
@@ -212,7 +213,7 @@ class Worker:
 
 
 class _Events:
-    """TensorBoard events of rank 0, written locally and put into the run folder after each epoch."""
+    """TensorBoard events of rank 0, written locally and put into the run folder with each checkpoint."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -232,6 +233,9 @@ class _Events:
             self._writer.add_histogram(
                 "weights", worker.data.batches.weights, epoch, HISTOGRAM_BINS
             )
+
+    def put(self) -> None:
+        """Put what there is into the run folder."""
         self._writer.flush()
         for file in Path(self._folder.name).iterdir():
             self._storage.upload(file, f"{self._target}/{file.name}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cwerm.data.images import decode
 from cwerm.stages import pixels
 from cwerm.store.artifacts import Artifact, ArtifactStore, Held
 
+READ_AHEAD = 4  # parts, where all images are held
 SAMPLED_PARTS, SAMPLED_OF_PART = (
     32,
     128,
@@ -72,11 +74,17 @@ class StoredImages:
         self, target: np.ndarray, threads: int, rank: int = 0, world_size: int = 1
     ) -> None:
         """Decode this rank's share of the parts to their places in uint8 [n, 3, side, side]."""
-        with ThreadPoolExecutor(threads, "decode") as pool:
-            for number, (part, place) in enumerate(self.pieces()):
-                if number % world_size != rank:
-                    continue
-                cells = self.read(part, np.arange(place.start, place.stop))
+        own = [*self.pieces()][rank::world_size]
+        with (
+            ThreadPoolExecutor(threads, "decode") as pool,
+            ThreadPoolExecutor(READ_AHEAD, "read") as readers,
+        ):
+            waiting = deque[Future[list[Any]]]()
+            asked = iter(own)
+            for _, place in own:
+                for part, its in itertools.islice(asked, READ_AHEAD - len(waiting)):
+                    waiting.append(readers.submit(self.read, part, np.arange(its.start, its.stop)))
+                cells = waiting.popleft().result()
                 ends = [place.start + len(cells) * i // threads for i in range(threads + 1)]
                 done = [
                     pool.submit(self._decode_piece, target[a:b], cells[a - place.start :])

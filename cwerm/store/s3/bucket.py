@@ -169,17 +169,17 @@ class S3Storage(Storage):
         modified = _nanoseconds(answer["LastModified"])
         return Entry(path, int(answer["ContentLength"]), modified, answer.get("ETag", ""))
 
-    def walk(self, folder: str) -> Iterator[Entry]:
-        return (entry for entry in self.walk_keys(folder) if not entry.path.endswith("/"))
+    def walk(self, folder: str, start: str = "") -> Iterator[Entry]:
+        return (entry for entry in self.walk_keys(folder, start) if not entry.path.endswith("/"))
 
-    def walk_keys(self, folder: str) -> Iterator[Entry]:
+    def walk_keys(self, folder: str, start: str = "") -> Iterator[Entry]:
         """As `walk`, with the empty objects by which some programs mark folders, named ``.../``."""
-        start = len(self._key(""))
-        for page in self._pages("list_objects_v2", folder):
+        before = len(self._key(""))
+        for page in self._pages("list_objects_v2", folder, start):
             for found in page.get("Contents", []):
                 modified = _nanoseconds(found["LastModified"])
                 tag = found.get("ETag", "")
-                yield Entry(found["Key"][start:], int(found["Size"]), modified, tag)
+                yield Entry(found["Key"][before:], int(found["Size"]), modified, tag)
 
     def delete(self, path: str) -> None:
         with explained(self.uri(path), self.settings):
@@ -221,8 +221,8 @@ class S3Storage(Storage):
                 if error.response["Error"]["Code"] != "NoSuchUpload":
                     raise
 
-    def _pages(self, operation: str, folder: str) -> Iterator[dict[str, Any]]:
-        prefix = self._key(f"{folder}/" if folder else "")
+    def _pages(self, operation: str, folder: str, start: str = "") -> Iterator[dict[str, Any]]:
+        prefix = self._key(f"{folder}/{start}" if folder else start)
         with explained(self.uri(folder), self.settings):
             paginator = self.client.get_paginator(operation)
         pages = iter(paginator.paginate(Bucket=self.bucket, Prefix=prefix))

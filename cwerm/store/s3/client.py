@@ -150,7 +150,7 @@ class _Patience:
         left = context["cwerm_until"] - now
         if left <= SHORTEST_READ:
             return None
-        wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, 0.25 * 2 ** min(attempts, 8))
+        wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, 0.125 * 2 ** min(attempts, 8))
         wait = min(wait, left - SHORTEST_READ)  # so that a last try comes at the end
         if not self._sleep(context, reason, wait, left):
             return None
