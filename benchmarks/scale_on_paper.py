@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# --- measured here, on one core of an AMD EPYC (docs/benchmarks.md) ---------------------------------------
-DECODED = 742  # JPEGs of 500 x 375, decoded in a processor second
-RESIZED = 428  # the same decoded and resized to 224 x 224
-LABELLED = 3_000_000  # rows of labels, copied in a processor second of the driver
-SELECT_SECONDS = (
-    2.5e-8  # of a processor, for one value of a feature: sorted by class, median, distance
-)
-SEARCHED = 10e9  # operations a processor second of the search among the reference set
-REWEIGHT_SECONDS = 53  # of the whole stage: 7.9 for 3,000 samples, taken in proportion to 20,000
-LABEL_BYTES = 5  # of a row of labels, as stored
-WEIGHT_BYTES = 30  # of a row of weights, as stored
+# What a constant is, and where it comes from, is printed with the tables.
+# --- measured here, on one core of an AMD EPYC ------------------------------------------------------------
+DECODED = 742
+RESIZED = 428
+LABELLED = 2_500_000
+SELECT_SECONDS = 1.4e-7
+SEARCHED = 10e9
+REWEIGHT_SECONDS = 53
+LABEL_BYTES = 4
+WEIGHT_BYTES = 30
 DRIVER_BYTES = {  # held for each image at once
     "ingest: scan and assignment": 142,
     "select by class, broadcast": 0,
@@ -33,15 +32,15 @@ COUNTED_BYTES = {
     "train on soft targets: beliefs, read and sorted": 430,
     "suspects, report, `load_weights`: the table of weights, sorted, with paths": 250,
 }
-# --- assumed: nothing of this was measured here, and no GPU ever ran it -----------------------------------
-EMBEDDED = 3_000  # images a second of efficientnet_lite0 at 224 px on a GPU of a g5 or g6 machine
-TRAINED = 800  # images a second of ResNet-50 at 224 px, forward and back, on the same
-IMAGE_BYTES = 110_000  # the mean of ImageNet's JPEGs, 138 GB for 1.28 million
-LATENCY = 0.02  # seconds of a request
-BANDWIDTH = 0.6e9  # bytes a second between a machine and the bucket
-MACHINE_PRICE = 0.5  # USD an hour of a spot machine of 1 GPU and 8 CPUs (cluster/README.md)
+# --- assumed ----------------------------------------------------------------------------------------------
+EMBEDDED = 3_000
+TRAINED = 800
+IMAGE_BYTES = 110_000
+LATENCY = 0.02
+BANDWIDTH = 0.6e9
+MACHINE_PRICE = 0.5
 HEAD_PRICE = 0.4
-GET_PRICE, PUT_PRICE = 0.4e-6, 5e-6  # USD a request, S3's list price in us-east-1
+GET_PRICE, PUT_PRICE = 0.4e-6, 5e-6
 # --- the job ----------------------------------------------------------------------------------------------
 CPUS_A_GPU = 8
 DIMENSIONS, FEATURE_BYTES = 1280, 2
@@ -52,6 +51,34 @@ READERS = 8  # parts that the driver reads at a time
 LABEL_ROWS_A_PART = 1 << 20
 BUCKET_BYTES, PIECE_BYTES = 2**27, 2**19
 HEAD_MEMORY = 64e9
+
+ORIGINS = [
+    ("JPEGs of 500 x 375 decoded in a processor second", DECODED, "measured, benchmarks.md"),
+    ("the same decoded and resized to 224 x 224", RESIZED, "measured, benchmarks.md"),
+    ("rows of labels that the driver copies in a second", LABELLED, "measured, `scale.py`"),
+    (
+        "processor seconds of select for one value of a feature",
+        SELECT_SECONDS,
+        "measured, `scale.py`",
+    ),
+    (
+        "operations a processor second of the exact search",
+        SEARCHED,
+        "measured, FAISS on a busy core",
+    ),
+    ("seconds of reweight", REWEIGHT_SECONDS, "7.9 measured for 3,000 samples, in proportion"),
+    ("bytes of a row of labels, stored", LABEL_BYTES, "measured, `scale.py`"),
+    ("bytes of a row of weights, stored", WEIGHT_BYTES, "measured, `scale.py`"),
+    ("images a second of efficientnet_lite0 on a GPU", EMBEDDED, "assumed for an L4 or A10G"),
+    ("images a second of training ResNet-50 on a GPU", TRAINED, "assumed for an L4 or A10G"),
+    ("bytes of an image", IMAGE_BYTES, "ImageNet's mean: 138 GB, 1.28 million JPEGs"),
+    ("seconds of a request", LATENCY, "assumed"),
+    ("bytes a second between a machine and the bucket", BANDWIDTH, "assumed"),
+    ("USD an hour of a spot machine, 1 GPU and 8 CPUs", MACHINE_PRICE, "cluster/README.md"),
+    ("USD an hour of the head", HEAD_PRICE, "cluster/README.md"),
+    ("USD of a GET", GET_PRICE, "S3's list price, assumed"),
+    ("USD of a PUT", PUT_PRICE, "S3's list price, assumed"),
+]
 
 IMAGES = {"1M": 10**6, "100M": 10**8, "1B": 10**9}
 GPUS = (8, 64)
@@ -153,6 +180,8 @@ def tables() -> str:
         for name, each in held.items():
             full = f"{HEAD_MEMORY / each / 1e6:,.0f}M images" if each else "-"
             lines += [f"| {name} | {each} | {full} | {how} |"]
+    lines += ["", "### The constants", "", "| | value | from |", "|---|---|---|"]
+    lines += [f"| {what} | {value:,.9g} | {origin} |" for what, value, origin in ORIGINS]
     return "\n".join(lines)
 
 

@@ -94,9 +94,11 @@ class Writer:
     ) -> File:
         """Write one part of an intermediate result, which no other attempt will use.
 
-        ``name`` tells apart several results of one table's schema.
+        ``name`` tells apart several results of one table's schema. What is read once is made fast to write
+        and read, not small.
         """
-        return self._put_table(f"unpublished/{name or table}-{index:05d}.parquet", table, rows)
+        path = f"unpublished/{name or table}-{index:05d}.parquet"
+        return self._put_table(path, table, rows, compression="lz4", use_dictionary=False)
 
     def read_unpublished(self, file: File) -> pa.Table:
         """What `write_unpublished` wrote."""
@@ -143,12 +145,20 @@ class Writer:
         assert winner is not None, "a manifest that was there a moment ago is gone"
         return winner
 
-    def _put_table(self, name: str, table: str, rows: pa.Table) -> File:
+    def _put_table(
+        self,
+        name: str,
+        table: str,
+        rows: pa.Table,
+        *,
+        compression: str = "zstd",
+        use_dictionary: bool = True,
+    ) -> File:
         import pyarrow.parquet as pq
 
         schema.check(table, rows)
         buffer = io.BytesIO()
-        pq.write_table(rows, buffer, compression="zstd")
+        pq.write_table(rows, buffer, compression=compression, use_dictionary=use_dictionary)
         return self._put(name, buffer.getvalue(), rows.num_rows)
 
     def _put(self, name: str, data: bytes, rows: int = 0) -> File:

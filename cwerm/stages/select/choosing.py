@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,15 +30,18 @@ class Choice:
     @property
     def needs(self) -> str:
         """What the method looks at."""
-        return selection.load_method(self.method).NEEDS
+        return _loaded(self.method).NEEDS
 
     def positions(self, label: int, values: np.ndarray) -> np.ndarray:
         """Of the chosen samples, among all of a class, in any order."""
         if not len(values):
             return np.empty(0, dtype=np.int64)
-        method, count = selection.load_method(self.method), int(self.counts[label])
+        method, count = _loaded(self.method), int(self.counts[label])
         with blame("coreset", self.names):
             return coresets.choose_in_class(method, label, count, values, self.seed)
+
+
+_loaded = functools.cache(selection.load_method)  # looks for modules, too long for every class
 
 
 def look(
