@@ -58,3 +58,26 @@ def test_an_address_that_is_not_that_of_the_session(
     monkeypatch.setenv("RAY_ADDRESS", other)
     with pytest.raises(UserError, match=r"^RAY_ADDRESS: "):
         session.ensure_ray(make_job(resources__address=None))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_many_small_steps_are_few_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one always comes, as the bar would end before its end."""
+    monkeypatch.setattr(board, "POLL_SECONDS", 3600)
+
+    class Counting(board._Board):
+        posts = 0
+
+        def post(self, done: float, remark: str = "") -> None:
+            self.posts += 1
+            super().post(done, remark)
+
+        def seen(self) -> tuple[int, float]:
+            return self.posts, self.done
+
+    actor = ray.remote(Counting).options(num_cpus=0).remote()
+    post = board.seldom(actor, 500)
+    for done in range(1, 501):
+        post(done)
+    assert ray.get(actor.seen.remote()) == (2, 500)
+    ray.kill(actor)
