@@ -119,7 +119,8 @@ class Plan:
     def execute(self, name: str) -> StageResult:
         """Find the artifact of a stage whose inputs are there, or make it: one process for all."""
         started, node = time.perf_counter(), self[name]
-        artifact = None if name in self._missing else self.find(name)
+        missing = name in self._missing and name not in self.made
+        artifact = None if missing else self.find(name)
         reused = artifact is not None
         if artifact is None:
             inputs = self.inputs(name)

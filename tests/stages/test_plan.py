@@ -12,6 +12,8 @@ import pytest
 from cwerm.data.sample import SampleSource
 from cwerm.job.tree import Job, load_job
 from cwerm.pipeline import PIPELINE, plan
+from cwerm.stages import plan as plans
+from stages.conftest import Fork
 
 MakeJob = Callable[..., Job]
 ROOT = Path(__file__).parents[2] / "cwerm"
@@ -124,6 +126,18 @@ def test_the_source_is_asked_once(make_job: MakeJob, monkeypatch: pytest.MonkeyP
     for stage in PIPELINE:
         _ = steps[stage.name].key
     assert len(asked) == 1
+
+
+def test_what_was_not_there_is_made_once(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All stages are looked up at once; one that several others read is then made, and not asked for again."""
+    asked: list[str] = []
+    whole = plans.claimed
+    monkeypatch.setattr(plans, "claimed", lambda *place: (asked.append(place[1]), whole(*place))[1])
+    mine = fork("extract", data__noise="symmetric", data__noise_rate=0.2)
+    del mine.made["label"]
+    mine.plan.look_up()
+    assert {mine.run("label").key for _ in range(3)} == {mine.plan["label"].key}
+    assert asked == ["label"]
 
 
 def test_an_earlier_version_is_another_key(make_job: MakeJob) -> None:
