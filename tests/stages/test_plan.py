@@ -129,7 +129,7 @@ def test_the_source_is_asked_once(make_job: MakeJob, monkeypatch: pytest.MonkeyP
 
 
 def test_what_was_not_there_is_made_once(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All stages are looked up at once; one that several others read is then made, and not asked for again."""
+    """All stages are looked up at once; one that several others read is made, and not asked for again."""
     asked: list[str] = []
     whole = plans.claimed
     monkeypatch.setattr(plans, "claimed", lambda *place: (asked.append(place[1]), whole(*place))[1])
