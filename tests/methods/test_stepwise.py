@@ -20,4 +20,4 @@ def test_the_precision_of_a_job_reaches_the_step(
 ) -> None:
     section = {"method": method, "precision": precision}
     job: Any = parse_job({"data": {"source": "sample"}, "reweight": section})
-    assert job.reweight._fresh(100, Run(["a", "b"])).settings.options.autocast == autocast
+    assert job.reweight._fresh(100, Run(["a", "b"])).options.autocast == autocast

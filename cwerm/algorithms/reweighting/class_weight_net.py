@@ -15,8 +15,7 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 
 from cwerm.algorithms.inputs import Given, as_labels
-from cwerm.algorithms.reweighting.meta_training import State
-from cwerm.algorithms.reweighting.metaweight import MetaWeightNet, OnEpoch
+from cwerm.algorithms.reweighting.metaweight import MetaWeightNet
 
 __all__ = ["CMWNet", "ClassWeightNet", "size_groups"]
 
@@ -85,28 +84,10 @@ class ClassWeightNet(nn.Module):
 class CMWNet(MetaWeightNet):
     """`MetaWeightNet` with an output of V for each group of classes of like size.
 
-    Constructed in the same way. After `fit` also: `groups_`, the group of each of the classes that occur
-    in `labels`, ascending. Where all classes are of one size it is `MetaWeightNet`.
+    Constructed and fitted in the same way, without `extra` beside the groups. After `fit` also:
+    `groups_`, the group of each of the classes that occur in `labels`, ascending. Where all classes are
+    of one size it is `MetaWeightNet`.
     """
-
-    def fit(
-        self,
-        inputs: Given,
-        labels: Given,
-        meta_inputs: Given,
-        meta_labels: Given,
-        on_epoch: OnEpoch | None = None,
-        state: State | None = None,
-        extra: Given | None = None,
-    ) -> Any:
-        """Train, and return the weights; see `MetaWeightNet.fit`. There is no `extra` beside the group."""
-        if extra is not None:
-            raise ValueError("CMWNet has no further inputs: leave extra out, or use MetaWeightNet")
-        known = as_labels(labels, len(inputs), "labels", "inputs")
-        self.groups_ = size_groups(np.bincount(known.codes))
-        self._labels = known.classes
-        columns = self._columns(known.codes)
-        return super().fit(inputs, labels, meta_inputs, meta_labels, on_epoch, state, columns)
 
     def weigh(self, losses: Given, labels: Given = None) -> Any:
         """Return V of the losses [n] of any samples with these labels [n], of classes seen in `fit`."""
@@ -120,10 +101,18 @@ class CMWNet(MetaWeightNet):
             raise ValueError(
                 f"label {known.classes[strange.argmax()]} was not among those of fit; remove its samples"
             )
-        return super().weigh(losses, self._columns(places[known.codes]))
+        return super().weigh(losses, self._one_hot(places[known.codes]))
 
-    def _columns(self, codes: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n groups"]:
+    def _columns(self, extra: Given | None, labels: Given, size: int) -> Tensor | None:
+        if extra is not None:
+            raise ValueError("CMWNet has no further inputs: leave extra out, or use MetaWeightNet")
+        known = as_labels(labels, size, "labels", "inputs")
+        self.groups_ = size_groups(np.bincount(known.codes))
+        self._labels = known.classes
+        return super()._columns(self._one_hot(known.codes), labels, size)
+
+    def _one_hot(self, codes: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n groups"]:
         return np.eye(self.groups_.max() + 1, dtype=np.float32)[self.groups_[codes]]
 
     def _weight_net(self, inputs: int) -> nn.Module:
-        return ClassWeightNet(inputs - 1, self.settings.hidden)
+        return ClassWeightNet(inputs - 1, self.hidden)

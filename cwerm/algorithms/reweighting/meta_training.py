@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,9 +43,9 @@ class Training(ABC):
         meta: LabelledData,
         classifier: nn.Module,
     ) -> None:
+        self.settings = settings
         self.epochs = settings.epochs or usual_epochs(len(data.labels), settings.batch_size)
-        last = min(settings.average_last, self.epochs)
-        self.settings = replace(settings, epochs=self.epochs, average_last=last)
+        self.average_last = min(settings.average_last, self.epochs)
         self.data, self.meta = data, meta
         self.classifier = classifier.to(settings.device)
         self.modes = TrainModes(self.classifier)
@@ -77,7 +76,7 @@ class Training(ABC):
     @property
     def averaging(self) -> bool:
         """Whether weights of the epoch that follows count."""
-        return self.epoch >= self.epochs - self.settings.average_last
+        return self.epoch >= self.epochs - self.average_last
 
     def train_epoch(self) -> None:
         """Pass once over the data and record the epoch."""
@@ -226,7 +225,10 @@ class Training(ABC):
 
 
 class WeightNetTraining(Training):
-    """Weights are V of the loss and of the columns `extra`; `make_net` draws V for so many values."""
+    """Weights are V of the loss and of the columns `extra`; `make_net` draws V for so many values.
+
+    It learns by Adam at `lr`, in every so many steps.
+    """
 
     def __init__(
         self,
@@ -236,14 +238,16 @@ class WeightNetTraining(Training):
         classifier: nn.Module,
         extra: Float[Tensor, "samples columns"] | None,
         make_net: Callable[[int], nn.Module],
+        lr: float,
+        every: int,
     ) -> None:
         super().__init__(settings, data, meta, classifier)
-        self.extra = extra
+        self.extra, self.every = extra, every
         inputs = 1 if extra is None else 1 + extra.shape[1]
         with float32_defaults():
             self.weight_net: Any = make_net(inputs)
         self.weight_net.to(settings.device)
-        self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), settings.weight_lr)
+        self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), lr)
         self.parts |= {"weight_net": self.weight_net, "weight_optimizer": self.weight_optimizer}
 
     def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
@@ -252,7 +256,7 @@ class WeightNetTraining(Training):
             self.classifier,
             self.weight_net,
             batch,
-            None if self.steps_done % self.settings.meta_every else meta_batch,
+            None if self.steps_done % self.every else meta_batch,
             self.optimizer,
             self.weight_optimizer,
             self.optimizer.param_groups[0]["lr"],

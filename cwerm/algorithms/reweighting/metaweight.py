@@ -1,33 +1,26 @@
 """Weights of a coreset learned together with a classifier, from a small trusted meta set.
 
-Each step is `meta_step` or `reweight_step`; this module is the loop around it on one device. The
-final weight of a sample by `MetaWeightNet` is the mean over the last epochs' ends of V(L_i), with
+Each step is `meta_step` or `reweight_step`; `Learner` is the loop around it on one device. The final
+weight of a sample by `MetaWeightNet` is the mean over the last epochs' ends of V(L_i), with
 L_i from the classifier in eval mode on the sample itself, not augmented.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cwerm.algorithms.gradients.given_model import TrainModes, check_trainable, unwrapped
 from cwerm.algorithms.gradients.meta_step import meta_gradient, meta_step
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.inputs import Given, as_array
-from cwerm.algorithms.reweighting.meta_data import extra_columns, feature_head, like, prepare
-from cwerm.algorithms.reweighting.meta_training import (
-    ReweightTraining,
-    State,
-    Training,
-    WeightNetTraining,
-)
-from cwerm.algorithms.reweighting.settings import Augment, Settings
+from cwerm.algorithms.reweighting.learner import Learner, OnEpoch
+from cwerm.algorithms.reweighting.meta_data import extra_columns, like
+from cwerm.algorithms.reweighting.meta_training import ReweightTraining, State, WeightNetTraining
 from cwerm.algorithms.reweighting.weight_net import WeightNet, net_inputs
-from cwerm.algorithms.torch_state import float32_defaults, plain_torch
+from cwerm.algorithms.torch_state import plain_torch
 
 __all__ = [
     "LearningToReweight",
@@ -38,65 +31,16 @@ __all__ = [
     "meta_step",
 ]
 
-OnEpoch = Callable[[int, Callable[[], State]], object]
 
-
-class LearningToReweight:
+class LearningToReweight(Learner):
     """Learning to reweight (Ren et al., 2018): a weight for each sample of each batch, no net.
 
-    `classifier` is any torch module that maps a batch of inputs to logits [batch, classes]; it is
-    trained in place, in its own floating type, and layers that are in eval mode inside a model in train
-    mode stay so. Without one, a head with one hidden layer is trained on feature vectors. `epochs` are as
-    many as make 1,500 steps, at least 10, where not given. The classifier learns by SGD (`lr`,
-    `momentum`, `weight_decay`), its rate divided by 10 at each of `milestones`, which are fractions of the
-    run. Final weights are means over the steps of the last `average_last` epochs (of all, if there are
-    fewer), scaled to mean 1. `augment` is called with inputs and a CPU generator on training and meta
-    batches. `options` says how a step computes, and on several ranks which share each takes.
-    `num_classes` is for a head whose labels do not show
-    all classes. Equal
-    seeds give equal weights on one machine and thread count.
+    Constructed as `MetaWeightNet`, without what that has for V. Final weights are means over the steps of
+    the last `average_last` epochs (of all, if there are fewer), scaled to mean 1.
 
-    After `fit`: `classifier`, `classes_` (the class of each output), `fallbacks_` (why steps took a
-    double backward, which is slower; as a rule empty), `losses_` (of each sample at the end) and
-    `history_`, one dict an epoch: `epoch`, `train_loss`, `train_accuracy`, `meta_loss` and
-    `meta_accuracy` (before each step), `weight_mean`, `weight_min`, `weight_max`, each over the
-    epoch's steps.
+    After `fit` it has what `MetaWeightNet` has, but for `weight_net`; `meta_loss` and `meta_accuracy` are
+    those before each step.
     """
-
-    def __init__(
-        self,
-        classifier: nn.Module | None = None,
-        *,
-        epochs: int | None = None,
-        batch_size: int = 100,
-        meta_batch_size: int = 100,
-        lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 0.01,
-        milestones: tuple[float, ...] = (2 / 3, 5 / 6),
-        average_last: int = 5,
-        seed: int = 0,
-        device: str | torch.device | None = None,
-        augment: Augment | None = None,
-        options: StepOptions | None = None,
-        num_classes: int | None = None,
-    ) -> None:
-        self.given_classifier = classifier
-        self.settings = Settings(
-            epochs=epochs,
-            batch_size=batch_size,
-            meta_batch_size=meta_batch_size,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            milestones=tuple(milestones),
-            average_last=average_last,
-            seed=seed,
-            device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-            augment=augment,
-            options=options or StepOptions(),
-            num_classes=num_classes,
-        )
 
     def fit(
         self,
@@ -108,13 +52,9 @@ class LearningToReweight:
         state: State | None = None,
     ) -> Any:
         """Train, and return the weights float32[m], of mean 1. See `MetaWeightNet.fit`."""
-        training, losses, self.classes_ = _run(
-            ReweightTraining, self.settings, self.given_classifier,
-            (inputs, labels, meta_inputs, meta_labels), on_epoch, state,
-        )  # fmt: skip
-        self.classifier = _given_or(self.given_classifier, training.classifier)
-        self.history_, self.fallbacks_ = training.history, sorted(training.fallbacks)
-        self.losses_: Any = like(inputs, losses)
+        training = self._train(
+            ReweightTraining, (inputs, labels, meta_inputs, meta_labels), on_epoch, state
+        )
         mean = training.weight_sum.mean()
         if mean == 0:
             raise ValueError(
@@ -124,7 +64,8 @@ class LearningToReweight:
         return like(inputs, training.weight_sum / mean)
 
 
-class MetaWeightNet:
+@dataclass(kw_only=True, eq=False)
+class MetaWeightNet(Learner):
     """Learns one weight in (0, 1) a sample from a small trusted meta set.
 
     `classifier` is any torch module that maps a batch of inputs to logits [batch, classes]; it is
@@ -146,46 +87,13 @@ class MetaWeightNet:
     `weight_max`, each over the epoch's steps.
     """
 
-    def __init__(
-        self,
-        classifier: nn.Module | None = None,
-        *,
-        epochs: int | None = None,
-        batch_size: int = 100,
-        meta_batch_size: int = 100,
-        lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 0.01,
-        weight_lr: float = 1e-3,
-        milestones: tuple[float, ...] = (2 / 3, 5 / 6),
-        average_last: int = 5,
-        hidden: int = 100,
-        seed: int = 0,
-        device: str | torch.device | None = None,
-        augment: Augment | None = None,
-        meta_every: int = 1,
-        options: StepOptions | None = None,
-        num_classes: int | None = None,
-    ) -> None:
-        self.given_classifier = classifier
-        self.settings = Settings(
-            epochs=epochs,
-            batch_size=batch_size,
-            meta_batch_size=meta_batch_size,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            milestones=tuple(milestones),
-            average_last=average_last,
-            seed=seed,
-            device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-            augment=augment,
-            options=options or StepOptions(),
-            num_classes=num_classes,
-            weight_lr=weight_lr,
-            hidden=hidden,
-            meta_every=meta_every,
-        )
+    weight_lr: float = 1e-3
+    hidden: int = 100
+    meta_every: int = 1
+
+    def __post_init__(self, classifier: nn.Module | None) -> None:
+        super().__post_init__(classifier)
+        self._check_positive("hidden", "meta_every")
 
     def fit(
         self,
@@ -215,22 +123,18 @@ class MetaWeightNet:
         classifier's parameters and buffers are trained, its train and eval flags as they came.
         """
         with plain_torch():
-            columns = extra_columns(extra, len(inputs), self.settings.device)
-        training, losses, self.classes_ = _run(
-            WeightNetTraining, self.settings, self.given_classifier,
-            (inputs, labels, meta_inputs, meta_labels), on_epoch, state, extra=columns,
-            make_net=self._weight_net,
+            columns = self._columns(extra, labels, len(inputs))
+        training = self._train(
+            WeightNetTraining, (inputs, labels, meta_inputs, meta_labels), on_epoch, state,
+            extra=columns, make_net=self._weight_net, lr=self.weight_lr, every=self.meta_every,
         )  # fmt: skip
-        self.classifier = _given_or(self.given_classifier, training.classifier)
-        self.weight_net, self.fallbacks_ = training.weight_net, sorted(training.fallbacks)
-        self.history_: list[dict[str, float]] = training.history
-        self.losses_: Any = like(inputs, losses)
-        return like(inputs, training.weight_sum / training.settings.average_last)
+        self.weight_net = training.weight_net
+        return like(inputs, training.weight_sum / training.average_last)
 
     @torch.no_grad()
     def weigh(self, losses: Given, extra: Given | None = None) -> Any:
         """Return V of the losses [n] (and `extra` [n, e], if fitted with it) of any samples."""
-        device = self.settings.device
+        device = self.device
         columns = extra_columns(extra, len(losses), device)
         needed = self.weight_net.inputs - 1
         given = 0 if columns is None else columns.shape[1]
@@ -244,54 +148,11 @@ class MetaWeightNet:
         )  # fmt: skip
         return like(losses, self.weight_net(net_inputs(values, columns)))
 
+    def _columns(self, extra: Given | None, labels: Given, size: int) -> Tensor | None:
+        """What V knows of each sample in `fit` beside its loss."""
+        del labels
+        return extra_columns(extra, size, self.device)
+
     def _weight_net(self, inputs: int) -> Any:
         """V as it is drawn, of so many values a sample."""
-        return WeightNet(inputs, self.settings.hidden)
-
-
-def _given_or(given: nn.Module | None, made: nn.Module) -> nn.Module:
-    return made if given is None else given
-
-
-AnyTraining = TypeVar("AnyTraining", bound=Training)
-
-
-def _run(
-    make: Callable[..., AnyTraining],
-    settings: Settings,
-    classifier: nn.Module | None,
-    arrays: tuple[Given, Given, Given, Given],
-    on_epoch: OnEpoch | None,
-    state: State | None,
-    **further: Any,
-) -> tuple[AnyTraining, torch.Tensor, np.ndarray]:
-    """All epochs of one `fit`: the training, the final losses, the class of each output."""
-    device = settings.device
-    modes = None
-    # What draws from the global generators (dropout, fresh layers) is seeded and leaks nothing.
-    with plain_torch(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            if classifier is not None:
-                classifier = unwrapped(classifier).to(device)
-                modes = TrainModes(classifier)
-                with modes.evaluating():
-                    data, meta, classes = prepare(*arrays, classifier, None, device)
-                check_trainable(classifier)
-            else:
-                data, meta, classes = prepare(*arrays, None, settings.num_classes, device)
-            torch.manual_seed(settings.seed)
-            if classifier is None:
-                with float32_defaults():
-                    classifier = feature_head(data.inputs, settings.num_classes or len(classes))
-            training = make(settings, data, meta, classifier, **further)
-            if state is not None:
-                training.resume(state)
-            while training.epoch < training.epochs:
-                training.train_epoch()
-                if on_epoch is not None:
-                    on_epoch(training.epoch - 1, training.state)
-            losses = training.losses()
-        finally:
-            if modes is not None:
-                modes.restore()
-    return training, losses, classes
+        return WeightNet(inputs, self.hidden)

@@ -102,7 +102,7 @@ def training_of(options: StepOptions) -> WeightNetTraining:
     meta = images(20, 1, torch.float32)
     net = MetaWeightNet(epochs=3, batch_size=100, augment=flipped, options=options)
     data = LabelledData(inputs, labels), LabelledData(*meta)
-    return WeightNetTraining(net.settings, *data, mlp(), None, WeightNet)
+    return WeightNetTraining(net, *data, mlp(), None, WeightNet, net.weight_lr, net.meta_every)
 
 
 def flipped(inputs: Tensor, generator: torch.Generator) -> Tensor:
