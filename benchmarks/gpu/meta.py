@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import cwerm.algorithms.networks.models  # noqa: F401  registers resnet32
 from cwerm.algorithms.gradients.meta_step import meta_step
-from cwerm.algorithms.reweighting.meta_data import feature_head
+from cwerm.algorithms.reweighting.feature_head import feature_head
 from cwerm.algorithms.reweighting.weight_net import WeightNet
 
 CLASSES, BATCH, WIDTH = 10, 100, 768

@@ -248,8 +248,9 @@ def class_numbers(
     return labels.classes.astype(np.int64)[labels.codes]
 
 
-def as_ids(values: Given, num_rows: int, name: str = "coreset ids") -> Int64[np.ndarray, " m"]:
-    """Distinct row numbers below `num_rows`, int64."""
+def as_ids(values: Given, num_rows: int) -> Int64[np.ndarray, " m"]:
+    """Distinct ids of a coreset, row numbers below `num_rows`, int64."""
+    name = "coreset ids"
     ids = as_array(values, name)
     if ids.ndim != 1 or len(ids) == 0:
         raise ValueError(f"{name} have shape {list(ids.shape)}: give one or more row numbers, [m]")
@@ -270,11 +271,12 @@ def as_ids(values: Given, num_rows: int, name: str = "coreset ids") -> Int64[np.
     return ids
 
 
-def as_weights(values: Given, size: int, name: str = "coreset weights") -> Float[np.ndarray, " m"]:
-    """`size` finite weights, none negative; float32 or float64."""
+def as_weights(values: Given, size: int) -> Float[np.ndarray, " m"]:
+    """`size` finite weights of a coreset, none negative; float32 or float64."""
+    name = "coreset weights"
     weights = as_array(values, name)
     if weights.ndim != 1:
-        hint = f", as {name.split()[-1]}[:, 0]" if weights.shape[1:] == (1,) else ""
+        hint = ", as weights[:, 0]" if weights.shape[1:] == (1,) else ""
         raise ValueError(f"{name} have shape {list(weights.shape)}: give one a sample, [m]{hint}")
     if len(weights) != size:
         raise ValueError(f"{size} coreset ids but {len(weights)} weights; give one weight an id")

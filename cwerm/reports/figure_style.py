@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -100,3 +101,21 @@ def legend(figure: Figure, renamed: Callable[[str], str] = str) -> None:
         [*found.values()], [*map(renamed, found)], loc="outside upper center",
         ncols=min(len(found), 4), frameon=False, handlelength=3.2, handleheight=1.4,
     )  # fmt: skip
+
+
+def label_ends(axis: Any, ends: Sequence[tuple[str, float]]) -> None:
+    """Names at the right of the axis, at the height where their lines end, none over another."""
+    low, high = axis.get_ylim()
+    gap = 0.065 * (high - low)
+    ordered = sorted(ends, key=lambda end: end[1])
+    heights: list[float] = []
+    for _, y in ordered:
+        heights.append(max(y, heights[-1] + gap) if heights else y)
+    shift = np.mean([h - y for h, (_, y) in zip(heights, ordered, strict=True)])
+    for (name, y), height in zip(ordered, heights, strict=True):
+        place = axis.get_yaxis_transform()
+        axis.annotate(
+            name, xy=(1.005, y), xytext=(1.05, height - shift), xycoords=place, textcoords=place,
+            va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.7, "shrinkA": 1, "shrinkB": 0},
+        )  # fmt: skip

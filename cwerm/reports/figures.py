@@ -11,7 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cwerm.reports.comparison import SweepResults
-from cwerm.reports.figure_style import FAINT, INK, MARKERS, STYLE, grid, legend, scale, style
+from cwerm.reports.figure_style import (
+    FAINT,
+    INK,
+    MARKERS,
+    STYLE,
+    grid,
+    label_ends,
+    legend,
+    scale,
+    style,
+)
 from cwerm.reports.panels import Panel, panels, varying
 from cwerm.reports.points import PointResults
 
@@ -30,8 +40,8 @@ def accuracy_by_ratio(sweep: SweepResults) -> Figure:
     What does not depend on the ratio, such as uniform weights (ERM), is a horizontal line.
     """
     factor, label = scale(sweep.metric)
-    found = panels(sweep, _data_keys(sweep))
-    keys = _others(sweep, [*_data_keys(sweep), "coreset.ratio"])
+    places = _varying(sweep, "data.")
+    found, keys = panels(sweep, places), _others(sweep, [*places, "coreset.ratio"])
     styles = _styles(found, keys)
     beside = max(len(_uniform(name)) for name in styles) if len(found) == 1 else 0
     figure, axes = grid(len(found), min(len(found), 3), 4.4, 3.2, beside, shared=False)
@@ -39,9 +49,8 @@ def accuracy_by_ratio(sweep: SweepResults) -> Figure:
         ends: list[tuple[str, float]] = []
         ratios = set()
         for name, points in panel.series(keys).items():
-            curve = [point for point in points if point.relevant("coreset.ratio")]
+            curve = _by_ratio(points)
             if curve:
-                curve.sort(key=lambda point: point.settings["coreset.ratio"])
                 ratios |= {point.settings["coreset.ratio"] for point in curve}
                 _draw_curve(axis, name, curve, factor, styles[name])
             else:
@@ -52,7 +61,7 @@ def accuracy_by_ratio(sweep: SweepResults) -> Figure:
         axis.minorticks_off()
         axis.set(xlabel="coreset, % of the training images", title=panel.title)
         if len(found) == 1:
-            _label_ends(axis, [(_uniform(name), y) for name, y in ends])
+            label_ends(axis, [(_uniform(name), y) for name, y in ends])
     axes[0].set_ylabel(label)
     if len(found) > 1:
         legend(figure, _uniform)
@@ -63,8 +72,7 @@ def _draw_curve(
     axis: Any, name: str, curve: list[PointResults], factor: float, look: dict[str, Any]
 ) -> None:
     ratios = [point.settings["coreset.ratio"] for point in curve]
-    means = factor * np.array([point.mean for point in curve], dtype=float)
-    spread = factor * np.array([point.deviation or 0.0 for point in curve])
+    means, spread = _means_and_spreads(curve, factor)
     axis.fill_between(ratios, means - spread, means + spread, color=look["color"], alpha=0.18, lw=0)
     axis.plot(ratios, means, label=name, **look, ms=5, lw=1.6, mec="white", mew=0.6, zorder=3)
     for ratio, point in zip(ratios, curve, strict=True):
@@ -102,8 +110,7 @@ def seconds_by_ratio(sweep: SweepResults) -> Figure:
     divisor, unit, short = (60, "minutes", "min") if longest > 600 else (1, "seconds", "s")
     figure, axes = grid(len(found), 2 if len(found) == 4 else min(len(found), 3), 4.6, 3.2)
     for panel, axis in zip(found, axes, strict=False):
-        curve = [point for point in panel.points if point.relevant("coreset.ratio")]
-        curve.sort(key=lambda point: point.settings["coreset.ratio"])
+        curve = _by_ratio(panel.points)
         below = np.zeros(len(curve))
         for stage, (color, hatch) in STAGES.items():
             heights = np.array([point.seconds(stage) or 0.0 for point in curve]) / divisor
@@ -136,7 +143,7 @@ def seconds_by_ratio(sweep: SweepResults) -> Figure:
 def accuracy_by_backbone(sweep: SweepResults) -> Figure:
     """Mean and standard deviation of each method by feature backbone; lines need no features."""
     factor, label = scale(sweep.metric)
-    places = [key for key in varying(sweep) if key.startswith(("data.", "train."))]
+    places = _varying(sweep, "data.", "train.")
     keys = _others(sweep, [*places, "features.backbone"])
     found = panels(sweep, places)
     names = [point.settings["features.backbone"] for point in sweep.points
@@ -169,7 +176,7 @@ def accuracy_by_backbone(sweep: SweepResults) -> Figure:
 def accuracy_by_setting(sweep: SweepResults) -> Figure:
     """Small multiples: a panel for each data set or training, a row with error bar for each method."""
     factor, label = scale(sweep.metric)
-    places = [key for key in varying(sweep) if key.startswith(("data.", "train."))]
+    places = _varying(sweep, "data.", "train.")
     if sweep.report == "table1":
         places.append("features.backbone")
     keys = _others(sweep, places)
@@ -188,9 +195,8 @@ def accuracy_by_setting(sweep: SweepResults) -> Figure:
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="y", color=FAINT, alpha=0.25, lw=0.5)
         axis.set_title(textwrap.fill(panel.title, 26))
-    for position in range(len(found)):
-        if position + columns >= len(found):
-            axes[position].set_xlabel(label)
+    for axis in axes[-columns:]:
+        axis.set_xlabel(label)
     return figure
 
 
@@ -198,8 +204,7 @@ def _draw_dots(
     axis: Any, name: str, rows: np.ndarray, points: Sequence[PointResults], factor: float,
     look: dict[str, Any],
 ) -> None:  # fmt: skip
-    means = factor * np.array([point.mean for point in points], dtype=float)
-    spread = factor * np.array([point.deviation or 0.0 for point in points])
+    means, spread = _means_and_spreads(points, factor)
     axis.errorbar(
         means, rows, xerr=spread, label=name, color=look["color"], marker=look["marker"],
         linestyle="none", ms=6, mec=INK, mew=0.6, ecolor=INK, elinewidth=1, capsize=2.5, zorder=3,
@@ -209,8 +214,22 @@ def _draw_dots(
         axis.plot(seeds, [row + 0.17] * point.n, ".", color=FAINT, ms=3.5, mew=0, zorder=2)
 
 
-def _data_keys(sweep: SweepResults) -> list[str]:
-    return [key for key in varying(sweep) if key.startswith("data.")]
+def _means_and_spreads(
+    points: Sequence[PointResults], factor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each point; 0 for that of a single seed."""
+    means = np.array([point.mean for point in points], dtype=float)
+    return factor * means, factor * np.array([point.deviation or 0.0 for point in points])
+
+
+def _by_ratio(points: Sequence[PointResults]) -> list[PointResults]:
+    """The points to which the size of the coreset matters, the smallest first."""
+    curve = [point for point in points if point.relevant("coreset.ratio")]
+    return sorted(curve, key=lambda point: point.settings["coreset.ratio"])
+
+
+def _varying(sweep: SweepResults, *sections: str) -> list[str]:
+    return [key for key in varying(sweep) if key.startswith(sections)]
 
 
 def _others(sweep: SweepResults, keys: Sequence[str]) -> list[str]:
@@ -238,21 +257,3 @@ def _offsets(names: Sequence[str]) -> dict[str, float]:
 
 def _uniform(name: str) -> str:
     return name.replace("ERM", "ERM (uniform weights)") if name.split(",")[0] == "ERM" else name
-
-
-def _label_ends(axis: Any, ends: Sequence[tuple[str, float]]) -> None:
-    """Names at the right of the axis, at the height where their lines end, none over another."""
-    low, high = axis.get_ylim()
-    gap = 0.065 * (high - low)
-    ordered = sorted(ends, key=lambda end: end[1])
-    heights: list[float] = []
-    for _, y in ordered:
-        heights.append(max(y, heights[-1] + gap) if heights else y)
-    shift = np.mean([h - y for h, (_, y) in zip(heights, ordered, strict=True)])
-    for (name, y), height in zip(ordered, heights, strict=True):
-        place = axis.get_yaxis_transform()
-        axis.annotate(
-            name, xy=(1.005, y), xytext=(1.05, height - shift), xycoords=place, textcoords=place,
-            va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.7, "shrinkA": 1, "shrinkB": 0},
-        )  # fmt: skip

@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
-from cwerm.runtime.session.joining import TOKEN_REMEDY
+from cwerm.runtime.session.address import TOKEN_REMEDY
 from cwerm.runtime.session.session import quiet_ray
 from cwerm.submission.package import JOB_FILE, SWEEP_FILE, pack, shipped_job
 from cwerm.sweeps.file import Sweep

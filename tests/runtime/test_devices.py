@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cwerm.algorithms.reweighting.meta_data import feature_head
+from cwerm.algorithms.reweighting.feature_head import feature_head
 from cwerm.algorithms.reweighting.metaweight import MetaWeightNet
 from cwerm.runtime import saved_state
 from cwerm.store.storage import open_storage

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import cwerm
 from cwerm.algorithms.labels.posterior import LabelPosterior
-from cwerm.algorithms.reweighting.meta_data import feature_head
+from cwerm.algorithms.reweighting.feature_head import feature_head
 from cwerm.algorithms.reweighting.metaweight import LearningToReweight
 from cwerm.algorithms.reweighting.weight_net import WeightNet
 from cwerm.errors import UserError

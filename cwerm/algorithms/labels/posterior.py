@@ -67,9 +67,8 @@ class LabelPosterior:
     """Learns on a reference set; then judges any samples of the same features and classes."""
 
     verdict: Verdict
-    place: Int64[
-        np.ndarray, " m"
-    ]  # of each sample of the reference set, in the order of their content
+    place: Int64[np.ndarray, " m"]
+    """Of each sample of the reference set, in the order of their content."""
 
     def __init__(self, num_classes: int, seed: int = 0) -> None:
         check_whole_number("num_classes", num_classes, 2)
@@ -94,9 +93,7 @@ class LabelPosterior:
             ValueError: features that are no rows of finite numbers, labels that are no class numbers,
                 lengths that differ.
         """
-        given = None if features is None else as_features(features)
-        numbers = class_numbers(labels, self.num_classes, None if given is None else len(given))
-        chances = self._chances(probabilities, numbers, given)
+        given, numbers, chances = self._checked(features, labels, probabilities)
         trusted, known = None, np.zeros(0, np.int64)
         if trusted_features is not None and given is not None:
             trusted = as_features(trusted_features, "trusted_features")
@@ -125,14 +122,17 @@ class LabelPosterior:
             self.views, self.verdict = learned.views, Verdict.on(learned, numbers)
         return self
 
-    def _chances(
-        self, values: Given, numbers: Int64[np.ndarray, " n"], given: np.ndarray | None
-    ) -> Float64[np.ndarray, "n classes"] | None:
-        if values is None and given is None:
+    def _checked(
+        self, features: Given, labels: Given, probabilities: Given
+    ) -> tuple[np.ndarray | None, Int64[np.ndarray, " n"], Float64[np.ndarray, "n classes"] | None]:
+        given = None if features is None else as_features(features)
+        numbers = class_numbers(labels, self.num_classes, None if given is None else len(given))
+        if probabilities is not None:
+            chances = as_probabilities(probabilities, len(numbers), self.num_classes)
+            return given, numbers, chances.astype(np.float64)
+        if given is None:
             raise ValueError("there is nothing to judge labels by: give features or probabilities")
-        if values is None:
-            return None
-        return as_probabilities(values, len(numbers), self.num_classes).astype(np.float64)
+        return given, numbers, None
 
     @property
     def open(self) -> bool:
@@ -197,9 +197,7 @@ class LabelPosterior:
         Raises:
             ValueError: features, probabilities or labels that do not fit those of `fit`.
         """
-        given = None if features is None else as_features(features)
-        numbers = class_numbers(labels, self.num_classes, None if given is None else len(given))
-        chances = self._chances(probabilities, numbers, given)
+        given, numbers, chances = self._checked(features, labels, probabilities)
         rows, own = _whole(reference_rows, numbers), _whole(groups, numbers)
         sure = np.zeros(len(numbers), bool) if known is None else as_array(known, "known")
         if sure.shape != numbers.shape or sure.dtype != bool:

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cwerm.algorithms.inputs import Given, Labels, as_features, as_labels
-from cwerm.algorithms.reweighting.meta_data import feature_head
+from cwerm.algorithms.inputs import Given, as_features, as_labels
+from cwerm.algorithms.reweighting.feature_head import feature_head
 from cwerm.algorithms.reweighting.training_record import TrainingRecord
 from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 from cwerm.algorithms.training.erm import cosine_lr, epoch_batches
@@ -36,8 +36,7 @@ class Snapshot(NamedTuple):
 def snapshot(
     head: nn.Sequential,
     features: Float[np.ndarray, "n d"],
-    labels: Integer[np.ndarray, " n"],
-    device: str | torch.device = "cpu",
+    labels: Int64[np.ndarray, " n"],
 ) -> Snapshot:
     """Evaluate a head on the features as they are; its last module must be linear.
 
@@ -53,13 +52,13 @@ def snapshot(
     with torch.no_grad():
         for start in range(0, len(labels), EVALUATION_BATCH):
             rows = slice(start, start + EVALUATION_BATCH)
-            inputs, targets = _batch(features, labels, rows, device)
+            inputs, targets = _batch(features, labels, rows)
             hidden = head[:-1](inputs)
             probabilities = last(hidden).softmax(1)
             residuals = probabilities - functional.one_hot(targets, last.out_features)
             errors = residuals.norm(dim=1)
             norms = errors * (hidden.square().sum(1) + 1).sqrt()
-            parts.append([values.cpu().numpy() for values in (probabilities, errors, norms)])
+            parts.append([values.numpy() for values in (probabilities, errors, norms)])
     head.train(training)
     return Snapshot(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
@@ -71,11 +70,8 @@ def train_head(
     epochs: int = 10,
     batch_size: int = 128,
     lr: float = 0.02,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
     hidden: int = 256,
     seed: int = 0,
-    device: str | torch.device = "cpu",
 ) -> tuple[nn.Sequential, TrainingRecord]:
     """Train `feature_head` by SGD with a cosine schedule; the head and its record.
 
@@ -87,46 +83,37 @@ def train_head(
     known = as_labels(labels, len(vectors))
     if vectors.dtype == np.float16:
         vectors = vectors.astype(np.float32)
+    if epochs < 1:
+        raise ValueError(f"a head must be trained for at least 1 epoch, got {epochs}")
     with plain_torch(), float32_defaults():
-        return _train(
-            vectors, known, epochs, batch_size, lr, momentum, weight_decay, hidden, seed, device
-        )
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(seed)
+            inputs = torch.from_numpy(np.array(vectors, order="C"))
+            head = feature_head(inputs, len(known.classes), hidden)
+        return head, _train(head, vectors, known.codes, epochs, batch_size, lr, seed)
 
 
 def _train(
+    head: nn.Sequential,
     features: Float[np.ndarray, "n d"],
-    known: Labels,
+    labels: Int64[np.ndarray, " n"],
     epochs: int,
     batch_size: int,
     lr: float,
-    momentum: float,
-    weight_decay: float,
-    hidden: int,
     seed: int,
-    device: str | torch.device,
-) -> tuple[nn.Sequential, TrainingRecord]:
-    labels = known.codes
-    if epochs < 1:
-        raise ValueError(f"a head must be trained for at least 1 epoch, got {epochs}")
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(seed)
-        head = feature_head(
-            torch.from_numpy(np.array(features, order="C")), len(known.classes), hidden
-        )
-    assert isinstance(head, nn.Sequential)
-    head.to(device)
-    optimizer = torch.optim.SGD(head.parameters(), lr, momentum=momentum, weight_decay=weight_decay)
+) -> TrainingRecord:
+    optimizer = torch.optim.SGD(head.parameters(), lr, momentum=0.9, weight_decay=5e-4)
     errors, norms, correct = [], [], []
     for epoch in range(epochs):
         batches = epoch_batches(len(labels), batch_size, seed, epoch)
         for step, positions in enumerate(batches):
             progress = epoch * len(batches) + step
             optimizer.param_groups[0]["lr"] = cosine_lr(progress, epochs * len(batches), lr)
-            inputs, targets = _batch(features, labels, positions, device)
+            inputs, targets = _batch(features, labels, positions)
             optimizer.zero_grad()
             functional.cross_entropy(head(inputs), targets).backward()
             optimizer.step()
-        probabilities, error, norm = snapshot(head, features, labels, device)
+        probabilities, error, norm = snapshot(head, features, labels)
         if not np.isfinite(norm).all():
             raise ValueError(
                 f"the head's outputs became NaN or infinite in epoch {epoch}: "
@@ -135,18 +122,15 @@ def _train(
         errors.append(error)
         norms.append(norm)
         correct.append(probabilities.argmax(1) == labels)
-    record = TrainingRecord(
+    return TrainingRecord(
         probabilities, np.stack(errors, 1), np.stack(norms, 1), np.stack(correct, 1)
     )
-    return head, record
 
 
 def _batch(
     features: Float[np.ndarray, "n d"],
-    labels: Integer[np.ndarray, " n"],
+    labels: Int64[np.ndarray, " n"],
     rows: slice | Int[np.ndarray, " batch"],
-    device: str | torch.device,
 ) -> tuple[Float[Tensor, "batch d"], Int[Tensor, " batch"]]:
     kept = np.float64 if features.dtype == np.float64 else np.float32
-    inputs = torch.from_numpy(features[rows].astype(kept))
-    return inputs.to(device), torch.from_numpy(labels[rows].astype(np.int64)).to(device)
+    return torch.from_numpy(features[rows].astype(kept)), torch.from_numpy(labels[rows])

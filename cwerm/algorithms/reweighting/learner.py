@@ -11,7 +11,8 @@ from torch import nn
 
 from cwerm.algorithms.gradients.given_model import TrainModes, check_trainable, unwrapped
 from cwerm.algorithms.inputs import Given
-from cwerm.algorithms.reweighting.meta_data import feature_head, like, prepare
+from cwerm.algorithms.reweighting.feature_head import feature_head
+from cwerm.algorithms.reweighting.meta_data import like, prepare
 from cwerm.algorithms.reweighting.meta_training import State, Training
 from cwerm.algorithms.reweighting.settings import Settings
 from cwerm.algorithms.torch_state import float32_defaults, plain_torch

@@ -186,7 +186,7 @@ class Stepwise(Reweighting):
         """Classifier and V with these parameters."""
         import torch
 
-        from cwerm.algorithms.reweighting.meta_data import feature_head
+        from cwerm.algorithms.reweighting.feature_head import feature_head
         from cwerm.algorithms.reweighting.weight_net import WeightNet
 
         classifier, net = run.classifier, state["weight_net"]

@@ -14,8 +14,8 @@ from cwerm.algorithms.gradients.classifier_pass import ClassifierPass
 from cwerm.algorithms.gradients.head_pass import HeadPass, pass_of
 from cwerm.algorithms.gradients.meta_step import meta_gradient, meta_step
 from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.reweighting.feature_head import feature_head
 from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
-from cwerm.algorithms.reweighting.meta_data import feature_head
 from cwerm.algorithms.reweighting.weight_net import WeightNet
 
 WIDTH, CLASSES, LR = 12, 4, 0.1
