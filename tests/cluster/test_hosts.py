@@ -44,7 +44,7 @@ CHANGES = (
     "train.keep_checkpoints=3",  # they go when the training is finished, unless more than two are asked for
     f"train.epochs={EPOCHS}",
 )
-RUN_SECONDS = 400
+RUN_SECONDS = 550
 
 
 @pytest.fixture(scope="module")
