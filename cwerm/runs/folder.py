@@ -215,6 +215,8 @@ def load_weights(run: str | RunResult) -> pa.Table:
         ids = np.sort(table.column("id").to_numpy())
         if not len(ids) or not np.array_equal(ids, np.arange(len(ids))):
             raise ValueError("its ids are not those of samples, each once")
+    except UserError:
+        raise  # a storage that can't be reached says so itself
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder}: no weights.parquet; give the folder of a finished run of method cw-erm"
