@@ -17,9 +17,11 @@ import pytest
 
 from cwerm.job.tree import Job
 from cwerm.pipeline import plan
-from cwerm.runs.weights_file import weights_file
+from cwerm.runs.weights_file import read_weights, write_weights
 from cwerm.stages import common
 from cwerm.store import schema
+from cwerm.store.storage import open_storage
+from cwerm.store.writing import Writer
 from cwerm.suspects.csv_files import as_csv
 from cwerm.suspects.duplicates import Duplicate
 from stages.conftest import Chain
@@ -109,15 +111,18 @@ def test_values_of_some_images_in_any_order(ingested: Chain) -> None:
 
 def test_the_file_of_weights_has_them(ingested: Chain) -> None:
     paths = ingested.table("ingest", "images").column("path").to_pylist()
-    ids = np.random.default_rng(0).permutation(len(paths))
-    weights = pa.table({"id": ids, "weight": ids / 2})
-    found = pq.read_table(
-        io.BytesIO(weights_file(ingested.store, weights, ingested.made["ingest"]))
-    )
+    writer = Writer(ingested.store, "broadcast", "k", {})
+    parts = []
+    for number, ids in enumerate(np.array_split(np.arange(len(paths)), 3)):
+        columns = [ids, ids % 2, ids / 2, ids, ids / 4, ids % 2, *[None] * 4]
+        parts.append(writer.write_part("weights", number, common.table("weights", *columns)))
+    weights = writer.commit({"weights": parts})
+    write_weights("runs/extra", ingested.store, weights, ingested.made["ingest"])
+    found = read_weights(open_storage(ingested.store.storage.uri("runs/extra")))
     assert found.column("id").to_pylist() == list(range(len(paths)))
     assert found.column("weight").to_pylist() == [i / 2 for i in range(len(paths))]
-    values = found.drop_columns(["id", "weight"]).to_pylist()
-    assert values == [expected(path) for path in paths]
+    own = schema.table_schema("weights").names
+    assert found.drop_columns(own).to_pylist() == [expected(path) for path in paths]
 
 
 def test_lists_have_them_last(ingested: Chain) -> None:
@@ -137,6 +142,6 @@ def test_lists_have_them_last(ingested: Chain) -> None:
 def test_a_source_without_other_columns_has_no_such_table(chain: Chain) -> None:
     assert schema.EXTRA not in chain.made["ingest"].tables
     assert common.extra_of(chain.store, chain.made["ingest"], np.arange(3)) is None
-    weights = chain.table("broadcast", "weights")
-    found = pq.read_table(io.BytesIO(weights_file(chain.store, weights, chain.made["ingest"])))
-    assert found.equals(weights)
+    write_weights("runs/plain", chain.store, chain.made["broadcast"], chain.made["ingest"])
+    found = read_weights(open_storage(chain.store.storage.uri("runs/plain")))
+    assert found.equals(chain.table("broadcast", "weights"))

@@ -11,7 +11,7 @@ import pytest
 from cwerm.reports.report import report
 from cwerm.runs import folder as folders
 from cwerm.runs.folder import RunFolder
-from cwerm.runs.weights_file import weights_file
+from cwerm.runs.weights_file import write_weights
 from cwerm.suspects.show import DUPLICATES, FILES, HELD_OUT, LIST, PAGE, SHEET, UNUSUAL
 from stages.conftest import Chain, Vary
 
@@ -74,8 +74,8 @@ def test_the_report_of_judged_labels(vary: Vary) -> None:
     noisy = vary("broadcast", **JUDGED)
     folder = RunFolder(noisy.plan)
     uris = folder._uris(noisy.made | {"label": noisy.run("label")})
-    weights = weights_file(noisy.store, noisy.table("broadcast", "weights"), noisy.made["ingest"])
-    (place(noisy) / "weights.parquet").write_bytes(weights)
+    run = str(place(noisy).relative_to(noisy.job.storage))
+    write_weights(run, noisy.store, noisy.made["broadcast"], noisy.made["ingest"])
     history = Path(noisy.job.storage, "artifacts/train/key/attempt/history.json")
     history.parent.mkdir(parents=True)
     history.write_text('[{"epoch": 0, "train_loss": 1.0, "test_loss": 1.0}]')
