@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import numpy as np
 from rich.filesize import decimal
 
-from cwerm.algorithms.training.streaming.order import share_unmixed
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
 from cwerm.runtime import checkpoints, saved_state
@@ -101,6 +100,8 @@ def tell_of_streaming(settings: TrainSettings, read: dict[str, Any]) -> None:
     number, side = len(read["samples"]), read.get("size")
     if side is None or not is_streamed(settings, number, side):
         return
+    from cwerm.algorithms.training.streaming.order import share_unmixed
+
     parts = len(images.tables["images"])
     whole, most = decimal(number * 3 * side**2), decimal(settings.memory_bytes or 0)
     console.note(
