@@ -187,7 +187,7 @@ def _plain_rank(rank: int, job: Job, folder: Path) -> None:
     weights = torch.ones(len(y))
     every = np.arange(artifact.rows("test_images"))
     test_images = pixels.take_pixels(store, artifact, "test_images", every, size)
-    given = common.column(store.read(artifact, "test_labels", ["label"]), "label")
+    given = common.column(store.read(made["label"], "test_labels", ["label"]), "label")
     test_labels = given.astype(np.int64)
     test_x = torch.from_numpy(test_images[rank::WORKERS])
     test_y = torch.from_numpy(test_labels[rank::WORKERS])
