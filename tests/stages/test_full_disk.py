@@ -17,7 +17,7 @@ from stages.test_kill import assert_same_weights, committed
 
 SIZE = 64 * 2**20
 # Of these the small job makes nothing, or only what fits.
-LITTLE = ("embed_val", "judge_test")
+LITTLE = ("embed_val", "judge_test", "select")
 LEFT = 16 * 2**10  # a small marker fits, a table or a model does not
 
 
