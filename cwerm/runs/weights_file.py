@@ -38,23 +38,19 @@ def write_weights(folder: str, store: ArtifactStore, weights: Artifact, images: 
     remove_weights(storage, folder)
     names = [f"part-{number:05d}.parquet" for number in range(-(-rows // ROWS_A_FILE))]
     index = json.dumps({"rows": rows, "files": names}, indent=1)
-    storage.write_bytes(f"{path}/_parts.json", index.encode())
     for name, data in zip(names, files, strict=True):
         storage.write_bytes(f"{path}/{name}", data)
+    storage.write_bytes(f"{path}/_parts.json", index.encode())  # last: without it there are none
 
 
 def remove_weights(storage: Storage, folder: str, *, but_file: bool = False) -> None:
     """Remove a run's weights, if there are some; ``but_file`` keeps what is one file."""
     path = f"{folder}/{NAME}"
-    try:
-        names = _named(storage, path)
-    except (FileNotFoundError, NotADirectoryError):
-        if not but_file:
-            storage.delete(path)
-        return
-    for name in (*names, "_parts.json"):
-        storage.delete(f"{path}/{name}")
+    for entry in [*storage.walk(path)]:  # the index is the first of them
+        storage.delete(entry.path)
     storage.remove_empty_folders(path)
+    if not but_file:
+        storage.delete(path)
 
 
 def read_weights(storage: Storage) -> pa.Table:

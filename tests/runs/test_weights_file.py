@@ -80,6 +80,7 @@ def test_many_rows_are_a_folder(
     ):
         cwerm.load_weights(run)
 
+    store.storage.write_bytes(f"{FOLDER}/weights.parquet/_parts.json", b"damaged")
     monkeypatch.setattr(weights_file, "ROWS_A_FILE", 250)
     write_weights(FOLDER, store, weights, images)
     assert cwerm.load_weights(run).equals(expected)

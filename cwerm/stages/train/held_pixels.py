@@ -31,9 +31,8 @@ def held_pixels(images: StoredImages, ranks: Ranks, threads: int) -> np.ndarray:
         images.decode_into(alone, threads)
         return alone
     name = ranks.gather(uuid.uuid4().hex)[0]
-    node = (
-        ranks.rank - ranks.local_rank
-    )  # its first rank: nodes may share a folder for temporary files
+    # nodes may share a folder for temporary files: each has its first rank in the name
+    node = ranks.rank - ranks.local_rank
     path = Path(tempfile.gettempdir(), f"cwerm-pixels-{name}-{node}")
     problem = None
     if ranks.local_rank == 0:
