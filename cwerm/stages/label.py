@@ -136,9 +136,8 @@ def _given_parts(store: ArtifactStore, images: Artifact) -> Iterator[np.ndarray]
         yield left
 
 
-Piece = tuple[
-    np.ndarray | None, np.ndarray, Corrected
-]  # right labels, those before corrections, and after
+# right labels, those before corrections, and after
+Piece = tuple[np.ndarray | None, np.ndarray, Corrected]
 
 
 def _pieces(clean: np.ndarray | None, before: np.ndarray, after: Corrected) -> Iterator[Piece]:
