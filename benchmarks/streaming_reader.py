@@ -30,7 +30,6 @@ from cwerm.algorithms.training.streaming.batches import Pixels
 from cwerm.algorithms.training.streaming.order import stream_batches
 from cwerm.stages.train.parts import StoredImages
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.part_cache import PartCache
 from cwerm.store.schema import table_schema
 from cwerm.store.storage import open_storage
 from cwerm.store.writing import Writer
@@ -60,7 +59,7 @@ def to_store(folder: Path, images: list[bytes]) -> Callable[[int], Iterable[np.n
         schema = table_schema("images", value_type=pa.binary())
         parts.append(writer.write_part("images", part, pa.table(columns, schema=schema)))
     made: Artifact = writer.commit({"images": parts}, {})
-    stored = StoredImages(store, made, "images", np.arange(len(images)), SIDE, PartCache(0))
+    stored = StoredImages(store, made, "images", np.arange(len(images)), SIDE)
 
     def read(epoch: int) -> Iterator[np.ndarray]:
         order = stream_batches(stored.sizes, len(images), BATCH, WINDOW, 0, epoch)

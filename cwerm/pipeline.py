@@ -20,6 +20,7 @@ from cwerm.stages.reweight import reweight
 from cwerm.stages.select import select
 from cwerm.stages.train import train
 from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.part_cache import PartCache
 from cwerm.store.storage import open_storage
 from cwerm.terminal import console
 
@@ -43,8 +44,9 @@ def plan(job: Job, *last: str) -> Plan:
     Raises:
         UserError: a mistake in the job or its surroundings.
     """
-    store = ArtifactStore(open_storage(job.storage, job.s3))
-    return Plan(PIPELINE, job, store, last or ("train",))
+    storage = open_storage(job.storage, job.s3)
+    near = PartCache(job.train.cache_bytes) if storage.far else None
+    return Plan(PIPELINE, job, ArtifactStore(storage, near), last or ("train",))
 
 
 def run(job: Job, *, overwrite: bool = False) -> RunResult:
@@ -63,7 +65,6 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
             f"runs/{job.name} holds {holds}: this run goes to runs/{name} (or --overwrite)"
         )
     steps.rename(name)
-    steps.look_up()
     folder = RunFolder(steps)
     results = {}
     with watched_nodes(), sized_once(name) as sizing:

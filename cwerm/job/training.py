@@ -111,8 +111,8 @@ class Train(Section):
     """How many parts are mixed at a time where images are streamed, over all workers; each is up to 16 MiB of
     encoded images in memory. More parts make batches that are more alike, above all of sorted images."""
     cache_bytes: Annotated[int, Field(ge=0)] = 16 * 2**30
-    """Where images are streamed from a bucket: what each node may keep of their parts on its disk, in
-    ``~/.cache/cwerm/parts``, so that they are fetched once; 2 GiB of the disk stay free."""
+    """Where the storage is a bucket: what each node may keep of its parts on the node's disk, in
+    ``~/.cache/cwerm/parts``, so that no stage fetches what is near; 2 GiB of the disk stay free."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Minutes of training after which it is saved in mid-epoch, too; an interruption costs no more."""
     keep_checkpoints: Count = 2

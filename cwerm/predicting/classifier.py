@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from cwerm.data.images import FULL_SCALES, decode
 from cwerm.errors import UserError
 from cwerm.job.surroundings import S3
-from cwerm.runs.summary import artifact_of, job_of
+from cwerm.runs.summary import FinishedRun, job_of
 from cwerm.stages.extract.settings import ExtractSettings
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Trained:
         Raises:
             UserError: it is gone, or damaged, or ``weights`` are given for a model without backbone.
         """
-        store, artifact = artifact_of(run, "model", "train")
+        store, artifact = FinishedRun(run).artifact("model", "train")
         data = store.read_file(artifact, "model.safetensors")
         try:
             length = int.from_bytes(data[:8], "little")

@@ -13,7 +13,7 @@ from cwerm.reports.page import markdown, print_table
 from cwerm.reports.points import IGNORED, Trial, matters, setting
 from cwerm.reports.sweep_tables import as_csv, points_table
 from cwerm.runs.files import make_folder, write_file
-from cwerm.runs.summary import address, job_of, load_summary
+from cwerm.runs.summary import FinishedRun, address
 from cwerm.terminal import console
 
 METRIC = "test_accuracy"
@@ -36,7 +36,7 @@ def compare(runs: Sequence[str], to: Path | None = None) -> SweepResults:
     Raises:
         UserError: fewer than two runs, one that is not finished, or files that can't be written.
     """
-    trials = [trial_of(folder) for folder in dict.fromkeys(runs)]
+    trials = [trial_of(FinishedRun(folder)) for folder in dict.fromkeys(runs)]
     if len(trials) < 2:
         raise UserError("RUN: one run has nothing to be compared with; give two or more")
     results, notes = compared([trial for trial, _ in trials], [tests for _, tests in trials])
@@ -122,12 +122,12 @@ def _flat(job: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def trial_of(folder: str) -> tuple[Trial, str]:
+def trial_of(run: FinishedRun) -> tuple[Trial, str]:
     """A run as a trial, and what tells its test images from any others."""
-    summary = load_summary(folder)
+    summary = run.summary
     seconds = {f"seconds_{name}": value for name, value in summary["seconds"].items()}
     values = {name: summary.get(name) for name in FIGURES} | seconds
     values["seconds_total"] = sum(summary["seconds"].values())
-    job, (_, tests) = job_of(folder).model_dump(), address(folder, summary, "test_images")
+    job, (_, tests) = run.job.model_dump(), address(run.folder, summary, "test_images")
     name, seed = summary["name"], summary["seed"]
     return Trial(name, seed, "done", None, values[METRIC], values, job), tests.split("/")[2]

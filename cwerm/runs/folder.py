@@ -48,8 +48,7 @@ class RunFolder:
         made = {name: uri for name, uri in self._uris(self.plan.made).items() if name in JUDGED}
         if self._finished() != made or not storage.stat(page):
             files = show(self.plan).files
-            for name in [name for name in FILES if name not in files]:
-                storage.delete(f"{self.path}/{name}")
+            at_once(storage.delete, [f"{self.path}/{name}" for name in FILES if name not in files])
             beside = {f"{self.path}/{name}": files[name] for name in FILES if name in files}
             last = beside.pop(page)  # it tells that all are there
             at_once(storage.write_bytes, beside.keys(), beside.values())
@@ -80,8 +79,8 @@ class RunFolder:
         else:
             remove_weights(storage, self.path)
         if "broadcast" not in artifacts or not self.job.believes:
-            for name in FILES:  # of another job that had this folder
-                storage.delete(f"{self.path}/{name}")
+            # of another job that had this folder
+            at_once(storage.delete, [f"{self.path}/{name}" for name in FILES])
         summary = self._summary(artifacts, results)
         summary["resources"] = size.record() if size else None
         if "broadcast" in artifacts:

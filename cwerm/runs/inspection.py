@@ -11,7 +11,7 @@ import numpy as np
 from cwerm.errors import UserError
 from cwerm.runs.files import write_file
 from cwerm.runs.folder import load_weights
-from cwerm.runs.summary import artifact_of
+from cwerm.runs.summary import FinishedRun
 from cwerm.store.artifacts import Artifact
 from cwerm.suspects.contact_sheet import contact_sheet
 from cwerm.terminal import console
@@ -62,7 +62,7 @@ def _with_words(run: str, table: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     try:
-        store, images = artifact_of(run, "images", "ingest")
+        store, images = FinishedRun(run).artifact("images", "ingest")
     except UserError as error:
         console.note(f"paths and names of classes are left out: {error}")
         return table
@@ -104,7 +104,7 @@ def inspect_run(run: str, lowest: int, target: Path) -> list[dict[str, Any]]:
     if target.suffix.lower() != ".png":
         raise UserError(f"--to: '{target}' should end in .png")
     weights = _worst_first(load_weights(run))
-    store, images = artifact_of(run, "images", "ingest")
+    store, images = FinishedRun(run).artifact("images", "ingest")
     _check_weights(run, weights, images)
     names = images.info["class_names"]
     rows = weights.slice(0, lowest).to_pylist()

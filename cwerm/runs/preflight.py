@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from cwerm.algorithms import selection
 from cwerm.data.corrections import DECISIONS
 from cwerm.errors import UserError, blame, did_you_mean
@@ -40,6 +42,11 @@ def check(plan: Plan) -> None:
     if embedding:
         _ = outside.backbone_weights  # reads their file
     plan.store.storage.check_writable()
+    if plan.store.storage.far and job.train.cache_bytes:
+        most = decimal(job.train.cache_bytes)
+        console.note(
+            f"parts of the bucket are kept on the nodes' disks, up to {most} each (train.cache_bytes)"
+        )
     session.check_address(job)
     check_classifier(job, "train")
     if job.train.weights != "random":
@@ -47,6 +54,7 @@ def check(plan: Plan) -> None:
     if "reweight" in plan.names and job.reweighting.reads == "images":
         check_classifier(job, "reweight")
     _ = outside.fingerprints  # reads all that local sources hold
+    plan.look_up()
     if not all(map(plan.is_made, embedding)):
         _check_backbone(job)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -102,21 +103,43 @@ def address(folder: str, summary: dict[str, Any], name: str) -> tuple[str, str]:
     return root or former, f"artifacts/{path}"
 
 
-def artifact_of(folder: str, name: str, stage: str) -> tuple[ArtifactStore, Artifact]:
-    """The store of a run, and the artifact of a stage that holds ``name``, as the run left them.
+class FinishedRun:
+    """What a run left in its folder and in the store around it; each is read once, when it is asked for."""
 
-    Raises:
-        UserError: as `load_summary` and `address`, or it is no longer there.
-    """
-    root, path = address(folder, load_summary(folder), name)
-    store = ArtifactStore(open_storage(root))
-    _, made_by, key, *_ = [*path.split("/"), "", ""]
-    # what of it is read has its checksum compared; the rest need not be there
-    artifact = store.load(stage, key) if made_by == stage and key else None
-    if artifact is None:
-        verb = "are" if name.endswith("s") else "is"
-        raise UserError(f"{folder}: its {name} {verb} no longer in the store; run the job again")
-    return store, artifact
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._found: dict[str, tuple[ArtifactStore, Artifact]] = {}
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """``summary.json``; raises as `load_summary`."""
+        return load_summary(self.folder)
+
+    @cached_property
+    def job(self) -> Job:
+        """``job.yaml``; raises as `job_of`."""
+        return job_of(self.folder)
+
+    def artifact(self, name: str, stage: str) -> tuple[ArtifactStore, Artifact]:
+        """The store, and the artifact of a stage that holds ``name``, as the run left them.
+
+        Raises:
+            UserError: as `load_summary` and `address`, or it is no longer there.
+        """
+        if stage in self._found:
+            return self._found[stage]
+        root, path = address(self.folder, self.summary, name)
+        store = ArtifactStore(open_storage(root))
+        _, made_by, key, *_ = [*path.split("/"), "", ""]
+        # what of it is read has its checksum compared; the rest need not be there
+        artifact = store.load(stage, key) if made_by == stage and key else None
+        if artifact is None:
+            verb = "are" if name.endswith("s") else "is"
+            raise UserError(
+                f"{self.folder}: its {name} {verb} no longer in the store; run the job again"
+            )
+        self._found[stage] = store, artifact
+        return store, artifact
 
 
 def _damaged(folder: str, reason: str) -> UserError:

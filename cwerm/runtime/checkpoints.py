@@ -10,7 +10,7 @@ from typing import Any
 
 from cwerm.runtime import saved_state
 from cwerm.runtime.saved_state import Note, Saved
-from cwerm.store.storage import Storage
+from cwerm.store.storage import Storage, at_once
 
 KEPT = 2
 INDEX = "checkpoint_manager_snapshot.json"
@@ -23,8 +23,7 @@ def forget_index(storage: Storage, folder: str) -> None:
 
 def forget(storage: Storage, folder: str) -> None:
     """Remove all of a training's, and Ray Train's index."""
-    for entry in [*storage.walk(folder)]:
-        storage.delete(entry.path)
+    at_once(storage.delete, [entry.path for entry in storage.walk(folder)])
     storage.remove_empty_folders(folder.rpartition("/")[0])  # of all trainings of the run
 
 

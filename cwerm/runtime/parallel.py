@@ -18,22 +18,36 @@ from cwerm.runtime.deaths import MOST_DEATHS, Place, check_deaths, is_loss
 from cwerm.runtime.waiting import LOOK_SECONDS, TELL_SECONDS, Patience
 from cwerm.runtime.worker_errors import WORKERS_KEY, lower, user_errors
 from cwerm.store import work_clock
+from cwerm.store.behind import Later
 from cwerm.terminal import console
 
 # A process of Ray's does many tasks on CPUs one after the other; one that has a GPU ends with its task.
 SHARES_A_CPU, SHARES_A_GPU = 4, 1
+AHEAD = 4  # parts that a worker goes on while what came before them is being written
 
 Make = Callable[[], Callable[[Any], Any]]
 
 
-def work_through(make: Make, parts: Sequence[Any]) -> Iterator[Any]:
-    """What a worker does with its share: it says where it runs, and what the function makes of each part."""
+def work_through(make: Make, parts: Sequence[Any], ahead: int = AHEAD) -> Iterator[Any]:
+    """What a worker does with its share: it says where it runs, and what the function makes of each part.
+
+    Where that is known `Later`, the worker goes on meanwhile, but no more than so many parts ``ahead``.
+    """
     import ray
 
     yield ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
     function = make()
+    waiting = deque[Later[Any]]()
     for part in parts:
-        yield function(part)
+        found = function(part)
+        if not isinstance(found, Later):
+            yield found
+            continue
+        waiting.append(found)
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    for later in waiting:
+        yield later.result()
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,9 @@ class _Work:
         else:
             actor = ray.remote(self.pool.actor).options(**request.options()).remote()
             work = actor.work.options(num_returns="streaming")
-        answers = work.remote(self.make, [self.parts[index] for index in indices])
+        # of a share whose worker has died it must be seen on which part the next one dies
+        ahead = 0 if self.deaths.keys() & {*indices} else AHEAD
+        answers = work.remote(self.make, [self.parts[index] for index in indices], ahead)
         self.running.append(_Share(indices, request, answers, actor))
 
     def _end(self, share: _Share) -> None:

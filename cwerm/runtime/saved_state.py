@@ -11,10 +11,11 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cwerm.store.storage import Storage, parse_mapping
+from cwerm.store.storage import Storage, at_once, parse_mapping
 
 NAME = "state"
 MOST_EPOCHS, MOST_STEPS = 2**31, 2**48  # more is nonsense
@@ -65,9 +66,13 @@ def write_files(folder: str, state: dict[str, Any], epochs: int) -> None:
 def find(storage: Storage, paths: list[str], note: Note) -> list[Saved]:
     """Those of the states that are described, the most advanced first; damage is told by ``note``."""
     found = []
-    for path in paths:
+    for path, text in zip(paths, at_once(partial(_described, storage), paths), strict=True):
+        if text is None:
+            if storage.size(f"{path}.pt") is not None:
+                note(f"{path}.pt has no checksum, and counts as none")
+            continue
         try:
-            about = parse_mapping(storage.read_bytes(f"{path}.json"))
+            about = parse_mapping(text)
             epochs, steps, digest = about["epochs"], about.get("steps", 0), about["sha256"]
             if (
                 type(epochs) is not int
@@ -78,12 +83,16 @@ def find(storage: Storage, paths: list[str], note: Note) -> list[Saved]:
             ):
                 raise ValueError("no number of epochs or no checksum")
             found.append(Saved(path, epochs, digest, steps))
-        except FileNotFoundError:
-            if storage.size(f"{path}.pt") is not None:
-                note(f"{path}.pt has no checksum, and counts as none")
         except (ValueError, KeyError) as error:
             note(f"{path}.json is damaged ({error}), and counts as none")
     return sorted(found, key=lambda saved: (saved.epochs, saved.steps, saved.path), reverse=True)
+
+
+def _described(storage: Storage, path: str) -> bytes | None:
+    try:
+        return storage.read_bytes(f"{path}.json")
+    except FileNotFoundError:
+        return None
 
 
 def intact(storage: Storage, saved: list[Saved], note: Note) -> Iterator[tuple[Saved, bytes]]:

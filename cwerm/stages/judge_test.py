@@ -79,7 +79,9 @@ def _run(settings: JudgeTestSettings, inputs: Inputs, context: Context) -> Artif
     if parts:
         pool = worker_pool(context, "judge_test", len(parts))
         device = capacity.size(context).device
-        judge = functools.partial(_Judge, settings, dict(inputs), context.writer, device)
+        judge = functools.partial(
+            _Judge, settings, dict(inputs), context.store, context.writer, device
+        )
         files = dict(pool.map(judge, parts, "judge_test"))
         for index, part in enumerate(parts):
             tables.setdefault(part.table, []).append(files[index])
@@ -90,10 +92,14 @@ class _Judge:
     """Judges one part and writes what it found."""
 
     def __init__(
-        self, settings: JudgeTestSettings, inputs: Inputs, writer: Writer, device: str
+        self,
+        settings: JudgeTestSettings,
+        inputs: Inputs,
+        store: ArtifactStore,
+        writer: Writer,
+        device: str,
     ) -> None:
-        self.inputs, self.writer = inputs, writer
-        self.store = ArtifactStore(writer.storage)
+        self.inputs, self.store, self.writer = inputs, store, writer
         names = inputs["ingest"].info["class_names"]
         learned = inputs["reweight"]
         self.learned = restore(settings.method, settings.seed, self.store, learned, names, device)

@@ -9,10 +9,8 @@ import numpy as np
 
 from cwerm.stages import common
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.verified import VERIFIED, Verified
 
 ROWS_A_PART = 1 << 20
-_NOTHING_HELD = Verified(0)
 
 
 class LabelRows(NamedTuple):
@@ -69,10 +67,8 @@ class LabelReader:
     def _part(self, part: int) -> LabelRows:
         if self._last is None or self._last[0] != part:
             columns = ["label", "clean_label", "known", "removed"]
-            held = (
-                VERIFIED if len(self.ends) == 1 else _NOTHING_HELD
-            )  # a pass over many reads each once
-            table: Any = self.store.read_part(self.artifact, "labels", part, columns, held)
+            hold = len(self.ends) == 1  # a pass over many reads each once
+            table: Any = self.store.read_part(self.artifact, "labels", part, columns, hold=hold)
             label, known, removed = (
                 common.column(table, name) for name in columns if "_" not in name
             )

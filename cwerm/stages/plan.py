@@ -47,6 +47,7 @@ class Plan:
         self.made: dict[str, Artifact] = {}
         """The artifacts that this plan has found or made."""
         self._missing: set[str] = set()
+        self._is_looked_up = False
         wanted = {*last}
         for stage in reversed(pipeline):
             wanted |= set(stage.needs(job)) if stage.name in wanted else set()
@@ -63,6 +64,7 @@ class Plan:
         """Go on with a job that says more; what is made already does not depend on what it says anew."""
         self.job, self._nodes = job, {}
         self._missing.clear()
+        self._is_looked_up = False
 
     def __getitem__(self, name: str) -> Node:
         """The node of a stage; what lies outside is looked at the first time."""
@@ -80,7 +82,7 @@ class Plan:
         return self.made.get(name)
 
     def look_up(self) -> None:
-        """Find what is made already of all stages at once.
+        """Find what is made already of all stages at once, the first time.
 
         What is damaged is told at its turn; what is not there is looked for again once it is ours to make.
         """
@@ -90,12 +92,17 @@ class Plan:
                 if self.find(name) is None:
                     self._missing.add(name)
 
+        if self._is_looked_up:
+            return
         for name in self.names:
             self[name]
         at_once(look, [*self._nodes])
+        self._is_looked_up = True
 
     def is_made(self, name: str) -> bool:
         """Whether the artifact of a stage is in the store, without a look at its files."""
+        if name in self._missing:
+            return False
         return name in self.made or self.store.committed(name, self[name].key)
 
     def inputs(self, name: str) -> Mapping[str, Artifact]:

@@ -46,7 +46,6 @@ class Context:
             "broadcast.max_index_bytes": job.broadcast.max_index_bytes,
             "train.keep_checkpoints": job.train.keep_checkpoints,
             "train.checkpoint_minutes": job.train.checkpoint_minutes,
-            "train.cache_bytes": job.train.cache_bytes,
         }
         how = (job.name, job.resources, job.s3, job.places)
         return cls(*how, limits, outside, store, writer)

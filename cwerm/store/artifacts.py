@@ -57,14 +57,16 @@ def artifact_key(stage: str, parameters: dict[str, Any], inputs: list[str]) -> s
 
 
 class ArtifactStore:
-    """Artifacts in a `Storage`, found by stage and key."""
+    """Artifacts in a `Storage`, found by stage and key; parts that are ``near`` are not asked of it again."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+    def __init__(self, storage: Storage, near: Held | None = None) -> None:
+        self.storage, self.near = storage, near
         self.earlier_seconds: dict[tuple[str, str], float] = {}
         """By stage and key: how long other attempts have worked on the artifact that is being made."""
         self.commits: set[tuple[str, str]] = set()
         """Stages and keys of what this process has committed, or seen another commit first."""
+        self.untouched: set[tuple[str, str]] = set()
+        """Stages and keys of which no other attempt has left anything."""
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The committed artifact, or None; a damaged one is an error, not a silent recomputation.
@@ -103,11 +105,12 @@ class ArtifactStore:
         table: str,
         index: int,
         columns: list[str] | None = None,
-        held: Held = VERIFIED,
+        *,
+        hold: bool = True,
     ) -> pa.Table:
-        """One part of a table, its checksum verified; read once while it fits what is held."""
+        """One part of a table, its checksum verified; with ``hold``, read once while it fits in memory."""
         file = artifact.tables[table][index]
-        data = self._read_once(artifact.folder, file, held)
+        data = self._read_once(artifact.folder, file, VERIFIED if hold else None, self.near)
         return self._parse_table(artifact.folder, file, data, columns, table)
 
     def read(self, artifact: Artifact, table: str, columns: list[str] | None = None) -> pa.Table:
@@ -133,17 +136,24 @@ class ArtifactStore:
 
     def read_file(self, artifact: Artifact, name: str) -> bytes:
         """One named file, its checksum verified."""
-        return self._read_once(artifact.folder, artifact.files[name], VERIFIED)
+        return self._read_once(artifact.folder, artifact.files[name], VERIFIED, self.near)
 
     def uri(self, artifact: Artifact, file: File | None = None) -> str:
         """The address of an artifact, or of one of its files."""
         return self.storage.uri(f"{artifact.folder}/{file.path}" if file else artifact.folder)
 
-    def _read_once(self, folder: str, file: File, held: Held) -> bytes:
-        data = held.get(file.sha256)
-        if data is None:
+    def _read_once(self, folder: str, file: File, *places: Held | None) -> bytes:
+        """From the first of the places that holds it, or else from the storage; then all hold it."""
+        lacking = []
+        for place in filter(None, places):
+            data = place.get(file.sha256)
+            if data is not None:
+                break
+            lacking.append(place)
+        else:
             data = self._read(folder, file)
-            held.put(file.sha256, data)
+        for place in lacking:
+            place.put(file.sha256, data)
         return data
 
     def _read(self, folder: str, file: File) -> bytes:

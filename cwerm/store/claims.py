@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,13 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
         if not taken:
             time.sleep(POLL_SECONDS)
     try:
-        # it may have been committed, and its claims removed, before ours was there
-        asked = claims.earlier_seconds, partial(store.find, stage, key)
-        store.earlier_seconds[stage, key], found = at_once(lambda ask: ask(), asked)
+        found = None
+        if claims.alone():
+            store.untouched.add((stage, key))
+        else:
+            # it may have been committed, and its claims removed, before ours was there
+            asked = claims.earlier_seconds, partial(store.find, stage, key)
+            store.earlier_seconds[stage, key], found = at_once(lambda ask: ask(), asked)
         with work_clock.running(claims.clock):
             yield found
     except BaseException as error:
@@ -90,7 +95,7 @@ class _Claims:
         self.records = f"{folder.removesuffix('claims')}attempts"
         self.number = 0
         self.clock = WorkClock()
-        self.beats = 0
+        self.beats, self.last_beat = 0, _now()
         self.recorded = False
         """Whether attempts before ours left records."""
         self.me = {"token": uuid.uuid4().hex, "host": socket.gethostname(), **_process()}
@@ -113,11 +118,18 @@ class _Claims:
         self.thread.start()
         return True
 
+    def alone(self) -> bool:
+        """Whether our claim is all there is of the artifact."""
+        folder = self.folder.removesuffix("/claims")
+        there = islice(self.storage.walk(folder), 2)
+        return [entry.path for entry in there] == [self._path(1)]
+
     def release(self, committed: bool) -> None:
         """Give our claim up, and with the artifact there those of the dead before us."""
         self.ended.set()
         self.thread.join(None if committed else JOIN_SECONDS)
-        if self._read(self.number + 1) is not None:
+        silent = max(now - then for now, then in zip(_now(), self.last_beat, strict=True))
+        if silent > SILENT_SECONDS / 2 and self._read(self.number + 1) is not None:
             return  # lost: without ours between them, the later claims could not be seen
         for number in range(self.number, 0 if committed else self.number - 1, -1):
             self.storage.delete(self._path(number))
@@ -156,8 +168,10 @@ class _Claims:
     def _write(self, number: int, *, if_absent: bool = False) -> bool:
         self.beats += 1
         claim = {**self.me, "beat": self.beats, "seconds": self._seconds()}
-        text = json.dumps(claim).encode()
-        return self.storage.write_bytes(self._path(number), text, if_absent=if_absent)
+        text, began = json.dumps(claim).encode(), _now()
+        won = self.storage.write_bytes(self._path(number), text, if_absent=if_absent)
+        self.last_beat = began
+        return won
 
     def _read(self, number: int) -> dict[str, Any] | None:
         try:
@@ -167,6 +181,11 @@ class _Claims:
 
     def _path(self, number: int) -> str:
         return f"{self.folder}/{number:06d}.json"
+
+
+def _now() -> tuple[float, float]:
+    """By two clocks: one stands still while a machine sleeps, the other may be set back."""
+    return time.time(), time.monotonic()
 
 
 def _seconds_in(record: bytes) -> float:

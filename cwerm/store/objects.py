@@ -66,6 +66,9 @@ class Storage(ABC):
     writers win.
     """
 
+    far = False
+    """Whether each request travels over a network."""
+
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
 

@@ -1,23 +1,27 @@
 """Parts of a store that is far away, kept on this machine's disk up to a bound, for all processes of a user.
 
-An epoch reads every part once, so that what was used last is no better than anything else: where the cache is
-full, nothing more comes in, but in place of what nobody has read for a day.
+What a stage writes is kept, too, as the next one reads it. An epoch reads every part once, so that what was
+used last is no better than anything else: where the cache is full, nothing more comes in, but in place of
+what nobody has read for a day.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 __all__ = ["PartCache"]
 
 UNUSED_SECONDS = 24 * 3600.0
 KEPT_FREE = 2 * 2**30  # bytes of the disk that are left to others
+LOOK_SECONDS = 10.0  # from one look at what other processes keep to the next
 
 
 class PartCache:
@@ -28,6 +32,10 @@ class PartCache:
 
     def __init__(self, most_bytes: int, folder: Path | None = None) -> None:
         self.most_bytes, self._folder = most_bytes, folder
+        self._held, self._added, self._looked = 0, 0, -math.inf
+
+    def __reduce__(self) -> Any:
+        return PartCache, (self.most_bytes, self._folder)
 
     @property
     def folder(self) -> Path:
@@ -63,17 +71,24 @@ class PartCache:
             try:
                 new.write_bytes(data)
                 new.replace(self.folder / checksum)
+                self._added += len(data)
             finally:
                 new.unlink(missing_ok=True)
 
     def _room_for(self, size: int) -> bool:
         """Whether so much more fits, if need be in place of what has not been used for long."""
-        entries = sorted((entry.stat() for entry in os.scandir(self.folder)), key=_used)
-        held = sum(entry.st_size for entry in entries)
-        if held + size > self.most_bytes:
-            held -= self._remove_unused(held + size - self.most_bytes)
+        is_old = time.monotonic() - self._looked > LOOK_SECONDS
+        if is_old or (self._added and self._over(size) > 0):
+            self._held = sum(entry.stat().st_size for entry in os.scandir(self.folder))
+            self._added, self._looked = 0, time.monotonic()
+            if (over := self._over(size)) > 0:
+                self._held -= self._remove_unused(over)
         free = shutil.disk_usage(self.folder).free
-        return held + size <= self.most_bytes and free - size >= KEPT_FREE
+        return self._over(size) <= 0 and free - size >= KEPT_FREE
+
+    def _over(self, size: int) -> int:
+        """Bytes by which so much more would be over the bound, as far as is known."""
+        return self._held + self._added + size - self.most_bytes
 
     def _remove_unused(self, wanted: int) -> int:
         """Bytes that went, the longest unused first."""

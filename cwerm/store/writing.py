@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from cwerm.store import schema, work_clock
-from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError
+from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError, Held
 from cwerm.store.manifest import Artifact, File, folder_of
-from cwerm.store.storage import Storage, parse_mapping
+from cwerm.store.storage import Storage, at_once, parse_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,14 +33,16 @@ class Writer:
     def __init__(
         self, store: ArtifactStore, stage: str, key: str, parameters: dict[str, Any]
     ) -> None:
-        self.storage = store.storage
+        self.storage, self.near = store.storage, store.near
         self.stage, self.key, self.parameters = stage, key, parameters
         self.attempt = uuid.uuid4().hex[:12]
         self.clock = work_clock.current()
         self.earlier_seconds = store.earlier_seconds.get((stage, key), 0.0)
         self._files: dict[str, File] = {}
         self._commits = store.commits
-        self._markers = _Markers(f"{folder_of(stage, key)}/parts")
+        self.is_first = (stage, key) in store.untouched
+        """No other attempt has left anything."""
+        self._markers = _Markers(f"{folder_of(stage, key)}/parts", none=self.is_first)
 
     def finished_part(self, table: str, index: int, contents: str) -> File | None:
         """The part as this or an earlier attempt published it, None where it must still be made.
@@ -76,7 +80,7 @@ class Writer:
             contents: a digest of what the part must hold, from which `finished_part` tells whether it
                 can be taken over. Without one it is not published, and no later attempt takes it over.
         """
-        made = self._put_table(f"{table}-{index:05d}.parquet", table, rows)
+        made = self._put_table(f"{table}-{index:05d}.parquet", table, rows, self.near)
         if not contents:
             return made
         file = replace(made, contents=contents)
@@ -110,8 +114,12 @@ class Writer:
 
     def write_file(self, name: str, data: bytes) -> File:
         """Write one named file, to be published by `commit`."""
-        self._files[name] = self._put(name, data)
+        self._files[name] = self._put(name, data, near=self.near)
         return self._files[name]
+
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """As `write_file`, several at a time."""
+        at_once(self.write_file, files.keys(), files.values())
 
     def commit(
         self,
@@ -130,7 +138,7 @@ class Writer:
             stage=self.stage,
             key=self.key,
             tables={name: tuple(parts) for name, parts in tables.items()},
-            files=dict(self._files),
+            files=dict(sorted(self._files.items())),
             info=info or {},
             seconds=max(seconds, least_seconds),
         )
@@ -150,6 +158,7 @@ class Writer:
         name: str,
         table: str,
         rows: pa.Table,
+        near: Held | None = None,
         *,
         compression: str = "zstd",
         use_dictionary: bool = True,
@@ -159,12 +168,15 @@ class Writer:
         schema.check(table, rows)
         buffer = io.BytesIO()
         pq.write_table(rows, buffer, compression=compression, use_dictionary=use_dictionary)
-        return self._put(name, buffer.getvalue(), rows.num_rows)
+        return self._put(name, buffer.getvalue(), rows.num_rows, near)
 
-    def _put(self, name: str, data: bytes, rows: int = 0) -> File:
+    def _put(self, name: str, data: bytes, rows: int = 0, near: Held | None = None) -> File:
         path = f"{self.attempt}/{name}"
         self.storage.write_bytes(f"{folder_of(self.stage, self.key)}/{path}", data)
-        return File(path, len(data), hashlib.sha256(data).hexdigest(), rows)
+        file = File(path, len(data), hashlib.sha256(data).hexdigest(), rows)
+        if near is not None:
+            near.put(file.sha256, data)
+        return file
 
     def _marker(self, table: str, index: int) -> str:
         return marker_path(folder_of(self.stage, self.key), table, index)
@@ -175,23 +187,22 @@ class _Markers:
 
     BLOCK = 3  # last digits of a part's number
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, none: bool) -> None:
+        self.folder, self.none = folder, none
         self._blocks: dict[str, set[str]] = {}
+        self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"folder": self.folder}  # each process looks for those that it asks for
-
-    def __setstate__(self, state: dict[str, str]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
+    def __reduce__(self) -> Any:
+        return _Markers, (self.folder, self.none)  # each process looks for those that it asks for
 
     def has(self, storage: Storage, name: str) -> bool:
         """Whether this marker is there."""
         start = self._start(name)
-        if start not in self._blocks:
-            there = storage.walk(self.folder, start)
-            self._blocks[start] = {entry.path.rpartition("/")[2] for entry in there}
-        return name in self._blocks[start]
+        with self._lock:
+            if start not in self._blocks:
+                there = () if self.none else storage.walk(self.folder, start)
+                self._blocks[start] = {entry.path.rpartition("/")[2] for entry in there}
+            return name in self._blocks[start]
 
     def add(self, name: str) -> None:
         """Know of a marker that was just written."""

@@ -18,6 +18,7 @@ import ray
 from cwerm.errors import UserError
 from cwerm.runtime import parallel
 from cwerm.runtime.parallel import Pool, worker_pool
+from cwerm.store.behind import Later, WriteBehind
 from cwerm.terminal import console
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't have it
@@ -61,6 +62,52 @@ def test_a_part_that_kills_its_workers_is_done_at_last_or_named(
     assert "\n" not in line
     # a death may take the answer of the part before with it, and then counts against that one
     assert tmp_path.joinpath("6").read_text() in ("5", "6")
+
+
+class Written(Deadly):
+    """As `Deadly`, but known only once it is written, which takes the longer the earlier the part."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.behind = WriteBehind()
+        self.begun = 0
+
+    def __call__(self, part: int) -> Later[tuple[int, int]]:
+        square = super().__call__(part)
+        self.begun += 1
+
+        def write() -> int:
+            time.sleep(0.3 / (1 + part))
+            if self.folder.joinpath("broken").exists() and part == 5:
+                raise UserError("no room")
+            return square
+
+        begun = self.behind.write(write)
+        return Later(lambda: (begun.result(), self.begun))
+
+
+def test_a_worker_goes_on_while_it_writes(
+    ray_session: None, make_job: MakeJob, tmp_path: Path
+) -> None:
+    make = functools.partial(Written, tmp_path)
+    pool = worker_pool(make_job(), "select", 1)
+    done = dict(pool.map(make, range(24), "select"))
+    assert [done[i][0] for i in range(24)] == [i * i for i in range(24)]
+    most = -(-24 // parallel.SHARES_A_CPU)
+    ahead = [done[i][1] - (i % most + 1) for i in range(24)]
+    assert max(ahead) == parallel.AHEAD, "which bounds what is held"
+    tmp_path.joinpath("broken").touch()
+    with pytest.raises(UserError, match="no room"):
+        dict(pool.map(make, range(24), "select"))
+
+
+def test_a_part_is_blamed_although_others_before_it_are_still_written(
+    ray_session: None, make_job: MakeJob, tmp_path: Path
+) -> None:
+    tmp_path.joinpath("3").write_text("9")
+    pool = worker_pool(make_job(), "select", 1)
+    with pytest.raises(UserError, match="part 4 of 24 has ended its worker 3 times"):
+        dict(pool.map(functools.partial(Written, tmp_path), range(24), "select"))
 
 
 def test_deaths_on_nodes_that_have_gone_cost_nothing(
@@ -132,7 +179,9 @@ def test_a_function_is_made_once_a_share(ray_session: None, make_job: MakeJob) -
 def test_a_worker_lost_after_its_last_part_costs_nothing(
     ray_session: None, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies_at_last(make: Callable[[], Callable[[int], int]], parts: list[int]) -> Iterator[Any]:
+    def dies_at_last(
+        make: Callable[[], Callable[[int], int]], parts: list[int], ahead: int
+    ) -> Iterator[Any]:
         yield "node", "address"
         for part in parts:
             yield make()(part)

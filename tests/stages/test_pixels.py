@@ -15,7 +15,6 @@ from cwerm.algorithms.networks.preprocessing import RESAMPLING, InputSpec, prepr
 from cwerm.stages import common
 from cwerm.stages.pixels import to_square
 from cwerm.stages.train.parts import StoredImages
-from cwerm.store.verified import VERIFIED
 from stages.conftest import Chain
 
 GENERATOR = np.random.default_rng(0)
@@ -79,7 +78,7 @@ def test_a_line_of_pixels_takes_little_memory(size: tuple[int, int], mode: str) 
 
 def test_pixels_are_those_of_pillow(chain: Chain) -> None:
     rows = chain.table("ingest", "test_images").to_pylist()
-    asked = chain.store, chain.made["ingest"], "test_images", np.arange(len(rows)), 28, VERIFIED
+    asked = chain.store, chain.made["ingest"], "test_images", np.arange(len(rows)), 28
     found = np.empty((len(rows), 3, 28, 28), np.uint8)
     StoredImages(*asked).decode_into(found, threads=2)
     for index, row in enumerate(rows):

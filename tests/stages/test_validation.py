@@ -111,9 +111,11 @@ def test_the_test_images_are_read_once_at_the_end(drawn: Chain) -> None:
     reads: Counter[str] = Counter()
 
     class Counting(ArtifactStore):
-        def read_part(self, artifact: Any, table: str, index: int, *columns: Any) -> Any:
+        def read_part(
+            self, artifact: Any, table: str, index: int, *columns: Any, **how: Any
+        ) -> Any:
             reads[table] += index == 0
-            return super().read_part(artifact, table, index, *columns)
+            return super().read_part(artifact, table, index, *columns, **how)
 
     store = Counting(drawn.store.storage)
     settings, inputs = drawn.plan["train"].settings, drawn.plan.inputs("train")

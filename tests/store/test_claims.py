@@ -199,6 +199,28 @@ def test_a_beat_keeps_it(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) 
     assert order == ["first", "second"]
 
 
+def test_one_that_slept_leaves_the_claims_that_came_after_it(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its own between them, the later ones could not be seen."""
+    monkeypatch.setattr(claims, "SILENT_SECONDS", 0.2)
+    with claimed(store, STAGE, KEY):
+        time.sleep(0.3)
+        folder = f"artifacts/{STAGE}/{KEY}/claims"
+        store.storage.write_bytes(f"{folder}/000002.json", b"{}")
+        make(store, "late")
+    assert claim_files(store) == [f"{folder}/{name}.json" for name in ("000001", "000002")]
+
+
+def test_what_is_left_of_others_is_seen(store: ArtifactStore) -> None:
+    with claimed(store, STAGE, KEY):
+        assert (STAGE, KEY) in store.untouched
+        Writer(store, STAGE, KEY, {}).write_file("note.txt", b"not committed")
+    store.untouched.clear()
+    with claimed(store, STAGE, KEY):
+        assert not store.untouched
+
+
 def test_what_went_wrong_is_told_although_the_claim_can_not_be_given_up(
     mortal_server: Server,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import stat
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from store.small_artifacts import flip, make
 
+from cwerm.store import part_cache
 from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError
 from cwerm.store.part_cache import UNUSED_SECONDS, PartCache
 
@@ -70,9 +72,30 @@ def test_nothing_is_kept_where_nothing_can_be(tmp_path: Path, bound: int) -> Non
 def test_a_part_is_fetched_once_by_all_that_share_it(local: ArtifactStore, tmp_path: Path) -> None:
     """And no damage of the store's own part is seen any more: what is kept has its checksum."""
     made = make(local)
-    first = local.read_part(made, "meta", 0, held=PartCache(10_000, tmp_path / "parts"))
+    near = ArtifactStore(local.storage, PartCache(10_000, tmp_path / "parts"))
+    first = near.read_part(made, "meta", 0, hold=False)
     flip(tmp_path / made.folder / made.tables["meta"][0].path)
-    again = PartCache(10_000, tmp_path / "parts")
-    assert local.read_part(made, "meta", 0, held=again).equals(first)
+    again = pickle.loads(pickle.dumps(near))
+    assert again.read_part(made, "meta", 0, hold=False).equals(first)
     with pytest.raises(CorruptArtifactError, match="checksum"):
-        local.read_part(made, "meta", 0, held=PartCache(0))
+        ArtifactStore(local.storage, PartCache(0)).read_part(made, "meta", 0, hold=False)
+
+
+def test_what_a_stage_writes_is_near_to_the_next(local: ArtifactStore, tmp_path: Path) -> None:
+    near = ArtifactStore(local.storage, PartCache(10_000, tmp_path / "parts"))
+    made = make(near)
+    for file in made.tables["meta"]:
+        (tmp_path / made.folder / file.path).unlink()
+    assert near.read(made, "meta").num_rows == made.rows("meta")
+    with pytest.raises(CorruptArtifactError, match="missing"):
+        near.find(made.stage, made.key)
+
+
+def test_what_others_keep_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at once: a folder of many parts is not listed for each."""
+    one, other = PartCache(100, tmp_path), PartCache(100, tmp_path)
+    put(one, b"a" * 30)
+    put(other, b"b" * 60)
+    monkeypatch.setattr(part_cache, "LOOK_SECONDS", 0.0)
+    assert one.get(put(one, b"c" * 30)) is None
+    assert one.get(put(one, b"d" * 10)) is not None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
 
 from cwerm.algorithms.projection import on_a_plane
 from cwerm.reports.run.samples import Samples
-from cwerm.runs.summary import artifact_of
+from cwerm.runs.summary import FinishedRun
 from cwerm.stages import common
 
 DRAWN = 1000  # samples at random
@@ -34,21 +33,21 @@ class FeatureMap:
     """Class and colour, where each has one of its own."""
 
 
-def read_map(folder: str, summary: dict[str, Any], samples: Samples) -> FeatureMap | None:
+def read_map(run: FinishedRun, samples: Samples) -> FeatureMap | None:
     """That of a run with features; None where there are too few.
 
     Raises:
         UserError: the features are no longer in the store.
     """
-    store, features = artifact_of(folder, "features", "extract")
+    store, features = run.artifact("features", "extract")
     rows = features.rows("features")
     if rows != len(samples.label) or rows < LEAST:
         return None
     random = np.random.default_rng(0)
     drawn = random.permutation(rows)[:DRAWN]
     in_coreset = np.zeros(rows, bool)
-    if "coreset" in summary["artifacts"]:
-        _, selected = artifact_of(folder, "coreset", "select")
+    if "coreset" in run.summary["artifacts"]:
+        _, selected = run.artifact("coreset", "select")
         ids = common.column(store.read(selected, "coreset", ["id"]), "id")
         if len(ids) <= rows / 2:  # else a ring around most of them shows nothing
             in_coreset[ids] = True

@@ -20,7 +20,7 @@ from cwerm.reports.run.map import read_map
 from cwerm.reports.run.pictures import duplicate_groups, lowest_pictures
 from cwerm.reports.run.plain_training import plain_training
 from cwerm.reports.run.samples import Samples, class_rows, read_samples
-from cwerm.runs.summary import address, artifact_of, load_summary
+from cwerm.runs.summary import FinishedRun, address, load_summary
 from cwerm.store.storage import open_storage
 from cwerm.suspects.templates import page_template
 from cwerm.suspects.thumbnails import SIDE
@@ -42,8 +42,7 @@ T = TypeVar("T")
 class RunPage:
     """A page in the making."""
 
-    folder: str
-    summary: dict[str, Any]
+    run: FinishedRun
     history: list[dict[str, Any]]
     """Metrics of each epoch."""
     samples: Samples | None
@@ -52,6 +51,16 @@ class RunPage:
     """What could not be shown, and why, in lines."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Figures by file name."""
+
+    @property
+    def folder(self) -> str:
+        """The run's."""
+        return self.run.folder
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The run's."""
+        return self.run.summary
 
     def classes(self) -> dict[str, float | None]:
         """Test accuracy by class; None for a class without a test image."""
@@ -67,7 +76,7 @@ class RunPage:
         if tested is None:
             self.missing.append("the reliability of the model: trained by an earlier version")
         labels = samples.reliability() if samples else None
-        drawn = self._try(lambda: samples and read_map(self.folder, self.summary, samples))
+        drawn = self._try(lambda: samples and read_map(self.run, samples))
         return page_template("cwerm.reports.run", "page.html.jinja").render(
             summary=self.summary,
             rows=summary_rows(self.summary),
@@ -88,13 +97,13 @@ class RunPage:
             map=drawn and self._figure("features", figures.feature_map(drawn)),
             judged=samples is not None and samples.quality is not None,
             suspects=int(samples.suspect.sum()) if samples else 0,
-            lowest=(samples and self._try(lambda: lowest_pictures(self.folder, samples))) or [],
+            lowest=(samples and self._try(lambda: lowest_pictures(self.run, samples))) or [],
             matrix=samples and samples.matrix(),
             classes=classes,
             axis_end=axis_end,
-            plain=self._try(lambda: plain_training(self.folder, self.summary)),
+            plain=self._try(lambda: plain_training(self.run)),
             rejects=self._try(self._rejects) or [],
-            duplicates=self._try(lambda: duplicate_groups(self.folder, samples)),
+            duplicates=self._try(lambda: duplicate_groups(self.run, samples)),
             missing=self.missing,
             folder=self.folder,
             mark=mark(self.summary),
@@ -120,7 +129,7 @@ class RunPage:
     def _rejects(self) -> list[dict[str, str]]:
         if not self.summary["num_rejects"]:
             return []
-        store, images = artifact_of(self.folder, "rejects", "ingest")
+        store, images = self.run.artifact("rejects", "ingest")
         found: list[dict[str, str]] = store.read(images, "rejects").slice(0, REJECTS).to_pylist()
         return found
 
@@ -172,17 +181,16 @@ def read_run(folder: str) -> RunPage:
     Raises:
         UserError: the folder holds no summary, or the history is no longer in the store.
     """
-    summary = load_summary(folder)
-    root, path = address(folder, summary, HISTORY)
+    run = FinishedRun(folder)
+    root, path = address(folder, run.summary, HISTORY)
     try:
         text = open_storage(root).read_bytes(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise UserError(
             f"{folder}: its training history is no longer in the store; run the job again"
         ) from None
-    weighed = "weights" in summary["artifacts"]
-    samples = read_samples(folder, summary["class_names"]) if weighed else None
-    return RunPage(folder, summary, _history(folder, text), samples)
+    samples = read_samples(run) if "weights" in run.summary["artifacts"] else None
+    return RunPage(run, _history(folder, text), samples)
 
 
 def _history(folder: str, text: bytes) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cwerm.errors import UserError
 from cwerm.reports.run.samples import Samples
-from cwerm.runs.summary import artifact_of
+from cwerm.runs.summary import FinishedRun
 from cwerm.suspects.duplicates import TEST, TRAINING, Duplicate, list_duplicates
 from cwerm.suspects.thumbnails import thumbnails
 
@@ -31,16 +31,18 @@ class Picture:
     """WebP in Base64."""
 
 
-def lowest_pictures(folder: str, samples: Samples) -> list[Picture]:
+def lowest_pictures(run: FinishedRun, samples: Samples) -> list[Picture]:
     """The samples of lowest quality, or else weight.
 
     Raises:
         UserError: the images are no longer in the store.
     """
     ids = samples.lowest[:LOWEST]
-    store, images = artifact_of(folder, "images", "ingest")
+    store, images = run.artifact("images", "ingest")
     if images.rows("images") != len(samples.label):
-        raise UserError(f"{folder}: weights.parquet is not that of its images; run the job again")
+        raise UserError(
+            f"{run.folder}: weights.parquet is not that of its images; run the job again"
+        )
     paths = store.read(images, "images", ["path"])["path"]
     pictures = thumbnails(store, images, sorted(ids.tolist()))
     names, quality = samples.names, samples.quality
@@ -58,14 +60,14 @@ def lowest_pictures(folder: str, samples: Samples) -> list[Picture]:
     ]
 
 
-def duplicate_groups(folder: str, samples: Samples | None) -> dict[str, Any]:
+def duplicate_groups(run: FinishedRun, samples: Samples | None) -> dict[str, Any]:
     """Groups of images that are nearly the same, the first with their pictures.
 
     Raises:
         UserError: the images are no longer in the store.
     """
-    store, images = artifact_of(folder, "images", "ingest")
-    _, labels = artifact_of(folder, "labels", "label")
+    store, images = run.artifact("images", "ingest")
+    _, labels = run.artifact("labels", "label")
     table = samples.table if samples else None
     found = list_duplicates(store, images, labels, table)
     groups = [[*rows] for _, rows in groupby(found, lambda row: row.group)]

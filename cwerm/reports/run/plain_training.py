@@ -9,7 +9,7 @@ from typing import Any
 from cwerm.errors import UserError
 from cwerm.reports.compare import flat_keys, trial_of
 from cwerm.reports.points import Trial, matters, setting
-from cwerm.runs.summary import load_summary
+from cwerm.runs.summary import FinishedRun
 from cwerm.store.storage import open_storage
 
 METRICS = {
@@ -34,22 +34,23 @@ class PlainTraining:
     """By how much two accuracies differ by the choice of the test images, at most in 95 of 100 cases."""
 
 
-def plain_training(folder: str, summary: dict[str, Any]) -> PlainTraining | None:
+def plain_training(run: FinishedRun) -> PlainTraining | None:
     """None for a run that is itself plain training.
 
     Raises:
         UserError: the run's job can't be read.
     """
+    folder, summary = run.folder, run.summary
     if summary["method"] == PLAIN:
         return None
-    trial, tests = trial_of(folder)
-    for other in _others(folder):
+    trial, tests = trial_of(run)
+    for other in map(FinishedRun, _others(folder)):
         try:
             plain, its_tests = trial_of(other)
         except UserError:
             continue  # of an earlier version, or damaged: nothing that can be compared
         if plain.job["method"] == PLAIN and its_tests == tests and _paired(trial, plain):
-            return _beside(folder, other, summary, load_summary(other))
+            return _beside(folder, other.folder, summary, other.summary)
     return PlainTraining(f"cwerm run {folder}/job.yaml method={PLAIN}")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from cwerm.algorithms.reliability import reliability_bins, reliability_rows
 from cwerm.errors import UserError
 from cwerm.runs.folder import load_weights
-from cwerm.runs.summary import artifact_of
+from cwerm.runs.summary import FinishedRun
 from cwerm.stages import common
 from cwerm.suspects.noise_matrix import NoiseMatrix, noise_matrix
 
@@ -67,13 +67,13 @@ class Samples:
         return reliability_rows(reliability_bins(self.quality[used], right))
 
 
-def read_samples(folder: str, names: list[str]) -> Samples:
+def read_samples(run: FinishedRun) -> Samples:
     """Those of a finished run with weights.
 
     Raises:
         UserError: the folder holds no weights, or damaged ones.
     """
-    table = load_weights(folder).sort_by("id")
+    table, names = load_weights(run.folder).sort_by("id"), run.summary["class_names"]
     label, weight = common.column(table, "label"), common.column(table, "weight")
     quality, suggested = None, label
     if not (table.column("quality").null_count or table.column("suggested_label").null_count):
@@ -82,11 +82,11 @@ def read_samples(folder: str, names: list[str]) -> Samples:
     for numbers in (label, suggested):
         if numbers.min() < 0 or numbers.max() >= len(names):
             raise UserError(
-                f"{folder}: weights.parquet is not that of its classes; run the job again"
+                f"{run.folder}: weights.parquet is not that of its classes; run the job again"
             )
     removed, clean = np.zeros(len(label), bool), None
     try:
-        store, labels = artifact_of(folder, "labels", "label")
+        store, labels = run.artifact("labels", "label")
     except UserError:
         pass  # nobody has removed or made wrong what is not there
     else:

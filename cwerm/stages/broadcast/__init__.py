@@ -27,6 +27,7 @@ from cwerm.stages.broadcast.settings import BroadcastSettings, needs
 from cwerm.stages.labels_in_use import LabelReader
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.store.artifacts import Artifact, File
+from cwerm.store.behind import Later, WriteBehind
 
 
 def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artifact:
@@ -116,10 +117,10 @@ class _Scale:
     """Divides one part's weights by the mean of the data set or of their class, and publishes it."""
 
     def __init__(self, work: Work, means: np.ndarray) -> None:
-        self.writer, self.means = work.writer, means
+        self.writer, self.means, self.behind = work.writer, means, WriteBehind()
         self.labels = LabelReader(work.store, work.inputs["label"])
 
-    def __call__(self, work: tuple[int, File]) -> tuple[File, float, float]:
+    def __call__(self, work: tuple[int, File]) -> Later[tuple[File, float, float]]:
         part, file = work
         table = self.writer.read_unpublished(file)
         first = table.column("id")[0].as_py() if len(table) else 0
@@ -129,9 +130,12 @@ class _Scale:
         scaled: Any = pa.array(weights, pa.float32())
         column = table.schema.get_field_index("weight")
         table = table.set_column(column, table.schema.field("weight"), scaled)
-        file = self.writer.write_part("weights", part, table)
+        written = self.behind.write(
+            functools.partial(self.writer.write_part, "weights", part, table)
+        )
         used = weights[~removed]
-        return file, float(used.min(initial=np.inf)), float(used.max(initial=0))
+        low, high = float(used.min(initial=np.inf)), float(used.max(initial=0))
+        return Later(lambda: (written.result(), low, high))
 
 
 broadcast = Stage("broadcast", 7, needs, BroadcastSettings.of, _run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from cwerm.stages.broadcast.settings import BroadcastSettings
 from cwerm.stages.classifiers import create_classifier
 from cwerm.stages.labels_in_use import LabelReader
 from cwerm.store.artifacts import Artifact, ArtifactStore, File
+from cwerm.store.behind import Later, WriteBehind
 from cwerm.store.writing import Writer
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from cwerm.algorithms.labels.judgement import Judgement
     from cwerm.methods.reweighting import Learned
 
@@ -57,6 +61,7 @@ class Weigh:
 
     def __init__(self, work: Work, make_find: Callable[[], Find] | None) -> None:
         self.work, self.find = work, make_find() if make_find else None
+        self.behind = WriteBehind()
         self.images = work.inputs["ingest"]
         self.labels = LabelReader(work.store, work.inputs["label"])
         self.starts = np.cumsum([0, *(part.rows for part in self.images.tables["images"])])
@@ -74,7 +79,7 @@ class Weigh:
             self.normalise = Normaliser(tuple(how["mean"]), tuple(how["std"]))
             self.size = int(how["image_size"])
 
-    def __call__(self, number: int) -> Weighed:
+    def __call__(self, number: int) -> Later[Weighed]:
         work, spreading = self.work, self.work.settings.spreading
         ids = np.arange(self.starts[number], self.starts[number + 1])
         in_use = self.labels.rows(int(self.starts[number]), int(self.starts[number + 1]))
@@ -108,10 +113,17 @@ class Weigh:
                 distances=distances[some],
             )
             judged.append(spreading.spread(batch, work.reference, self.learned))
-        file, sums = _write(work.writer, number, ids, labels, removed, nearest, judged)
-        return Weighed(file, sums, self._write_beliefs(number, ids, judged))
+        weights, sums = _table(ids, labels, removed, nearest, judged)
+        write = functools.partial(work.writer.write_unpublished, "weights", number, weights)
+        written = self.behind.write(write)
+        beliefs = self._beliefs(ids, judged)
+        if beliefs is None:
+            return Later(lambda: Weighed(written.result(), sums, None))
+        write = functools.partial(work.writer.write_part, "beliefs", number, beliefs)
+        believed = self.behind.write(write)
+        return Later(lambda: Weighed(written.result(), sums, believed.result()))
 
-    def _write_beliefs(self, part: int, ids: np.ndarray, judged: list[Judgement]) -> File | None:
+    def _beliefs(self, ids: np.ndarray, judged: list[Judgement]) -> pa.Table | None:
         """How probable the classes are, where wrong labels were found."""
         if not self.believed or any(some.belief is None for some in judged):
             return None
@@ -119,7 +131,7 @@ class Weigh:
 
         beliefs = most_probable(np.concatenate([some.belief for some in judged]))
         columns = (list(values) for values in beliefs)
-        return self.work.writer.write_part("beliefs", part, common.table("beliefs", ids, *columns))
+        return common.table("beliefs", ids, *columns)
 
     def _features(self, part: int, rows: int) -> np.ndarray:
         """Those of the part, as they are stored; empty where nothing asks for them."""
@@ -167,15 +179,13 @@ def restore(
     return method.restore(state, run)
 
 
-def _write(
-    writer: Writer,
-    part: int,
+def _table(
     ids: np.ndarray,
     labels: np.ndarray,
     removed: np.ndarray,
     nearest: tuple[np.ndarray, np.ndarray, np.ndarray],
     judged: list[Judgement],
-) -> tuple[File, np.ndarray]:
+) -> tuple[pa.Table, np.ndarray]:
     """One part of the weights as they are, and by class their sums and counts."""
     weights = np.concatenate([some.weight for some in judged])
     weights[removed] = 0
@@ -183,8 +193,7 @@ def _write(
     for name in ("quality", "suggested", "suggestion_probability", "duplicate_of"):
         values = [getattr(some, name) for some in judged]
         columns.append(None if values[0] is None else np.concatenate(values))
-    file = writer.write_unpublished("weights", part, common.table("weights", *columns))
     counts = np.bincount(labels)
     by_class = np.split(weights[np.argsort(labels, kind="stable")], np.cumsum(counts)[:-1])
     sums = [math.fsum(own.tolist()) for own in by_class]
-    return file, np.array([sums, np.bincount(labels, ~removed)])
+    return common.table("weights", *columns), np.array([sums, np.bincount(labels, ~removed)])

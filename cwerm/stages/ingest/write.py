@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,10 +22,13 @@ from cwerm.stages.ingest.scan import check_same
 from cwerm.stages.ingest.sources import WorkItem
 from cwerm.stages.outside import naming
 from cwerm.store.artifacts import ArtifactStore, File
+from cwerm.store.behind import Later, WriteBehind
 from cwerm.store.schema import EXTRA
 from cwerm.store.writing import Writer
 
 Written = list[tuple[str, int, File]]
+Files = dict[str, File | Future[File] | None]
+"""Of one part by table: made by an earlier attempt, being written, or not there yet."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,16 @@ class ChunkWriter:
         self.sources, self.store, self.writer, self.extra = sources, store, writer, extra
         # what is known of each chunk comes with it
         self.known = dataclasses.replace(known, chunks=[]) if known else None
+        self.behind = WriteBehind()
 
     def _tables(self, part: ChunkRows) -> dict[str, str]:
         """The tables that a part is written to, each with that whose ids it has."""
         own = {name: name for name in part.ids}
         return own | ({EXTRA: "images"} if self.extra and "images" in own else {})
 
-    def __call__(self, work: ChunkWork) -> Written:
+    def __call__(self, work: ChunkWork) -> Later[Written]:
         _, role, chunk = work.item
-        finished = [
+        finished: list[Files] = [
             {
                 name: self.writer.finished_part(name, part.index, part.contents(of))
                 for name, of in self._tables(part).items()
@@ -81,12 +87,7 @@ class ChunkWriter:
                     rows = None if work.known is None else work.known[start:end]
                     self._write(self._filled(list(of_part), rows), part, files)
                 start = end
-        return [
-            (name, part.index, file)
-            for part, files in zip(work.parts, finished, strict=True)
-            for name, file in files.items()
-            if file
-        ]
+        return Later(lambda: _written(work.parts, finished))
 
     def _filled(self, samples: list[Sample], rows: np.ndarray | None) -> list[Sample]:
         """The samples, with the images that lie in the store."""
@@ -98,7 +99,7 @@ class ChunkWriter:
             for sample, image in zip(samples, images, strict=True)
         ]
 
-    def _write(self, samples: list[Sample], part: ChunkRows, files: dict[str, File | None]) -> None:
+    def _write(self, samples: list[Sample], part: ChunkRows, files: Files) -> None:
         check_same(samples, part.digests)
         for name, of in self._tables(part).items():
             table = (
@@ -106,4 +107,17 @@ class ChunkWriter:
                 if name == EXTRA
                 else images_table(samples, part.ids[of], part.full_scale)
             )
-            files[name] = self.writer.write_part(name, part.index, table, part.contents(of))
+            write = functools.partial(
+                self.writer.write_part, name, part.index, table, part.contents(of)
+            )
+            files[name] = self.behind.write(write)
+
+
+def _written(parts: list[ChunkRows], finished: list[Files]) -> Written:
+    """What there is of each part, once it is written."""
+    return [
+        (name, part.index, file.result() if isinstance(file, Future) else file)
+        for part, files in zip(parts, finished, strict=True)
+        for name, file in files.items()
+        if file
+    ]

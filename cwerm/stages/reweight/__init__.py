@@ -43,9 +43,8 @@ def _run(settings: ReweightSettings, inputs: Inputs, context: Context) -> Artifa
         session.ensure_ray(context)
         check_batch(settings, inputs["ingest"], context)
         outcome = _learn(task, context, inputs["select"].rows("coreset"))
-    for name, data in outcome.files.items():
-        writer.write_file(name, data)
-    writer.write_file("history.json", json.dumps(outcome.history, indent=1).encode())
+    history = json.dumps(outcome.history, indent=1).encode()
+    writer.write_files({**outcome.files, "history.json": history})
     table = common.table("coreset_weights", outcome.ids, outcome.weights, outcome.losses)
     part = writer.write_part("coreset_weights", 0, table)
     artifact = writer.commit({"coreset_weights": [part]}, outcome.info)
@@ -92,8 +91,8 @@ def _learn_in_actor(task: Task, context: Context, board: Any, epochs: int) -> Ou
 class _Reweighter:
     """The actor."""
 
-    def work(self, make: Make, parts: Sequence[Any]) -> Iterator[Any]:
-        yield from work_through(make, parts)
+    def work(self, make: Make, parts: Sequence[Any], ahead: int) -> Iterator[Any]:
+        yield from work_through(make, parts, ahead)
 
 
 class _Fit:

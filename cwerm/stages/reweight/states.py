@@ -43,12 +43,14 @@ def state_paths(writer: Writer) -> list[str]:
 
 def has_state(writer: Writer) -> bool:
     """Whether an earlier attempt left a state that is whole; says so of those that are not."""
+    if writer.is_first:
+        return False
     found = saved_state.find(writer.storage, state_paths(writer), console.note)
     return any(True for _ in saved_state.intact(writer.storage, found, console.note))
 
 
 def forget_states(writer: Writer) -> None:
     """Remove what an unfinished run would go on from."""
-    for path in state_paths(writer):
-        for suffix in (".pt", ".json"):
-            writer.storage.delete(path + suffix)
+    folder, _, start = state_paths(writer)[0].rpartition("/")
+    for entry in [*writer.storage.walk(folder, start)]:
+        writer.storage.delete(entry.path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from rich.filesize import decimal
@@ -26,7 +25,6 @@ from cwerm.stages.train.limits import asked_size, check_batch, is_streamed, sche
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import chosen_targets, make_targets
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.part_cache import PartCache
 from cwerm.store.writing import Writer
 from cwerm.terminal import console
 
@@ -64,13 +62,11 @@ def _run(settings: TrainSettings, inputs: Inputs, context: Context) -> Artifact:
     kept = context.limits["train.keep_checkpoints"]
     events = f"runs/{context.name}/events/{context.name}"  # as TensorBoard calls the run
     folder = checkpoints_folder(context, writer.key)
-    far = urlsplit(writer.storage.root).scheme == "s3"
     with progress_board(epochs, "train") as board, user_errors("train.batch_size"):
         run_on_ranks(
             train_worker,
             {
                 **read,
-                "held": PartCache(context.limits["train.cache_bytes"] if far else 0),
                 "checkpoint_minutes": context.limits["train.checkpoint_minutes"],
                 "weights": context.outside.train_weights_address,
                 "s3": context.s3,
@@ -212,8 +208,9 @@ def _commit(
         description["features"] = settings.features.model_dump()
         tensors = {**tensors, **{f"{STANDARD}{k}": value for k, value in state["input"].items()}}
     metadata = {"cwerm": json.dumps(description)}  # one key, as safetensors shuffles several
-    writer.write_file("model.safetensors", save(savable(tensors), metadata=metadata))
-    writer.write_file("history.json", json.dumps(state["history"], indent=1).encode())
+    model = save(savable(tensors), metadata=metadata)
+    history = json.dumps(state["history"], indent=1).encode()
+    writer.write_files({"model.safetensors": model, "history.json": history})
     trained = sum(epoch["seconds"] for epoch in state["history"])
     columns = (state["predictions"][name].numpy() for name in ("id", "predicted", "probability"))
     rows = common.table("test_predictions", *columns)

@@ -29,7 +29,6 @@ from cwerm.stages.train.held_pixels import held_pixels
 from cwerm.stages.train.limits import is_streamed
 from cwerm.stages.train.parts import StoredImages
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.verified import VERIFIED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -135,8 +134,7 @@ class PixelData(TrainingData):
         self.about = {**figures, "image_size": size}
 
     def _stored(self, table: str, ids: np.ndarray) -> StoredImages:
-        held = self.config.get("held", VERIFIED)
-        return StoredImages(self.store, self.images, table, ids, self.size, held)
+        return StoredImages(self.store, self.images, table, ids, self.size)
 
     def _held(self, images: StoredImages) -> np.ndarray:
         import torch

@@ -12,7 +12,7 @@ import numpy as np
 
 from cwerm.data.images import decode
 from cwerm.stages import pixels
-from cwerm.store.artifacts import Artifact, ArtifactStore, Held
+from cwerm.store.artifacts import Artifact, ArtifactStore
 
 READ_AHEAD = 4  # parts, where all images are held
 SAMPLED_PARTS, SAMPLED_OF_PART = (
@@ -31,16 +31,9 @@ class StoredImages:
         table: str,
         ids: np.ndarray,
         side: int,
-        held: Held,
     ) -> None:
-        self.store, self.images, self.table, self.side, self.held = (
-            store,
-            images,
-            table,
-            side,
-            held,
-        )
-        self.ids = ids
+        self.store, self.images, self.table = store, images, table
+        self.ids, self.side = ids, side
         ends = np.cumsum([part.rows for part in images.tables[table]])
         bounds = np.searchsorted(ids, ends)
         self.sizes = np.diff(bounds, prepend=0)
@@ -48,7 +41,7 @@ class StoredImages:
 
     def read(self, part: int, images: np.ndarray) -> list[Any]:
         """Some of a part's images as they are stored."""
-        table = self.store.read_part(self.images, self.table, part, ["image"], self.held)
+        table = self.store.read_part(self.images, self.table, part, ["image"], hold=False)
         column = table.column("image").combine_chunks()
         rows = self.ids[images] - self._first_ids[part]
         if hasattr(column, "to_numpy_ndarray"):

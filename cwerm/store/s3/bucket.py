@@ -27,6 +27,8 @@ class S3Storage(Storage):
     where boto3 looks for them, and are never kept here.
     """
 
+    far = True
+
     def __init__(self, root: str, settings: S3 | None = None) -> None:
         super().__init__(normal(root))
         self.settings = settings or S3()

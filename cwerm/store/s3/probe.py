@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cwerm.errors import UserError
+from cwerm.store.objects import at_once
 from cwerm.store.s3.errors import CHECKSUMS, CONDITIONS
 
 if TYPE_CHECKING:
@@ -24,12 +25,18 @@ def probe(storage: S3Storage) -> None:
     """
     name = f".write-test-{uuid.uuid4().hex}"
     _try(storage, lambda: storage.write_bytes(name, CONTENT))
+    conditional = "conditional writes", CONDITIONS
     try:
-        # a missing object is said to be one only to who may list
-        _try(storage, lambda: next(storage.walk_keys(name), None))
-        _try(storage, lambda: _read(storage, name))
-        once = f"{name}-once"
-        _try(storage, lambda: _write_once(storage, once), "conditional writes", CONDITIONS)
+        at_once(
+            lambda arguments: _try(storage, *arguments),
+            [
+                # a missing object is said to be one only to who may list
+                (lambda: next(storage.walk_keys(name), None),),
+                (lambda: _read(storage, name),),
+                (lambda: _missing(storage, f"{name}-none"),),
+                (lambda: _write_once(storage, f"{name}-once"), *conditional),
+            ],
+        )
     except UserError:
         with suppress(UserError):  # what went wrong first is told
             storage.delete(name)
@@ -64,7 +71,10 @@ def _read(storage: S3Storage, name: str) -> None:
         found = b""
     if found != CONTENT:
         raise UserError("what was written can't be read again; use an S3 server for it")
-    if storage.stat(f"{name}-none") is not None:
+
+
+def _missing(storage: S3Storage, name: str) -> None:
+    if storage.stat(name) is not None:
         raise UserError("what was never written is there; use an S3 server for it")
 
 
