@@ -171,7 +171,12 @@ class ArtifactStore:
         return self._parse_table(folder, file, self._read(folder, file), columns, table)
 
     def _parse_table(
-        self, folder: str, file: File, data: bytes, columns: list[str] | None, table: str | None
+        self,
+        folder: str,
+        file: File,
+        data: bytes,
+        columns: list[str] | None = None,
+        table: str | None = None,
     ) -> pa.Table:
         try:
             parquet = plain_types.open_parquet(io.BytesIO(data), file.path)

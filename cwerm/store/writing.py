@@ -94,19 +94,29 @@ class Writer:
         return file
 
     def write_unpublished(
-        self, table: str, index: int, rows: pa.Table, *, name: str | None = None
+        self,
+        table: str,
+        index: int,
+        rows: pa.Table,
+        *,
+        name: str | None = None,
+        near: bool = False,
     ) -> File:
         """Write one part of an intermediate result, which no other attempt will use.
 
-        ``name`` tells apart several results of one table's schema. What is read once is made fast to write
-        and read, not small.
+        ``name`` tells apart several results of one table's schema; with ``near`` it is kept on this node's
+        disk, too. What is read once is made fast to write and read, not small.
         """
-        path = f"unpublished/{name or table}-{index:05d}.parquet"
-        return self._put_table(path, table, rows, compression="lz4", use_dictionary=False)
+        path, place = (
+            f"unpublished/{name or table}-{index:05d}.parquet",
+            self.near if near else None,
+        )
+        return self._put_table(path, table, rows, place, compression="lz4", use_dictionary=False)
 
     def read_unpublished(self, file: File) -> pa.Table:
         """What `write_unpublished` wrote."""
-        return ArtifactStore(self.storage)._read_table(folder_of(self.stage, self.key), file)
+        store, folder = ArtifactStore(self.storage), folder_of(self.stage, self.key)
+        return store._parse_table(folder, file, store._read_once(folder, file, self.near))
 
     def delete_unpublished(self, file: File) -> None:
         """Remove what `write_unpublished` wrote and nobody will read again."""

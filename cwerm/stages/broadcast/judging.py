@@ -114,7 +114,9 @@ class Weigh:
             )
             judged.append(spreading.spread(batch, work.reference, self.learned))
         weights, sums = _table(ids, labels, removed, nearest, judged)
-        write = functools.partial(work.writer.write_unpublished, "weights", number, weights)
+        write = functools.partial(
+            work.writer.write_unpublished, "weights", number, weights, near=True
+        )
         written = self.behind.write(write)
         beliefs = self._beliefs(ids, judged)
         if beliefs is None:
