@@ -9,7 +9,7 @@ from typing import Any
 
 from cwerm.runtime.capacity import Node
 from cwerm.runtime.deaths import Place, check_deaths
-from cwerm.store import work_clock
+from cwerm.store.claims import work_clock
 
 
 class _Ledger:

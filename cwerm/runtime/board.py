@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from cwerm.store import work_clock
+from cwerm.store.claims import work_clock
 from cwerm.terminal import console
 
 POLL_SECONDS = 0.5

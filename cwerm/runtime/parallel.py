@@ -17,8 +17,8 @@ from cwerm.runtime.capacity import Request
 from cwerm.runtime.deaths import MOST_DEATHS, Place, check_deaths, is_loss
 from cwerm.runtime.waiting import LOOK_SECONDS, TELL_SECONDS, Patience
 from cwerm.runtime.worker_errors import WORKERS_KEY, lower, user_errors
-from cwerm.store import work_clock
 from cwerm.store.behind import Later
+from cwerm.store.claims import work_clock
 from cwerm.terminal import console
 
 # A process of Ray's does many tasks on CPUs one after the other; one that has a GPU ends with its task.

@@ -14,7 +14,7 @@ from cwerm.errors import UserError
 from cwerm.runtime import capacity
 from cwerm.runtime.asked import Run
 from cwerm.runtime.capacity import Node, Request
-from cwerm.store import work_clock
+from cwerm.store.claims import work_clock
 from cwerm.terminal import console
 
 TELL_SECONDS = 30.0

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from cwerm.store import schema, work_clock
+from cwerm.store import schema
 from cwerm.store.artifacts import ArtifactStore, CorruptArtifactError, Held
+from cwerm.store.claims import work_clock
 from cwerm.store.manifest import Artifact, File, folder_of
 from cwerm.store.storage import Storage, at_once, parse_mapping
 

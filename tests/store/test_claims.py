@@ -19,7 +19,7 @@ from object_store import BUCKET, Server, mortal_server, s3_prefix, storage_uri  
 from cwerm.errors import UserError
 from cwerm.store import claims
 from cwerm.store.artifacts import Artifact, ArtifactStore
-from cwerm.store.claims import claimed
+from cwerm.store.claims import claimed, owners
 from cwerm.store.s3 import client as s3_client
 from cwerm.store.storage import open_storage
 from cwerm.store.writing import Writer
@@ -77,7 +77,7 @@ def test_of_many_one_makes_it_and_all_get_it(store: ArtifactStore) -> None:
 def test_one_that_fails_leaves_it_to_the_next(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "SILENT_SECONDS", 1e9)
+    monkeypatch.setattr(owners, "SILENT_SECONDS", 1e9)
     with pytest.raises(ZeroDivisionError), claimed(store, STAGE, KEY):
         raise ZeroDivisionError
     assert claim_files(store) == []
@@ -92,7 +92,7 @@ def test_one_that_fails_leaves_it_to_the_next(
 def test_one_killed_on_this_host_is_replaced_at_once(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(claims, "SILENT_SECONDS", 1e9)
+    monkeypatch.setattr(owners, "SILENT_SECONDS", 1e9)
     command = [sys.executable, "-c", HOLDER, store.storage.root, STAGE, KEY]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as holder:
@@ -159,8 +159,8 @@ def test_no_fewer_seconds_than_are_known(store: ArtifactStore) -> None:
 def test_one_of_another_host_counts_as_dead_after_its_silence(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "SILENT_SECONDS", 1.5)
-    monkeypatch.setattr(claims, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(owners, "SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(owners, "POLL_SECONDS", 0.1)
     silent: dict[str, Any] = {
         "token": "t", "host": "far", "machine": "far", "process": 1, "started": 0.0, "beat": 5,
     }  # fmt: skip
@@ -173,11 +173,11 @@ def test_one_of_another_host_counts_as_dead_after_its_silence(
 
 
 def test_a_beat_keeps_it(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "SILENT_SECONDS", 1.5)
-    monkeypatch.setattr(claims, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(owners, "SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(owners, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0.3)
     # its process is of no table that the other can see, so that the beat alone tells
-    monkeypatch.setattr(claims, "_machine", lambda: None)
+    monkeypatch.setattr(owners, "_machine", lambda: None)
     order: list[str] = []
     entered = threading.Event()
 
@@ -203,7 +203,7 @@ def test_one_that_slept_leaves_the_claims_that_came_after_it(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its own between them, the later ones could not be seen."""
-    monkeypatch.setattr(claims, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(owners, "SILENT_SECONDS", 0.2)
     with claimed(store, STAGE, KEY):
         time.sleep(0.3)
         folder = f"artifacts/{STAGE}/{KEY}/claims"

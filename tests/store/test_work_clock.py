@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from cwerm.store import work_clock
-from cwerm.store.work_clock import WorkClock
+from cwerm.store.claims import work_clock
+from cwerm.store.claims.work_clock import WorkClock
 
 
 class Time:

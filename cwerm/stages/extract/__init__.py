@@ -30,8 +30,8 @@ from cwerm.stages.extract.embedding import BATCH_KEY, POOL_SHARE, Copier, Work, 
 from cwerm.stages.extract.known import find_known, remember
 from cwerm.stages.extract.settings import SOURCES, TABLES, ExtractSettings
 from cwerm.stages.stage import Context, Inputs, Stage, always
-from cwerm.store import work_clock
 from cwerm.store.artifacts import Artifact, File
+from cwerm.store.claims import work_clock
 from cwerm.terminal import console
 
 READERS = 16  # threads that check what an earlier attempt left

@@ -12,7 +12,6 @@ Of one that was killed its last claim stays; one that fails leaves a record inst
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -21,21 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import psutil
-
 from cwerm.errors import UserError
-from cwerm.store import work_clock
 from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.claims import owners, work_clock
+from cwerm.store.claims.owners import Watch, parse, this_process, told
+from cwerm.store.claims.work_clock import WorkClock
 from cwerm.store.storage import Storage, at_once, hurry, parse_mapping
-from cwerm.store.work_clock import WorkClock
 from cwerm.terminal import console
 
 BEAT_SECONDS = 8.0
-POLL_SECONDS = 1.0
-SILENT_SECONDS = 30.0  # without a beat, its owner counts as dead
 MOST_SECONDS = 1e9
 JOIN_SECONDS = 2.0  # for a beat that is under way as a run ends early
 
@@ -48,7 +43,7 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
         UserError: as `ArtifactStore.find`.
     """
     claims = _Claims(store.storage, f"artifacts/{stage}/{key}/claims")
-    watch = _Watch()
+    watch = Watch()
     taken = claims.take(1)  # as a rule nobody else is there, and this is all that is asked
     while not taken:
         # in this order: who commits gives its claim up only then
@@ -59,13 +54,13 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
         if claim is None or watch.is_over(claim):
             if claim is not None:
                 console.note(
-                    f"{stage}: takes over from {_owner(claim)}{', which is gone' * bool(claim)}"
+                    f"{stage}: takes over from {told(claim)}{', which is gone' * bool(claim)}"
                 )
             taken = claims.take(number + 1)
         elif watch.is_new(claim):
-            console.note(f"{stage}: waits for {_owner(claim)}, which is making it")
+            console.note(f"{stage}: waits for {told(claim)}, which is making it")
         if not taken:
-            time.sleep(POLL_SECONDS)
+            time.sleep(owners.POLL_SECONDS)
     try:
         found = None
         if claims.alone():
@@ -98,7 +93,7 @@ class _Claims:
         self.beats, self.last_beat = 0, _now()
         self.recorded = False
         """Whether attempts before ours left records."""
-        self.me = {"token": uuid.uuid4().hex, "host": socket.gethostname(), **_process()}
+        self.me = {"token": uuid.uuid4().hex, "host": socket.gethostname(), **this_process()}
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -129,7 +124,7 @@ class _Claims:
         self.ended.set()
         self.thread.join(None if committed else JOIN_SECONDS)
         silent = max(now - then for now, then in zip(_now(), self.last_beat, strict=True))
-        if silent > SILENT_SECONDS / 2 and self._read(self.number + 1) is not None:
+        if silent > owners.SILENT_SECONDS / 2 and self._read(self.number + 1) is not None:
             return  # lost: without ours between them, the later claims could not be seen
         for number in range(self.number, 0 if committed else self.number - 1, -1):
             self.storage.delete(self._path(number))
@@ -175,7 +170,7 @@ class _Claims:
 
     def _read(self, number: int) -> dict[str, Any] | None:
         try:
-            return _parse(self.storage.read_bytes(self._path(number)))
+            return parse(self.storage.read_bytes(self._path(number)))
         except FileNotFoundError:
             return None
 
@@ -197,78 +192,3 @@ def _seconds_in(record: bytes) -> float:
     if isinstance(seconds, int | float) and 0 <= seconds < MOST_SECONDS:
         return float(seconds)
     return 0.0
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    """A claim; one that is damaged is empty, as it has no owner who lives."""
-    kinds: dict[str, Any] = {
-        "token": str, "beat": int, "host": str, "process": int, "started": int | float,
-    }  # fmt: skip
-    try:
-        claim = parse_mapping(data)
-    except ValueError:
-        return {}
-    whole = all(isinstance(claim.get(name), kind) for name, kind in kinds.items())
-    whole = (
-        whole and isinstance(claim.get("machine", 0), str | None) and 0 < claim["process"] < 2**31
-    )
-    return claim if whole else {}
-
-
-class _Watch:
-    """Whether the owner of a claim lives, as far as one can see from here."""
-
-    def __init__(self) -> None:
-        self.token = ""
-        self.beat = 0
-        self.silent = 0.0
-        self.looked = time.monotonic()
-
-    def is_new(self, claim: dict[str, Any]) -> bool:
-        """Whether this owner is seen for the first time."""
-        new = self.token != claim["token"]
-        self.token = claim["token"]
-        return new
-
-    def is_over(self, claim: dict[str, Any]) -> bool:
-        """Whether its owner has died: seen at once on this host, else by its silence."""
-        now = time.monotonic()
-        passed, self.looked = now - self.looked, now
-        if not claim or _is_dead(claim):
-            return True
-        if (claim["token"], claim["beat"]) != (self.token, self.beat):
-            self.beat, self.silent = claim["beat"], 0.0
-        else:
-            # a look that took long, in an outage of the storage, says little of the owner
-            self.silent += min(passed, 2 * POLL_SECONDS)
-        return self.silent > SILENT_SECONDS
-
-
-def _process() -> dict[str, Any]:
-    """This process, as others on the same host can find it."""
-    process = psutil.Process()
-    return {"machine": _machine(), "process": process.pid, "started": process.create_time()}
-
-
-def _machine() -> str | None:
-    """What tells one table of processes from every other one; None where there is no such thing."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return None
-
-
-def _is_dead(claim: dict[str, Any]) -> bool:
-    if claim["machine"] is None or claim["machine"] != _machine():
-        return False
-    try:
-        # its time of birth is counted from that of the boot, which a clock that is set moves a little
-        born = psutil.Process(claim["process"]).create_time()
-        return abs(born - claim["started"]) > 2
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _owner(claim: dict[str, Any]) -> str:
-    return f"process {claim['process']} on {claim['host']}" if claim else "a damaged claim"
