@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -186,6 +187,24 @@ def test_the_longest_folder_for_a_session(tmp_path: Path) -> None:
     assert (running.returncode, err) == (0, ""), out
     assert [*base.glob("cwerm-*/r/session_*/logs/*")]
     subprocess.run(["rm", "-r", str(base)], check=True)
+
+
+CIRCLE = """
+import gc
+from ray._private import worker
+from cwerm.runtime.session import private_session
+
+private_session.start(num_cpus=1)
+gc.disable()
+worker._global_node.itself = worker._global_node
+"""
+
+
+def test_nothing_is_left_of_a_session_that_a_circle_holds() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a short path
+        environment = {**os.environ, "TMPDIR": folder}
+        subprocess.run([sys.executable, "-c", CIRCLE], env=environment, check=True, timeout=200)
+        assert not [*Path(folder).glob("cwerm-*")]
 
 
 def test_a_folder_that_is_too_long_for_a_session(

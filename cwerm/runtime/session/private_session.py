@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,12 @@ def start(*, dashboard: bool = False, **options: Any) -> None:
         _forget(folder)
         raise
     # it is gone after `ray.shutdown`, whoever calls that
-    weakref.finalize(worker._global_node, _forget, folder).atexit = False
-    atexit.register(_end, weakref.ref(worker._global_node))
+    forget = weakref.finalize(worker._global_node, _forget, folder)
+    forget.atexit = False
+    atexit.register(_end, weakref.ref(worker._global_node), forget)
 
 
-def _end(reference: weakref.ref[Any]) -> None:
+def _end(reference: weakref.ref[Any], forget: Callable[[], object]) -> None:
     """At the end of the process end all processes of the session, and only then remove its files."""
     import ray
 
@@ -83,6 +84,7 @@ def _end(reference: weakref.ref[Any]) -> None:
         with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(family, timeout=ORDERLY_SECONDS)
+    forget()  # now: a reference in a circle would keep the node, and with it the files
 
 
 def _folder() -> Path:
