@@ -108,8 +108,9 @@ class Train(Section):
     """Decoded images that are held in memory, once on a node, in bytes. Where the training images are more,
     they are streamed: read part by part and decoded as they are needed, in each epoch. Of images alone."""
     window: Count = 32
-    """How many parts are mixed at a time where images are streamed, over all workers; each is up to 16 MiB of
-    encoded images in memory. More parts make batches that are more alike, above all of sorted images."""
+    """How many parts are mixed at a time where images are streamed, over all workers, in eights; each is up
+    to 16 MiB of encoded images in memory. More parts make batches that are more alike, above all of sorted
+    images."""
     cache_bytes: Annotated[int, Field(ge=0)] = 16 * 2**30
     """Where the storage is a bucket: what each node may keep of its parts on the node's disk, in
     ``~/.cache/cwerm/parts``, so that no stage fetches what is near; 2 GiB of the disk stay free."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,14 +77,21 @@ def test_two_ranks_train_as_one_would(fork: Fork, monkeypatch: pytest.MonkeyPatc
 
 def test_classes_that_lie_together_are_told(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
     _, read = worker_of(fork("train", **STREAMED))
-    settings: Any = fork("train", **STREAMED, train__window=2).plan["train"].settings
+    settings: Any = fork("train", **STREAMED, train__window=9).plan["train"].settings
+    images = read["images"]
+    (part, *_) = images.tables["images"]
+    small = (dataclasses.replace(part, rows=5),) * (images.rows("images") // 5)
+    read["images"] = dataclasses.replace(images, tables={**images.tables, "images": small})
     notes: list[str] = []
     monkeypatch.setattr(console, "note", notes.append)
     tell_of_streaming(settings, read)
     assert len(notes) == 1  # the classes of this source are mixed
     read["targets"].labels.sort()
     tell_of_streaming(settings, read)
-    assert "lacks the classes of 60% of all" in notes[-1]
+    assert f"streamed: 8 of {len(small)} parts are mixed at a time" in notes[1]
+    lacking = int(re.findall(r"lacks the classes of (\d+)% of all", notes[-1])[0])
+    # a class is a tenth of the parts, one in eight of which is there at a time
+    assert 10 < lacking < 40
 
 
 def test_saved_in_mid_epoch_and_taken_up(fork: Fork) -> None:

@@ -96,13 +96,13 @@ def tell_of_streaming(settings: TrainSettings, read: dict[str, Any]) -> None:
     number, side = len(read["samples"]), read.get("size")
     if side is None or not is_streamed(settings, number, side):
         return
-    from cwerm.algorithms.training.streaming.order import share_unmixed
+    from cwerm.algorithms.training.streaming.order import parts_mixed, share_unmixed
 
     parts = len(images.tables["images"])
     whole, most = decimal(number * 3 * side**2), decimal(settings.memory_bytes or 0)
     console.note(
         f"train: {whole} of pixels, over train.memory_bytes ({most}), are streamed: "
-        f"{min(parts, settings.window or 0)} of {parts} parts are mixed at a time (train.window)"
+        f"{min(parts, parts_mixed(settings.window or 1))} of {parts} parts are mixed at a time (train.window)"
     )
     ends = np.cumsum([part.rows for part in images.tables["images"]])
     sizes = np.diff(np.searchsorted(read["samples"], ends), prepend=0)
@@ -218,4 +218,4 @@ def _commit(
     return writer.commit(tables, {**last, "targets": targets}, least_seconds=trained)
 
 
-train = Stage("train", 8, _needs, TrainSettings.of, _run)
+train = Stage("train", 9, _needs, TrainSettings.of, _run)

@@ -1,12 +1,15 @@
 """The order of an epoch whose samples are read part by part: mixed well, with few parts in memory.
 
-The parts are shuffled and cut into streams of equally many samples. Each stream mixes the samples of a few
-parts at a time, and every batch takes its share of each stream. All of it follows from the seed and the
-epoch, so that batches are the same on any number of ranks, and any of them can be the first to be read.
+The parts are shuffled and dealt to streams of equally many samples. Each stream mixes the samples of a few
+parts at a time, and every batch takes its share of each stream. As samples that lie together are often
+alike, such as those of a class, the parts that are mixed at a time come from everywhere: one from each
+stretch of the source. All of it follows from the seed and the epoch, so that batches are the same on any
+number of ranks, and any of them can be the first to be read.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +17,7 @@ from jaxtyping import Int
 
 from cwerm.algorithms.training import erm
 
-__all__ = ["STREAMS", "share_unmixed", "stream_batches"]
+__all__ = ["STREAMS", "parts_mixed", "share_unmixed", "stream_batches"]
 
 STREAMS = 8  # of which ranks take whole ones, where their number divides it
 
@@ -48,13 +51,14 @@ def stream_batches(
     first, last = sizes * rank // world_size, sizes * (rank + 1) // world_size
     from_stream = np.maximum(ends[:, :-1], first[:, None])
     to_stream = np.minimum(ends[:, 1:], last[:, None])
-    pieces = _cut(_shuffled_parts(bounds, turns, seed, epoch), lengths)
+    mixed = parts_mixed(window)
+    pieces = _cut(_shuffled_parts(bounds, turns, mixed, seed, epoch), lengths)
     orders = []
     for stream, own in enumerate(pieces):
         needed = (to_stream[:, stream] > from_stream[:, stream]).any()
         # every other one backwards, so that two streams read the part between them at the same time
         ordered = own[:: 1 - 2 * (stream % 2)]
-        mix = _mixed(ordered, max(1, window // STREAMS), seed, epoch, stream)
+        mix = _mixed(ordered, mixed // STREAMS, seed, epoch, stream)
         orders.append(np.concatenate([*mix]) if needed and own else np.empty(0, np.int64))
     starts = np.cumsum(np.diff(ends, axis=1), axis=0) - np.diff(ends, axis=1)
     batches = []
@@ -69,8 +73,13 @@ def stream_batches(
     return batches
 
 
+def parts_mixed(window: int) -> int:
+    """How many parts are mixed at a time: as many as the window says, but the same number in each stream."""
+    return STREAMS * max(1, window // STREAMS)
+
+
 def _shuffled_parts(
-    bounds: Int[np.ndarray, " parts_and_end"], turns: int, seed: int, epoch: int
+    bounds: Int[np.ndarray, " parts_and_end"], turns: int, mixed: int, seed: int, epoch: int
 ) -> list[Piece | Samples]:
     """All parts as often as the turns ask for, each time in an order of their own; then some samples more."""
     generator = erm.generator_of(seed, epoch, erm.ORDER)
@@ -78,13 +87,29 @@ def _shuffled_parts(
     sequence: list[Piece | Samples] = []
     passes, left = divmod(turns, num_samples)
     for _ in range(passes):
-        for part in generator.permutation(len(bounds) - 1).tolist():
+        for part in _from_everywhere(generator, len(bounds) - 1, mixed):
             sequence.append((int(bounds[part]), int(bounds[part + 1])))
     if left:
         some = np.sort(generator.permutation(num_samples)[:left])
         by_part = np.split(some, np.searchsorted(some, bounds[1:-1]))
-        sequence += [by_part[part] for part in generator.permutation(len(by_part)).tolist()]
+        sequence += [by_part[part] for part in _from_everywhere(generator, len(by_part), mixed)]
     return [piece for piece in sequence if _length(piece)]
+
+
+def _from_everywhere(generator: np.random.Generator, parts: int, mixed: int) -> list[int]:
+    """All parts, stream by stream; those that are mixed at a time are one of each stretch of the source."""
+    stretches = [generator.permutation(some).tolist() for some in _stretches(parts, mixed)]
+    stretches = [stretches[i] for i in generator.permutation(len(stretches)).tolist()]
+    rounds = itertools.zip_longest(*stretches)
+    in_turn = [part for some in rounds for part in some if part is not None]
+    # every other stream runs backwards
+    dealt = [in_turn[stream::STREAMS][:: 1 - 2 * (stream % 2)] for stream in range(STREAMS)]
+    return [part for own in dealt for part in own]
+
+
+def _stretches(parts: int, mixed: int) -> list[Int[np.ndarray, " _"]]:
+    """The parts as they lie in the source, cut into as many stretches as are mixed at a time."""
+    return np.array_split(np.arange(parts), min(mixed, parts))
 
 
 def _length(piece: Piece | Samples) -> int:
@@ -125,17 +150,14 @@ def _mixed(
 def share_unmixed(
     labels: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " parts"], window: int
 ) -> float:
-    """How much a mix of parts drawn by chance lacks: the share of samples whose class none of them holds.
+    """How much a mix of parts lacks: the share of samples whose class none of them holds.
 
-    Near 0 where parts hold images of all classes; high where the images of a class lie together.
+    Near 0 where parts hold images of all classes; high where a class lies in fewer parts than a stretch has
+    from which one is mixed in at a time.
     """
-    parts = len(sizes)
-    if window >= parts:
-        return 0.0
-    ends = np.cumsum(sizes)[:-1]
-    found = np.concatenate([np.unique(of_part) for of_part in np.split(labels, ends)])
-    holders = np.bincount(found, minlength=int(labels.max()) + 1)
-    # of `parts`, `holders` of which have the class, `window` without one of them: hypergeometric
-    drawn = np.arange(window)
-    lacking = np.prod(np.maximum(0, parts - holders[:, None] - drawn) / (parts - drawn), axis=1)
+    of_parts = np.split(labels, np.cumsum(sizes)[:-1])
+    lacking = np.ones(int(labels.max()) + 1)
+    for stretch in _stretches(len(sizes), parts_mixed(window)):
+        found = np.concatenate([np.unique(of_parts[part]) for part in stretch])
+        lacking *= 1 - np.bincount(found, minlength=len(lacking)) / len(stretch)
     return float(lacking @ np.bincount(labels) / len(labels))
