@@ -100,9 +100,11 @@ class Writer:
         path = f"unpublished/{name or table}-{index:05d}.parquet"
         return self._put_table(path, table, rows, compression="lz4", use_dictionary=False)
 
-    def read_unpublished(self, file: File) -> pa.Table:
-        """What `write_unpublished` wrote."""
-        return ArtifactStore(self.storage)._read_table(folder_of(self.stage, self.key), file)
+    def read_unpublished(self, file: File, columns: list[str] | None = None) -> pa.Table:
+        """What `write_unpublished` wrote, or some columns of it."""
+        return ArtifactStore(self.storage)._read_table(
+            folder_of(self.stage, self.key), file, columns
+        )
 
     def delete_unpublished(self, file: File) -> None:
         """Remove what `write_unpublished` wrote and nobody will read again."""

@@ -48,8 +48,7 @@ class ChunkWriter:
         known: KnownImages | None,
     ) -> None:
         self.sources, self.store, self.writer, self.extra = sources, store, writer, extra
-        # what is known of each chunk comes with it
-        self.known = dataclasses.replace(known, chunks=[]) if known else None
+        self.known = known
 
     def _tables(self, part: ChunkRows) -> dict[str, str]:
         """The tables that a part is written to, each with that whose ids it has."""
