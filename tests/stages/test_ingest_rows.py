@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -26,6 +27,7 @@ from cwerm.stages.ingest.rows.bits import Bits
 from cwerm.stages.ingest.rows.tally import Tally
 from cwerm.stages.ingest.settings import IngestSettings
 from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.writing import Writer
 from stages.surveys import parts_of, survey_of_codes, writer_in
 from stages.test_ingest_known import put
 
@@ -158,6 +160,11 @@ def ingest(job: Job) -> tuple[ArtifactStore, Artifact]:
     return steps.store, steps.execute("ingest").artifact
 
 
+def in_use(job: Job) -> pa.Table:
+    steps = plan(job)
+    return steps.store.read(steps.execute("label").artifact, "labels")
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_a_run_whose_rows_lie_in_the_storage(
     tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
@@ -177,14 +184,17 @@ def test_a_run_whose_rows_lie_in_the_storage(
         data__validation_fraction=0.2, data__limit=40, data__imbalance=2.0,
     )  # fmt: skip
     expected = []
+    # few rows take no further request
+    monkeypatch.delattr(Writer, "write_unpublished")
     for again in (False, True):
         if again:
             put(tmp_path / "photos/cat/new.png", 200)
-        expected.append(ingest(job))
+        expected.append((*ingest(job), in_use(job)))
     (tmp_path / "photos/cat/new.png").unlink()
+    monkeypatch.undo()
     small_bounds(monkeypatch, 8)
     job = job.model_copy(update={"storage": str(tmp_path / "other")})
-    for again, (store, made) in zip((False, True), expected, strict=True):
+    for again, (store, made, labels) in zip((False, True), expected, strict=True):
         if again:
             put(tmp_path / "photos/cat/new.png", 200)
         other, found = ingest(job)
@@ -195,6 +205,7 @@ def test_a_run_whose_rows_lie_in_the_storage(
         for table in ("given_labels", "digests", "contents"):
             assert len(found.tables[table]) > 1 == len(made.tables[table])
             assert max(part.rows for part in found.tables[table]) <= 8 + 16
+        assert in_use(job).equals(labels)
         assert not [*Path(other.storage.root, found.folder).rglob("unpublished/*")]
 
 

@@ -46,9 +46,9 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
     pool = worker_pool(context, "ingest", len(chunks), key="data.rows_per_part")
     sources, writer = context.outside.sources, context.writer
     address = context.outside.addresses["source"]
-    memory = find_known(context.store, context.outside, chunks)
+    recorded = find_known(context.store, context.outside, chunks)
     survey = Survey(chunks, HeldRows(writer, [chunk.size for _, _, chunk in chunks]))
-    to_scan = ToScan(context.outside, chunks, memory)
+    to_scan = ToScan(context.outside, chunks, recorded)
     for index, scan in pool.map(functools.partial(scanner, sources), to_scan, "ingest: check"):
         survey.add(index, scan)
     survey.rows.finish()
@@ -70,9 +70,9 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
         counts.add(block)
         beside.add(block)
     extra = sources["source"].extra_columns()
-    known = memory.images if memory else None
+    known = recorded.images if recorded else None
     write = functools.partial(ChunkWriter, sources, context.store, writer, extra, known)
-    make = functools.partial(part_writer, write, writer, code_of, scale, memory is not None)
+    make = functools.partial(part_writer, write, writer, code_of, scale, recorded is not None)
     tables: dict[str, dict[int, File]] = {}
     for _, files in pool.map(make, ToWrite(counts), "ingest: write"):
         for table, index, file in files:

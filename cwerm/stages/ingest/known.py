@@ -65,7 +65,7 @@ class KnownImages:
         return found
 
 
-class Memory:
+class RecordedImages:
     """What was recorded of the images of earlier runs, looked up by their content."""
 
     def __init__(self, images: KnownImages, table: pa.Table) -> None:
@@ -87,8 +87,10 @@ class Memory:
 class ToScan(Sequence[ScanWork]):
     """The chunks with what is known of each, which is looked up when a worker asks for it."""
 
-    def __init__(self, outside: Outside, items: Sequence[WorkItem], memory: Memory | None) -> None:
-        self.outside, self.items, self.memory = outside, items, memory
+    def __init__(
+        self, outside: Outside, items: Sequence[WorkItem], recorded: RecordedImages | None
+    ) -> None:
+        self.outside, self.items, self.recorded = outside, items, recorded
 
     def __len__(self) -> int:
         return len(self.items)
@@ -96,8 +98,8 @@ class ToScan(Sequence[ScanWork]):
     def __getitem__(self, chunk: Any) -> Any:
         item = self.items[chunk]
         content = content_of(self.outside, item)
-        recorded = self.memory.of(content, item[2].size) if self.memory else None
-        return item, content, recorded
+        found = self.recorded.of(content, item[2].size) if self.recorded else None
+        return item, content, found
 
 
 def content_of(outside: Outside, item: WorkItem) -> np.ndarray | None:
@@ -117,7 +119,9 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:16]
 
 
-def find_known(store: ArtifactStore, outside: Outside, items: Sequence[WorkItem]) -> Memory | None:
+def find_known(
+    store: ArtifactStore, outside: Outside, items: Sequence[WorkItem]
+) -> RecordedImages | None:
     """What is known of images in the place of these; None where nothing is, or nothing tells them."""
     told = (outside.sources[role].contents(chunk) for _, role, chunk in items)
     if not any(any(of_chunk or ()) for of_chunk in told):
@@ -131,7 +135,7 @@ def find_known(store: ArtifactStore, outside: Outside, items: Sequence[WorkItem]
             for name in images_tables(artifact):
                 sources.add(artifact, name)
             tables.append(table)
-    return Memory(KnownImages(sources), pa.concat_tables(tables)) if tables else None
+    return RecordedImages(KnownImages(sources), pa.concat_tables(tables)) if tables else None
 
 
 def images_tables(artifact: Artifact) -> list[str]:
