@@ -25,6 +25,8 @@ from cwerm.store.artifacts import File
 from cwerm.store.writing import Writer
 
 ROWS_A_CHUNK = 1024
+# a thousandth of a real scan's: what workers make before it is asked for waits in the driver's memory
+SECONDS_A_CHUNK = 0.003
 COPIES, COPIED = 0.01, 10_000  # the share of the rows that repeat one of so many images
 NO_SCALE = 65535
 
@@ -74,6 +76,7 @@ def _scanner(classes: int) -> Callable[[WorkItem], Scan]:
     copied = np.random.default_rng(0).integers(256, size=(COPIED, 16), dtype=np.uint8)
 
     def scan(item: WorkItem) -> Scan:
+        time.sleep(SECONDS_A_CHUNK)
         chunk = item[2]
         draw = np.random.default_rng([1, chunk.start])
         found = draw.integers(256, size=(2, chunk.size, 16), dtype=np.uint8)

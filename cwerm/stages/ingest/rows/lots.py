@@ -20,13 +20,10 @@ from cwerm.stages.ingest.rows.training import Training
 from cwerm.store.artifacts import File
 from cwerm.store.writing import Writer
 
-PIECE_ROWS = (
-    2**14
-)  # of very many rows, buckets are larger, so that pieces are not smaller than this
+PIECE_ROWS = 2**14  # of very many rows, buckets are larger, so that pieces are not smaller
 
-Columns = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # lots uint64, classes int32, rows int64; [n] each
+# lots uint64, classes int32, rows int64; [n] each
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def draw(training: Training, counts: np.ndarray, odd: int, split: str) -> Bits:
