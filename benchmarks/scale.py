@@ -1,7 +1,8 @@
 """Memory and seconds of stages by the number of rows: `python benchmarks/scale.py --help`.
 
 Labels and features are drawn part by part and put into a storage as ingest and extract would put them;
-then the stages run on them, each in a fresh process with a fresh Ray. Processor seconds are those
+then the stages run on them, each in a fresh process with a fresh Ray. Of ingest, all runs but the images, and
+what a scan would tell of each is drawn. Processor seconds are those
 of the driver and all workers, with what these take to start and to import. Memory is
 what a process holds beside the pages it shares, looked at ten times a second: the most of the driver,
 and the most of any worker. For some classes the medians are compared with NumPy's.
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
+from _assignment import assign
 from _report import surroundings
 
 from cwerm.job.tree import parse_job
@@ -37,7 +39,7 @@ from cwerm.store.writing import Writer
 ROWS_A_PART = 50_000
 CORESET = 10_000
 COMPARED_CLASSES = 5
-STEPS = ("label", "select", "broadcast")
+STEPS = ("ingest", "label", "select", "broadcast")
 
 
 def main() -> None:
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--coreset", type=int, default=CORESET)
     parser.add_argument("--method", default="nearest", choices=["nearest", "vote"])
     parser.add_argument("--max-index-bytes", type=int, default=2**31)
+    parser.add_argument("--steps", nargs="+", default=STEPS, choices=STEPS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--step", choices=["inputs", *STEPS], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,7 +63,9 @@ def main() -> None:
     print(8 * "|---" + "|", flush=True)
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            for step in ("inputs", *STEPS):
+            steps = [step for step in STEPS if step in options.steps]
+            after = [step for step in steps if step != "ingest"]  # which reads no artifact
+            for step in [*steps[: len(steps) - len(after)], *(["inputs"] if after else []), *after]:
                 given = [*sys.argv[1:], "--rows", str(rows), "--folder", folder, "--step", step]
                 subprocess.run([sys.executable, __file__, *given], check=True)
 
@@ -85,11 +90,16 @@ def _take_step(options: argparse.Namespace) -> None:
     session.ensure_ray(job)
     with _peaks() as peaks:
         started = time.perf_counter()
-        made = steps.execute(options.step).artifact
+        if options.step == "ingest":
+            alone = assign(steps, rows, options.classes)
+        else:
+            made = steps.execute(options.step).artifact
         seconds = time.perf_counter() - started
     medians = ""
     if options.step == "select":
         medians = f"{_compare_medians(steps, options.classes):.1e}"
+    elif options.step == "ingest":
+        medians = f"the driver alone: {alone:.1f} CPU s"
     else:
         assert made.rows("labels" if options.step == "label" else "weights") == rows
     driver, worker = (peaks[name] / 2**20 for name in ("driver", "worker"))

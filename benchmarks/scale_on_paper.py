@@ -14,13 +14,14 @@ from dataclasses import dataclass
 DECODED = 742
 RESIZED = 428
 LABELLED = 2_500_000
+ASSIGNED = 650_000
 SELECT_SECONDS = 1.4e-7
 SEARCHED = 10e9
 REWEIGHT_SECONDS = 53
 LABEL_BYTES = 4
 WEIGHT_BYTES = 30
 DRIVER_BYTES = {  # held for each image at once
-    "ingest: scan and assignment": 142,
+    "ingest of packed files: marks on rows, chunks, files of three tables": 3,
     "select by class, broadcast": 0,
     "files of the parts, in every stage that has them": 1,
 }
@@ -49,12 +50,14 @@ EPOCHS = 10
 ROWS_A_PART = 1024
 READERS = 8  # parts that the driver reads at a time
 LABEL_ROWS_A_PART = 1 << 20
+HELD_ROWS, BLOCK_ROWS, PIECE_ROWS = 2**20, 2**16, 2**14  # of ingest
 BUCKET_BYTES, PIECE_BYTES = 2**27, 2**19
 HEAD_MEMORY = 64e9
 
 ORIGINS = [
     ("JPEGs of 500 x 375 decoded in a processor second", DECODED, "measured, benchmarks.md"),
     ("the same decoded and resized to 224 x 224", RESIZED, "measured, benchmarks.md"),
+    ("images that the driver of ingest gives ids in a second", ASSIGNED, "measured, `scale.py`"),
     ("rows of labels that the driver copies in a second", LABELLED, "measured, `scale.py`"),
     (
         "processor seconds of select for one value of a feature",
@@ -123,12 +126,19 @@ def stages(images: int) -> list[Stage]:
     )
     shuffled = features if pieces else 0
     weights = images * WEIGHT_BYTES
+    # of ingest, blocks of rows that are read three times, and pieces of the draw by lots
+    blocks = math.ceil(images / BLOCK_ROWS) if images > HELD_ROWS else 0
+    ranges = math.ceil(images / max(HELD_ROWS, math.isqrt(images * PIECE_ROWS)))
+    lots = ranges**2 if blocks else 0
     return [
         # twice over the source, which is packed in files of a part's size; images, labels and digests
-        Stage("ingest", 2 * pictures, pictures, 2 * parts, 6 * parts, images / DECODED),
         Stage(
-            "label", images * 2, images * LABEL_BYTES, parts, 2 * labels,
-            driver=images / LABELLED + parts * LATENCY / READERS,
+            "ingest", 2 * pictures, pictures, 2 * parts + 3 * blocks + lots,
+            2 * parts + 3 * labels + 2 * (blocks + lots), images / DECODED, driver=images / ASSIGNED,
+        ),
+        Stage(
+            "label", images * 2, images * LABEL_BYTES, labels, 2 * labels,
+            driver=images / LABELLED + labels * LATENCY / READERS,
         ),
         Stage(
             "extract", pictures, features, 2 * parts, 2 * parts, images / RESIZED, images / EMBEDDED

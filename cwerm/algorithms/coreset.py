@@ -27,6 +27,7 @@ from cwerm.algorithms.spreading.agreement import Surroundings, surroundings
 
 __all__ = [
     "allocate",
+    "balanced_counts",
     "check_size",
     "choose_in_class",
     "class_medians",
@@ -256,25 +257,33 @@ def draw_balanced(labels: Given, size: int, seed: int) -> Int[np.ndarray, "{size
     the class that has too few.
     """
     known = as_labels(labels)
-    _check_several(known.classes)
-    check_whole_number("the number of samples to draw", size, 1)
+    members = _members(known.codes, len(known.classes))
+    counts = balanced_counts(np.array([len(places) for places in members]), size, known.classes)
     check_whole_number("the seed", seed, 0)
-    codes, num_classes = known.codes, len(known.classes)
-    members = _members(codes, num_classes)
-    available = np.array([len(places) for places in members])
-    counts = np.full(num_classes, size // num_classes)
-    counts[np.argsort(-available, kind="stable")[: size % num_classes]] += 1
     ids = []
-    for label, number, places, count in zip(
-        known.classes, known.numbers, members, counts, strict=True
-    ):
-        if count > len(places):
-            raise ValueError(
-                f"class {label} has {len(places)} samples to draw {count} from; "
-                f"draw fewer than {size} in all"
-            )
+    for number, places, count in zip(known.numbers, members, counts, strict=True):
         ids.append(places[draw_in_class(number, len(places), int(count), seed)])
     return np.sort(np.concatenate(ids))
+
+
+def balanced_counts(
+    available: Integer[np.ndarray, "classes"], size: int, classes: Shaped[np.ndarray, "classes"]
+) -> Int[np.ndarray, "classes"]:
+    """How many samples `draw_balanced` takes of each class, of which there are so many.
+
+    Raises ValueError naming the class that has too few.
+    """
+    _check_several(classes)
+    check_whole_number("the number of samples to draw", size, 1)
+    counts = np.full(len(classes), size // len(classes))
+    counts[np.argsort(-available, kind="stable")[: size % len(classes)]] += 1
+    for label, there, count in zip(classes, available, counts, strict=True):
+        if count > there:
+            raise ValueError(
+                f"class {label} has {there} samples to draw {count} from; "
+                f"draw fewer than {size} in all"
+            )
+    return counts
 
 
 def draw_in_class(number: int, size: int, count: int, seed: int) -> Int[np.ndarray, "{count}"]:

@@ -17,7 +17,7 @@ from cwerm.runtime.capacity import Request
 from cwerm.runtime.deaths import MOST_DEATHS, Place, check_deaths, is_loss
 from cwerm.runtime.waiting import LOOK_SECONDS, TELL_SECONDS, Patience
 from cwerm.runtime.worker_errors import WORKERS_KEY, lower, user_errors
-from cwerm.store.behind import Later
+from cwerm.store.beside import Later
 from cwerm.store.claims import work_clock
 from cwerm.terminal import console
 

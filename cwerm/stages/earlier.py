@@ -106,14 +106,20 @@ def as_numbers(digests: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([*chunks, np.empty(0, np.uint64)]).reshape(-1, 2)
 
 
-def match(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Of each wanted digest, uint64 [m, 2], the first row of the known ones [n, 2] that has it, or -1."""
-    order = np.argsort(known[:, 0], kind="stable")
-    first = known[order, 0]
-    at = np.minimum(np.searchsorted(first, wanted[:, 0]), max(0, len(first) - 1))
-    found = np.full(len(wanted), -1, np.int64)
-    if len(first):
-        candidate = order[at]
-        same = (known[candidate] == wanted).all(axis=1)
-        found[same] = candidate[same]
-    return found
+class Digests:
+    """Known digests, uint64 [n, 2], in which others are looked for."""
+
+    def __init__(self, known: np.ndarray) -> None:
+        self.known = known
+        self._order = np.argsort(known[:, 0], kind="stable")
+        self._first = known[self._order, 0]
+
+    def rows_of(self, wanted: np.ndarray) -> np.ndarray:
+        """Of each wanted digest, uint64 [m, 2], the first row of the known ones that has it, or -1."""
+        at = np.minimum(np.searchsorted(self._first, wanted[:, 0]), max(0, len(self._first) - 1))
+        found = np.full(len(wanted), -1, np.int64)
+        if len(self._first):
+            candidate = self._order[at]
+            same = (self.known[candidate] == wanted).all(axis=1)
+            found[same] = candidate[same]
+        return found

@@ -108,16 +108,14 @@ class Writer:
         ``name`` tells apart several results of one table's schema; with ``near`` it is kept on this node's
         disk, too. What is read once is made fast to write and read, not small.
         """
-        path, place = (
-            f"unpublished/{name or table}-{index:05d}.parquet",
-            self.near if near else None,
-        )
+        path = f"unpublished/{name or table}-{index:05d}.parquet"
+        place = self.near if near else None
         return self._put_table(path, table, rows, place, compression="lz4", use_dictionary=False)
 
-    def read_unpublished(self, file: File) -> pa.Table:
-        """What `write_unpublished` wrote."""
+    def read_unpublished(self, file: File, columns: list[str] | None = None) -> pa.Table:
+        """What `write_unpublished` wrote, or some columns of it."""
         store, folder = ArtifactStore(self.storage), folder_of(self.stage, self.key)
-        return store._parse_table(folder, file, store._read_once(folder, file, self.near))
+        return store._parse_table(folder, file, store._read_once(folder, file, self.near), columns)
 
     def delete_unpublished(self, file: File) -> None:
         """Remove what `write_unpublished` wrote and nobody will read again."""

@@ -132,14 +132,14 @@ def test_integers_match_folders_of_their_numbers(tmp_path: Path) -> None:
 def test_classes_of_one_source_and_names_that_are_alike_are_told(tmp_path: Path) -> None:
     source = opened(folder(tmp_path / "a", "Rose", "oak"), folder(tmp_path / "b", "rose", "oak"))
     names = ["Rose", "oak", "rose"]
-    codes = [(0, np.array([0, 1])), (1, np.array([2, 1]))]
-    assert told_of_sources(source, codes, names) == [
+    counts = np.array([[1, 1, 0], [0, 1, 1]])
+    assert told_of_sources(source, counts, names) == [
         "2 sources: a 2, b 2",
         "classes that a alone has: Rose",
         "classes that b alone has: rose",
         "'Rose' (a) and 'rose' (b) are counted as classes of their own",
     ]
-    assert told_of_sources(source.sources[0], codes, names) == []
+    assert told_of_sources(source.sources[0], counts, names) == []
 
 
 @pytest.mark.parametrize("wrong", [[], [""], [3], 3])

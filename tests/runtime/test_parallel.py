@@ -18,7 +18,7 @@ import ray
 from cwerm.errors import UserError
 from cwerm.runtime import parallel
 from cwerm.runtime.parallel import Pool, worker_pool
-from cwerm.store.behind import Later, WriteBehind
+from cwerm.store.beside import Later, WriteBehind
 from cwerm.terminal import console
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't have it

@@ -13,14 +13,15 @@ from PIL import Image
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
 from cwerm.pipeline import plan
-from cwerm.stages import ingest
+from cwerm.stages.ingest.assign import assign_rows
 from cwerm.stages.ingest.classes import encode
 from cwerm.stages.ingest.scan import Scanner
 from cwerm.stages.ingest.sources import plan_chunks
-from cwerm.stages.ingest.write import ChunkWork, ChunkWriter
+from cwerm.stages.ingest.write import ChunkWriter
 from cwerm.stages.stage import Context
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.writing import Writer
+from stages.surveys import survey_of, work_of
 from stages.test_ingest import write_folder
 
 MakeJob = Callable[..., Job]
@@ -72,11 +73,12 @@ def scanned(job: Job) -> tuple[Any, Any]:
     sources, settings = steps.outside.sources, steps["ingest"].settings
     chunks = plan_chunks(steps.outside, settings.rows_per_part)
     scans = [Scanner(sources)(chunk) for chunk in chunks]
-    names, codes = encode(sources, chunks, scans)
-    work = ingest.assigned(settings, names, chunks, scans, codes)
     writer = Writer(steps.store, "ingest", "k", {})
+    survey = survey_of(chunks, scans, writer)
+    names, code_of = encode(sources, survey.seen)
+    assignment = assign_rows(settings, names, survey, code_of)
     write = ChunkWriter(sources, steps.store, writer, {}, None)
-    return write, [ChunkWork(chunk, parts, None) for chunk, parts in work]
+    return write, work_of(assignment, len(names))
 
 
 @pytest.mark.parametrize("role", ["source", "test", "trusted"])

@@ -19,6 +19,7 @@ from cwerm.stages.ingest.assign import assign_rows
 from cwerm.stages.ingest.settings import IngestSettings
 from cwerm.stages.label import LabelSettings, made_wrong
 from cwerm.stages.outside import Outside
+from stages.surveys import parts_of, survey_of_codes
 
 NAMES = ["ant", "bee", "cat", "dog"]
 TEST = np.repeat(np.arange(4, dtype=np.int32), 3)
@@ -53,8 +54,12 @@ def assign(
     outside = Outside(job)
     of_images, noise = IngestSettings.of(job, outside), LabelSettings.of(job, outside)
     seen = [images(start, len(part)) for start, part in zip(starts, codes, strict=False)]
-    for index, chunk in enumerate(assign_rows(of_images, names, tables, codes, seen)):
-        assert chunk.index == index
+    survey, code_of = survey_of_codes(tables, codes, seen)
+    chunks_seen = parts_of(assign_rows(of_images, names, survey, code_of), len(names))
+    indices = [chunk.index for chunk in chunks_seen]
+    assert indices == sorted({*indices})
+    for chunk in chunks_seen:
+        index = chunk.index
         for table, ids in chunk.ids.items():
             for row in np.flatnonzero(ids >= 0):
                 entry = (int(starts[index] + row), int(chunk.labels[row]), None)
@@ -227,7 +232,9 @@ def test_a_drawn_split_has_a_share_of_each_class_and_all_copies_of_an_image(
     parts = [codes, TEST][: len(tables)]
     seen = [images(0, different)[which], images(different, len(TEST))][: len(tables)]
     job = settings(**{"test_fraction": 0.0, f"{split}_fraction": share}, split_seed=seed)
-    found = assign_rows(IngestSettings.of(job, Outside(job)), NAMES, tables, parts, seen)[0].ids
+    survey, code_of = survey_of_codes(tables, parts, seen)
+    assignment = assign_rows(IngestSettings.of(job, Outside(job)), NAMES, survey, code_of)
+    found = parts_of(assignment, len(NAMES))[0].ids
     assert found.keys() == {"images", f"{split}_images"}
     drawn = found[f"{split}_images"] >= 0
     assert np.array_equal(drawn, found["images"] < 0)
@@ -262,9 +269,10 @@ def test_very_many_classes_take_no_pass_each() -> None:
     codes = np.tile(np.arange(60_000, dtype=np.int32), 3)
     names = [str(code) for code in range(60_000)]
     job = settings(test_fraction=0.4)
+    survey, code_of = survey_of_codes(["images"], [codes], [images(0, len(codes))])
     started = time.process_time()
-    seen = [images(0, len(codes))]
-    (rows,) = assign_rows(IngestSettings.of(job, Outside(job)), names, ["images"], [codes], seen)
+    assignment = assign_rows(IngestSettings.of(job, Outside(job)), names, survey, code_of)
     assert time.process_time() - started < 4
+    (rows,) = parts_of(assignment, len(names))
     test = codes[rows.ids["test_images"] >= 0]
     assert np.array_equal(np.sort(test), np.arange(60_000)), "one of each class"

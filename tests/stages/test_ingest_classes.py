@@ -13,11 +13,14 @@ from data.parquet_files import png, put
 from cwerm.data import open_source
 from cwerm.errors import UserError
 from cwerm.job.tree import parse_job
+from cwerm.stages.ingest.assign import codes_of
 from cwerm.stages.ingest.classes import check_classes, encode
+from cwerm.stages.ingest.rows.survey import Survey
 from cwerm.stages.ingest.scan import Scanner
 from cwerm.stages.ingest.sources import plan_chunks
 from cwerm.stages.outside import Outside
 from cwerm.terminal import console
+from stages.surveys import NOWHERE, survey_of
 
 ONE, OTHER = ["cat", "dog", "owl"], ["owl", "dog", "cat"]
 
@@ -28,12 +31,18 @@ def classes(**sources: Path) -> tuple[list[str], dict[str, list[str]]]:
     outside = Outside(job)
     items, opened = plan_chunks(outside, job.data.rows_per_part), outside.sources
     scan = Scanner(opened)
-    names, codes = encode(opened, items, [scan(item) for item in items])
-    check_classes(job.data.source, names, items, codes)
+    survey = survey_of(items, [scan(item) for item in items], NOWHERE)
+    names, code_of = encode(opened, survey.seen)
+    check_classes(job.data.source, names, survey.class_sizes(code_of, len(names)))
     found: dict[str, list[str]] = {}
-    for (table, _, _), chunk in zip(items, codes, strict=True):
+    for (table, _, _), chunk in zip(items, codes_by_chunk(survey, code_of), strict=True):
         found.setdefault(table, []).extend(names[code] if code >= 0 else "" for code in chunk)
     return names, found
+
+
+def codes_by_chunk(survey: Survey, code_of: np.ndarray) -> list[np.ndarray]:
+    every = np.concatenate([codes_of(code_of, rows.label) for _, rows in survey.rows.every()])
+    return np.split(every, survey.rows.ends[1:-1])
 
 
 def fails(message: str, **sources: Path) -> None:
@@ -181,8 +190,10 @@ def test_arrays_are_matched_by_the_names_of_their_data_set(tmp_path: Path) -> No
     assert own is not None
     items = [item for item in plan_chunks(outside, 20) if item[2].start == 0]
     scan = Scanner(opened)
-    names, codes = encode(opened, items, [scan(item) for item in items])
+    survey = survey_of(items, [scan(item) for item in items], NOWHERE)
+    names, code_of = encode(opened, survey.seen)
     assert names == own
+    codes = codes_by_chunk(survey, code_of)
     np.testing.assert_array_equal(codes[-1], [own.index("Bag"), own.index("Coat")])
 
 

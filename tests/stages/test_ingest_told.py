@@ -14,6 +14,7 @@ from cwerm.data.source import Sample
 from cwerm.errors import UserError
 from cwerm.job.tree import Job, parse_job
 from cwerm.stages.ingest.images import images_table
+from cwerm.stages.ingest.rows.tally import Tally
 from cwerm.stages.ingest.settings import IngestSettings
 from cwerm.stages.ingest.sources import plan_chunks
 from cwerm.stages.ingest.told import full_scale, understood
@@ -30,12 +31,17 @@ def fill(root: Path, layout: dict[str, int]) -> None:
 def told(job: Job, counts: list[int], largest: list[int] | None = None) -> list[str]:
     outside = Outside(job)
     settings, sources = IngestSettings.of(job, outside), outside.sources
-    labels = np.repeat(np.arange(len(counts)), counts)
     names = sources["source"].class_names()
     assert names is not None
-    largest_values = np.array(largest or [], dtype=np.int64)
     chunks = plan_chunks(outside, settings.rows_per_part)
-    return understood(settings, sources, chunks, names, labels, largest_values)
+    return understood(settings, sources, chunks, names, np.array(counts), tally(largest or []))
+
+
+def tally(values: list[int]) -> Tally:
+    found = Tally()
+    for value in values:
+        found.add(np.array([value]))
+    return found
 
 
 def job_of(**data: object) -> Job:
@@ -113,7 +119,7 @@ def test_many_classes_are_told_shortly(tmp_path: Path) -> None:
 def test_bits_are_those_in_use(
     tmp_path: Path, largest: list[int], scale: int, line: str | None
 ) -> None:
-    assert full_scale(np.array(largest, dtype=np.int64)) == scale
+    assert full_scale(tally(largest)) == scale
     fill(tmp_path, {"a": 1, "b": 1})
     assert told(job_of(source=str(tmp_path)), [1, 1], largest)[2:] == ([line] if line else [])
 

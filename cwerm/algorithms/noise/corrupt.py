@@ -20,7 +20,15 @@ from jaxtyping import Float, Int, Integer
 
 from cwerm.algorithms.networks.names import unknown_name
 
-__all__ = ["NOISE_KINDS", "corrupt_labels", "long_tail", "long_tail_counts", "transition_matrix"]
+__all__ = [
+    "NOISE_KINDS",
+    "corrupt_labels",
+    "draw_tail",
+    "long_tail",
+    "long_tail_counts",
+    "tail_counts",
+    "transition_matrix",
+]
 
 NOISE_KINDS = ("uniform", "symmetric", "flip", "flip2")
 
@@ -126,15 +134,27 @@ def long_tail(
     `long_tail_counts`, and if a class number below the highest has no samples.
     """
     sizes = np.bincount(labels)
-    if sizes.size and sizes.min() == 0:
-        raise ValueError(f"class {sizes.argmin()} has no samples to make a long tail of")
-    counts = long_tail_counts(int(sizes.min(initial=len(labels))), len(sizes), imbalance)
+    counts = tail_counts(sizes, imbalance)
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
     kept = [
-        _generator(seed, TAIL, label).permutation(rows)[:count]
+        rows[draw_tail(label, len(rows), int(count), seed)]
         for label, (count, rows) in enumerate(zip(counts, members, strict=True))
     ]
     return np.sort(np.concatenate(kept))
+
+
+def tail_counts(
+    sizes: Integer[np.ndarray, "classes"], imbalance: float
+) -> Int[np.ndarray, "classes"]:
+    """How many samples `long_tail` keeps of each class, of which there are so many; raises as that."""
+    if sizes.size and sizes.min() == 0:
+        raise ValueError(f"class {sizes.argmin()} has no samples to make a long tail of")
+    return long_tail_counts(int(sizes.min(initial=sizes.sum())), len(sizes), imbalance)
+
+
+def draw_tail(label: int, size: int, count: int, seed: int) -> Int[np.ndarray, "{count}"]:
+    """Positions of the samples that `long_tail` keeps of a class, which has ``size``."""
+    return _generator(seed, TAIL, label).permutation(size)[:count]
 
 
 def _generator(seed: int, stream: int, label: int = 0) -> np.random.Generator:

@@ -27,7 +27,7 @@ from cwerm.stages.broadcast.settings import BroadcastSettings, needs
 from cwerm.stages.labels_in_use import LabelReader
 from cwerm.stages.stage import Context, Inputs, Stage
 from cwerm.store.artifacts import Artifact, File
-from cwerm.store.behind import Later, WriteBehind
+from cwerm.store.beside import Later, WriteBehind
 
 
 def _run(settings: BroadcastSettings, inputs: Inputs, context: Context) -> Artifact:
@@ -130,9 +130,7 @@ class _Scale:
         scaled: Any = pa.array(weights, pa.float32())
         column = table.schema.get_field_index("weight")
         table = table.set_column(column, table.schema.field("weight"), scaled)
-        written = self.behind.write(
-            functools.partial(self.writer.write_part, "weights", part, table)
-        )
+        written = self.behind.write(self.writer.write_part, "weights", part, table)
         used = weights[~removed]
         low, high = float(used.min(initial=np.inf)), float(used.max(initial=0))
         return Later(lambda: (written.result(), low, high))

@@ -20,7 +20,7 @@ from cwerm.stages.broadcast.settings import BroadcastSettings
 from cwerm.stages.classifiers import create_classifier
 from cwerm.stages.labels_in_use import LabelReader
 from cwerm.store.artifacts import Artifact, ArtifactStore, File
-from cwerm.store.behind import Later, WriteBehind
+from cwerm.store.beside import Later, WriteBehind
 from cwerm.store.writing import Writer
 
 if TYPE_CHECKING:
@@ -114,15 +114,12 @@ class Weigh:
             )
             judged.append(spreading.spread(batch, work.reference, self.learned))
         weights, sums = _table(ids, labels, removed, nearest, judged)
-        write = functools.partial(
-            work.writer.write_unpublished, "weights", number, weights, near=True
-        )
-        written = self.behind.write(write)
+        write = functools.partial(work.writer.write_unpublished, near=True)
+        written = self.behind.write(write, "weights", number, weights)
         beliefs = self._beliefs(ids, judged)
         if beliefs is None:
             return Later(lambda: Weighed(written.result(), sums, None))
-        write = functools.partial(work.writer.write_part, "beliefs", number, beliefs)
-        believed = self.behind.write(write)
+        believed = self.behind.write(work.writer.write_part, "beliefs", number, beliefs)
         return Later(lambda: Weighed(written.result(), sums, believed.result()))
 
     def _beliefs(self, ids: np.ndarray, judged: list[Judgement]) -> pa.Table | None:

@@ -49,8 +49,8 @@ def find_known(
             if fits and len(found) == artifact.rows(name):
                 sources.add(artifact, name)
                 digests.append(found)
-    known = np.concatenate(digests)
-    places = {name: earlier.match(known, found) for name, found in wanted.items()}
+    known = earlier.Digests(np.concatenate(digests))
+    places = {name: known.rows_of(found) for name, found in wanted.items()}
     rows = {name: common.by_part(found, images, SOURCES[name]) for name, found in places.items()}
     return Known(sources, rows)
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from cwerm.data.labels import Label, alike, normal, sort_labels
 from cwerm.data.source import Source
 from cwerm.errors import UserError, blame
-from cwerm.stages.ingest.scan import Scan
+from cwerm.stages.ingest.rows.survey import SeenLabel
 from cwerm.stages.ingest.several import same_kind
-from cwerm.stages.ingest.sources import WorkItem
 from cwerm.terminal import console
 
 
-def encode(
-    sources: dict[str, Source], items: list[WorkItem], scans: list[Scan]
-) -> tuple[list[str], list[np.ndarray]]:
-    """Class names and, for each chunk, the class of each row, -1 where it is not readable.
+def encode(sources: dict[str, Source], seen: Sequence[SeenLabel]) -> tuple[list[str], np.ndarray]:
+    """Class names and, for each label that was seen, its class, int32.
 
     Classes are matched by name: each source's integers stand for the names that it knows. Of the names
     that the training images' source knows, those without an image are left out.
@@ -27,29 +24,23 @@ def encode(
         UserError: a label that is no class of the training images, or names and integers are mixed.
     """
     own_names = {role: source.class_names() for role, source in sources.items()}
-    named = []
-    for (_, role, _), scan in zip(items, scans, strict=True):
+    order = sorted(range(len(seen)), key=lambda number: (seen[number].chunk, seen[number].place))
+    named: dict[int, Label] = {}
+    for number in order:
         with blame("data.label_column"):
-            named.append({label: _name(label, own_names[role]) for label in scan.labels})
-    found = [
-        (chunk.source, name)
-        for (table, _, chunk), of_labels in zip(items, named, strict=True)
-        if table == "images"
-        for name in of_labels.values()
-    ]
+            named[number] = _name(seen[number].label, own_names[seen[number].role])
+    found = [(seen[n].source, named[n]) for n in order if seen[n].table == "images"]
     are_numbers = same_kind(sources["source"], found)
     train = {str(name) if are_numbers else name for _, name in found}
     with blame("data.label_column"):
         names = _ordered(train, own_names["source"])
     known = {name: code for code, name in enumerate(names)}
-    codes = []
-    for (_, role, chunk), scan, of_labels in zip(items, scans, named, strict=True):
-        for name in of_labels.values():
-            if str(name) not in known:
-                raise _unknown(role, chunk.split, name, names)
-        code_of = np.array([known[str(name)] for name in of_labels.values()], dtype=np.int32)
-        codes.append(np.where(scan.readable, code_of[scan.label_of], -1).astype(np.int32))
-    return names, codes
+    code_of = np.empty(len(seen), np.int32)
+    for number in order:
+        if str(named[number]) not in known:
+            raise _unknown(seen[number].role, seen[number].split, named[number], names)
+        code_of[number] = known[str(named[number])]
+    return names, code_of
 
 
 def _name(label: Label, own_names: list[str] | None) -> Label:
@@ -101,12 +92,12 @@ def _unknown(role: str, split: str, name: Label, names: list[str]) -> UserError:
     )
 
 
-def check_classes(
-    source: str, names: list[str], items: list[WorkItem], codes: list[np.ndarray]
-) -> None:
-    """Raise `UserError` unless there are two classes or more, each with a training image."""
-    train = np.concatenate([c for (t, _, _), c in zip(items, codes, strict=True) if t == "images"])
-    present = np.unique(train[train >= 0])
+def check_classes(source: str, names: list[str], sizes: np.ndarray) -> None:
+    """Raise `UserError` unless there are two classes or more, each with a training image.
+
+    ``sizes`` [classes] are the readable training images of each.
+    """
+    present = np.flatnonzero(sizes)
     if len(present) == 0:
         raise UserError(f"data.source: '{source}' has no readable image; check the files")
     if len(present) == 1:
@@ -115,8 +106,8 @@ def check_classes(
             "a classifier needs at least two"
         )
     if len(present) < len(names):
-        missing = sorted(set(range(len(names))) - set(present.tolist()))
+        missing = int(np.flatnonzero(sizes == 0)[0])
         raise UserError(
-            f"data.source: class '{names[missing[0]]}' has no readable training image; "
+            f"data.source: class '{names[missing]}' has no readable training image; "
             "add some or remove the class"
         )

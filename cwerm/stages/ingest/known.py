@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from cwerm.stages import common, earlier
-from cwerm.stages.earlier import MOST_ROWS, EarlierRows
+from cwerm.stages.earlier import MOST_ROWS, Digests, EarlierRows
 from cwerm.stages.ingest.sources import WorkItem
 from cwerm.stages.outside import Outside
 from cwerm.store.artifacts import Artifact, ArtifactStore, CorruptArtifactError
@@ -43,12 +44,15 @@ class Recorded:
         return tuple((self.rows >= 0).tolist())
 
 
+# a chunk, what tells its images from others, bytes [rows, 16] if anything does, and what is known of them
+ScanWork = tuple[WorkItem, np.ndarray | None, Recorded | None]
+
+
 @dataclass(frozen=True)
 class KnownImages:
-    """The images of earlier runs, and which of them are those of this run."""
+    """The images of earlier runs."""
 
     sources: EarlierRows
-    chunks: list[Recorded]
 
     def images(self, store: ArtifactStore, rows: np.ndarray) -> list[bytes]:
         """The images of the known ``rows`` [b], b"" where one is below 0."""
@@ -61,14 +65,54 @@ class KnownImages:
         return found
 
 
-def contents_of(outside: Outside, items: Sequence[WorkItem]) -> list[np.ndarray]:
-    """For each chunk what tells its images' content from any other, bytes [rows, 16]."""
-    found = []
-    for _, role, chunk in items:
-        told = outside.sources[role].contents(chunk)
-        digests = [_digest(text) if text else NOTHING for text in told or [""] * chunk.size]
-        found.append(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16))
-    return found
+class RecordedImages:
+    """What was recorded of the images of earlier runs, looked up by their content."""
+
+    def __init__(self, images: KnownImages, table: pa.Table) -> None:
+        self.images = images
+        self._told = Digests(earlier.as_numbers(table.column("content")))
+        self._pixels = earlier.as_numbers(table.column("digest")).view(np.uint8).reshape(-1, 16)
+        self._learned = [common.column(table, name) for name in _LEARNED]
+
+    def of(self, content: np.ndarray | None, size: int) -> Recorded:
+        """What is recorded of a chunk of so many images, by their content [size, 16]."""
+        rows = np.full(size, -1, np.int64)
+        if content is not None:
+            told = np.ascontiguousarray(content).view(np.uint64)
+            rows = self._told.rows_of(told)
+            rows[~told.any(axis=1)] = -1  # nothing tells them
+        return Recorded(rows, self._pixels[rows], *(values[rows] for values in self._learned))
+
+
+class ToScan(Sequence[ScanWork]):
+    """The chunks with what is known of each, which is looked up when a worker asks for it."""
+
+    def __init__(
+        self, outside: Outside, items: Sequence[WorkItem], recorded: RecordedImages | None
+    ) -> None:
+        self.outside, self.items, self.recorded = outside, items, recorded
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, chunk: Any) -> Any:
+        item = self.items[chunk]
+        content = content_of(self.outside, item)
+        found = self.recorded.of(content, item[2].size) if self.recorded else None
+        return item, content, found
+
+
+def content_of(outside: Outside, item: WorkItem) -> np.ndarray | None:
+    """What tells the content of a chunk's images, bytes [rows, 16], zeros where nothing does.
+
+    None where the source knows it of no image.
+    """
+    _, role, chunk = item
+    told = outside.sources[role].contents(chunk)
+    if told is None:
+        return None
+    digests = [_digest(text) if text else NOTHING for text in told]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
 
 
 def _digest(text: str) -> bytes:
@@ -76,32 +120,22 @@ def _digest(text: str) -> bytes:
 
 
 def find_known(
-    store: ArtifactStore, address: str, contents: Sequence[np.ndarray]
-) -> KnownImages | None:
-    """What is known of images with these contents; None where nothing is."""
-    wanted = [np.ascontiguousarray(of_chunk).view(np.uint64) for of_chunk in contents]
-    if not sum(map(len, wanted)) or not any(of_chunk.any() for of_chunk in wanted):
+    store: ArtifactStore, outside: Outside, items: Sequence[WorkItem]
+) -> RecordedImages | None:
+    """What is known of images in the place of these; None where nothing is, or nothing tells them."""
+    told = (outside.sources[role].contents(chunk) for _, role, chunk in items)
+    if not any(any(of_chunk or ()) for of_chunk in told):
         return None
     sources, tables = EarlierRows(), []
+    address = outside.addresses["source"]
     for entry in earlier.remembered(store.storage, _path(address), ["ingest"]):
-        found = _read(store, entry["ingest"])
-        if found and len(sources) + len(found[1]) <= MOST_ROWS:
+        found = _read(store, entry["ingest"], MOST_ROWS - len(sources))
+        if found:
             artifact, table = found
             for name in images_tables(artifact):
                 sources.add(artifact, name)
             tables.append(table)
-    if not tables:
-        return None
-    table = pa.concat_tables(tables)
-    told = earlier.as_numbers(table.column("content"))
-    pixels = earlier.as_numbers(table.column("digest")).view(np.uint8).reshape(-1, 16)
-    learned = [common.column(table, name) for name in _LEARNED]
-    chunks = []
-    for of_chunk in wanted:
-        rows = earlier.match(told, of_chunk)
-        rows[~of_chunk.any(axis=1)] = -1  # nothing tells them
-        chunks.append(Recorded(rows, pixels[rows], *(values[rows] for values in learned)))
-    return KnownImages(sources, chunks)
+    return RecordedImages(KnownImages(sources), pa.concat_tables(tables)) if tables else None
 
 
 def images_tables(artifact: Artifact) -> list[str]:
@@ -109,9 +143,10 @@ def images_tables(artifact: Artifact) -> list[str]:
     return sorted(name for name in artifact.tables if name.endswith("images"))
 
 
-def _read(store: ArtifactStore, key: str) -> tuple[Artifact, pa.Table] | None:
+def _read(store: ArtifactStore, key: str, most: int) -> tuple[Artifact, pa.Table] | None:
+    """The artifact and its table, of up to so many rows."""
     artifact = earlier.find(store, "ingest", key)
-    if artifact is None or not artifact.tables.get(CONTENTS):
+    if artifact is None or not artifact.tables.get(CONTENTS) or artifact.rows(CONTENTS) > most:
         return None
     try:
         table = store.read(artifact, CONTENTS)

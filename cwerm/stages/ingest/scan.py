@@ -11,7 +11,7 @@ import numpy as np
 from cwerm.data.images import read
 from cwerm.data.source import Chunk, Sample, Source, runs
 from cwerm.errors import UserError
-from cwerm.stages.ingest.known import Recorded
+from cwerm.stages.ingest.known import Recorded, ScanWork
 from cwerm.stages.ingest.sources import WorkItem
 from cwerm.stages.outside import naming
 
@@ -32,6 +32,8 @@ class Scan:
     width: np.ndarray  # likewise
     sizes: np.ndarray  # int64 [rows], bytes of each image
     largest: np.ndarray  # int32 [rows], largest value of an image of more than 8 bits, else -1
+    content: np.ndarray | None = None  # bytes [rows, 16], what told each image before it was read
+    known: np.ndarray | None = None  # int64 [rows], which image of earlier runs it is, -1 for none
 
     @property
     def deep(self) -> np.ndarray:
@@ -44,12 +46,16 @@ class Scan:
         return self.height[self.readable], self.width[self.readable]
 
 
-def scanner(
-    sources: dict[str, Source],
-) -> Callable[[tuple[WorkItem, Recorded | None]], Scan]:
+def scanner(sources: dict[str, Source]) -> Callable[[ScanWork], Scan]:
     """What scans a chunk of which something may be known."""
     scan = Scanner(sources)
-    return lambda work: scan(*work)
+
+    def of(work: ScanWork) -> Scan:
+        item, content, recorded = work
+        known = recorded.rows if recorded else None
+        return replace(scan(item, recorded), content=content, known=known)
+
+    return of
 
 
 class Scanner:

@@ -14,21 +14,21 @@ from cwerm.errors import UserError
 FEW = 8  # classes that are told by name
 
 
-def told_of_sources(
-    source: Source, codes: Sequence[tuple[int, np.ndarray]], names: Sequence[str]
-) -> list[str]:
+def number_of_sources(source: Source) -> int:
+    """How many sources there are in one."""
+    return len(source.names) if isinstance(source, Several) else 1
+
+
+def told_of_sources(source: Source, counts: np.ndarray, names: Sequence[str]) -> list[str]:
     """How many images each source has, classes that one alone has, and names that are nearly the same.
 
     Args:
         source: all of them as one; nothing is told of any other kind.
-        codes: classes of training images, with the number of their source.
+        counts: training images of each source and class, int64 [sources, classes].
         names: of the classes.
     """
     if not isinstance(source, Several):
         return []
-    counts = np.zeros((len(source.names), len(names)), np.int64)
-    for number, some in codes:
-        counts[number] += np.bincount(some, minlength=len(names))
     sizes = zip(source.names, counts.sum(axis=1), strict=True)
     lines = [f"{len(counts)} sources: {', '.join(f'{name} {n:,}' for name, n in sizes)}"]
     lonely = (counts > 0).sum(axis=0) == 1

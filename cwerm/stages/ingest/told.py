@@ -6,6 +6,7 @@ import numpy as np
 
 from cwerm.data.images import FULL_SCALES
 from cwerm.data.source import Source
+from cwerm.stages.ingest.rows.tally import Tally
 from cwerm.stages.ingest.settings import IngestSettings
 from cwerm.stages.ingest.sources import WorkItem
 
@@ -23,8 +24,8 @@ def understood(
     sources: dict[str, Source],
     items: list[WorkItem],
     names: list[str],
-    labels: np.ndarray,
-    largest: np.ndarray,
+    counts: np.ndarray,
+    largest: Tally,
 ) -> list[str]:
     """Classes with counts, where each split is from, what was left out, and how many bits were read.
 
@@ -33,10 +34,10 @@ def understood(
         sources: by their key in ``data``.
         items: what is read of them.
         names: of the classes.
-        labels: those of the training images, int [n].
-        largest: the largest value of each image of more than 8 bits.
+        counts: training images of each class, int64 [classes].
+        largest: the largest values of images of more than 8 bits.
     """
-    lines = [_classes(names, np.bincount(labels, minlength=len(names)))]
+    lines = [_classes(names, counts)]
     lines.append("; ".join(_origins(settings, sources, items)))
     for role, source in sources.items():
         of_role = "" if role == "source" else f"data.{role}: "
@@ -78,28 +79,28 @@ def _origins(
     return texts
 
 
-def full_scale(largest: np.ndarray) -> int:
+def full_scale(largest: Tally) -> int:
     """The largest value that images of more than 8 bits can have, by those that occur."""
-    if not len(largest):
+    if not largest.total:
         return FULL_SCALES[-1]
-    return next(scale for scale in FULL_SCALES if scale >= largest.max())
+    return next(scale for scale in FULL_SCALES if scale >= largest.largest)
 
 
-def _bits(largest: np.ndarray) -> list[str]:
-    if not len(largest):
+def _bits(largest: Tally) -> list[str]:
+    if not largest.total:
         return []
     scale = full_scale(largest)
     bits = scale.bit_length()
     if scale < FULL_SCALES[-1]:
         return [
-            f"{len(largest):,} image(s) of 16 bits hold values up to {largest.max():,}: read as "
+            f"{largest.total:,} image(s) of 16 bits hold values up to {largest.largest:,}: read as "
             f"{bits} bits, 0..{scale:,}"
         ]
-    narrow = largest[largest <= FULL_SCALES[-2]]
-    if 2 * len(narrow) < len(largest):
+    narrow = largest.up_to(FULL_SCALES[-2])
+    if 2 * narrow.total < largest.total:
         return []
     return [
-        f"{len(narrow):,} of {len(largest):,} images of 16 bits hold values up to {narrow.max():,} "
-        f"alone, others up to {largest.max():,}: all are read as 16 bits, and those are dark; scale "
+        f"{narrow.total:,} of {largest.total:,} images of 16 bits hold values up to {narrow.largest:,} "
+        f"alone, others up to {largest.largest:,}: all are read as 16 bits, and those are dark; scale "
         "them where they are of fewer bits"
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -22,7 +21,7 @@ from cwerm.stages.ingest.scan import check_same
 from cwerm.stages.ingest.sources import WorkItem
 from cwerm.stages.outside import naming
 from cwerm.store.artifacts import ArtifactStore, File
-from cwerm.store.behind import Later, WriteBehind
+from cwerm.store.beside import Later, WriteBehind
 from cwerm.store.schema import EXTRA
 from cwerm.store.writing import Writer
 
@@ -53,8 +52,7 @@ class ChunkWriter:
         known: KnownImages | None,
     ) -> None:
         self.sources, self.store, self.writer, self.extra = sources, store, writer, extra
-        # what is known of each chunk comes with it
-        self.known = dataclasses.replace(known, chunks=[]) if known else None
+        self.known = known
         self.behind = WriteBehind()
 
     def _tables(self, part: ChunkRows) -> dict[str, str]:
@@ -107,10 +105,8 @@ class ChunkWriter:
                 if name == EXTRA
                 else images_table(samples, part.ids[of], part.full_scale)
             )
-            write = functools.partial(
-                self.writer.write_part, name, part.index, table, part.contents(of)
-            )
-            files[name] = self.behind.write(write)
+            asked = name, part.index, table, part.contents(of)
+            files[name] = self.behind.write(self.writer.write_part, *asked)
 
 
 def _written(parts: list[ChunkRows], finished: list[Files]) -> Written:

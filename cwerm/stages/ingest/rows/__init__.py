@@ -1,0 +1,1 @@
+"""What ingest knows of single rows: held in memory where they are few, else in the storage."""
