@@ -67,7 +67,7 @@ def run(job: Job, *, overwrite: bool = False) -> RunResult:
     steps.rename(name)
     folder = RunFolder(steps)
     results = {}
-    with watched_nodes(), sized_once(name) as sizing:
+    with watched_nodes(), sized_once(name) as sizing, steps.in_a_row():
         for stage in steps.names:
             result = _told(stage, steps.execute(stage))
             if not result.artifact.is_empty:
@@ -87,7 +87,7 @@ def judge(job: Job, choose: Callable[[Job, Artifact], Job]) -> Plan:
     """
     steps = plan(job, "broadcast", *beside(job))
     check(steps)
-    with watched_nodes(), sized_once(job.name):
+    with watched_nodes(), sized_once(job.name), steps.in_a_row():
         for stage in steps.names:
             _told(stage, steps.execute(stage))
             if stage == "ingest":

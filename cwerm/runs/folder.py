@@ -13,6 +13,7 @@ from cwerm.runs.summary import load_summary
 from cwerm.runs.table import print_table
 from cwerm.stages.plan import Plan, StageResult
 from cwerm.store.artifacts import Artifact, File
+from cwerm.store.beside import WriteBehind
 from cwerm.store.storage import at_once, open_storage
 from cwerm.suspects.show import FILES, PAGE, show
 from cwerm.terminal import console
@@ -74,7 +75,8 @@ class RunFolder:
         artifacts = {name: result.artifact for name, result in results.items()}
         storage = self.store.storage
         storage.delete(f"{self.path}/summary.json")
-        storage.write_bytes(f"{self.path}/job.yaml", self.job.to_yaml().encode())
+        behind = WriteBehind()
+        behind.write(storage.write_bytes, f"{self.path}/job.yaml", self.job.to_yaml().encode())
         if "broadcast" in artifacts:
             write_weights(self.path, self.store, artifacts["broadcast"], artifacts["ingest"])
         else:
@@ -87,6 +89,7 @@ class RunFolder:
         if "broadcast" in artifacts:
             summary["weights"] = weight_scores(self.plan)
             summary["found"] = artifacts["broadcast"].info.get("found", [])
+        behind.finish()
         self._write_json("summary.json", summary)
         folder = storage.uri(self.path)
         print_table(summary, folder)

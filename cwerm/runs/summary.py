@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -12,7 +14,7 @@ from cwerm.errors import UserError
 from cwerm.job.tree import Job, parse_job
 from cwerm.store.artifacts import Artifact, ArtifactStore
 from cwerm.store.manifest import MOST, is_inside
-from cwerm.store.storage import open_storage, parse_mapping
+from cwerm.store.storage import at_once, open_storage, parse_mapping
 
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -119,6 +121,16 @@ class FinishedRun:
     def job(self) -> Job:
         """``job.yaml``; raises as `job_of`."""
         return job_of(self.folder)
+
+    def look_up(self, names: Mapping[str, str]) -> None:
+        """Find several at once, by the stage; what is gone is told when it is asked for."""
+
+        def look(stage: str, name: str) -> None:
+            with suppress(UserError):
+                self.artifact(name, stage)
+
+        made = {stage: name for stage, name in names.items() if name in self.summary["artifacts"]}
+        at_once(look, made.keys(), made.values())
 
     def artifact(self, name: str, stage: str) -> tuple[ArtifactStore, Artifact]:
         """The store, and the artifact of a stage that holds ``name``, as the run left them.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from cwerm.job.tree import Job
 from cwerm.stages.outside import Outside
 from cwerm.stages.stage import Context, Stage
 from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.beside import WriteBehind
 from cwerm.store.claims import claimed
 from cwerm.store.storage import at_once
 from cwerm.store.writing import Writer
@@ -48,6 +49,7 @@ class Plan:
         """The artifacts that this plan has found or made."""
         self._missing: set[str] = set()
         self._is_looked_up = False
+        self._behind: WriteBehind | None = None
         wanted = {*last}
         for stage in reversed(pipeline):
             wanted |= set(stage.needs(job)) if stage.name in wanted else set()
@@ -123,6 +125,16 @@ class Plan:
                 )
         return {needed: artifact for needed, artifact in found.items() if artifact}
 
+    @contextmanager
+    def in_a_row(self) -> Iterator[None]:
+        """What a stage gives up once it has made its artifact is given up while the next one begins."""
+        self._behind = WriteBehind()
+        try:
+            yield
+            self._behind.finish()
+        finally:
+            self._behind = None
+
     def execute(self, name: str) -> StageResult:
         """Find the artifact of a stage whose inputs are there, or make it: one process for all."""
         started, node = time.perf_counter(), self[name]
@@ -131,7 +143,7 @@ class Plan:
         reused = artifact is not None
         if artifact is None:
             inputs = self.inputs(name)
-            with claimed(self.store, name, node.key) as made_by_another:
+            with claimed(self.store, name, node.key, self._behind) as made_by_another:
                 reused = made_by_another is not None
                 artifact = made_by_another or self._make(node, inputs)
         self.made[name] = artifact

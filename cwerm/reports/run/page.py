@@ -32,6 +32,7 @@ HISTORY = "train/history.json"
 EPOCH_NUMBERS = {"epoch"} | {
     f"{split}_{name}" for split in figures.SPLITS for name in ("loss", "accuracy")
 }
+SHOWN = {"ingest": "images", "label": "labels", "extract": "features", "select": "coreset"}
 PAGE_VERSION = 1  # raised when the same artifacts would give another page
 REJECTS = 200  # shown
 
@@ -189,6 +190,7 @@ def read_run(folder: str) -> RunPage:
         raise UserError(
             f"{folder}: its training history is no longer in the store; run the job again"
         ) from None
+    run.look_up(SHOWN)
     samples = read_samples(run) if "weights" in run.summary["artifacts"] else None
     return RunPage(run, _history(folder, text), samples)
 

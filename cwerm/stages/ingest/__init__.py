@@ -87,9 +87,8 @@ def _run(settings: IngestSettings, inputs: Inputs, context: Context) -> Artifact
         if table in tables
     }
     parts.setdefault("test_images", [])
-    parts |= beside.finish(parts)
     columns = [[path for path, _ in rejects], [reason for _, reason in rejects]]
-    parts["rejects"] = [writer.write_part("rejects", 0, common.table("rejects", *columns))]
+    parts |= beside.finish(parts, rejects=common.table("rejects", *columns))
     survey.rows.forget()
     told = (names, counts.images.sum(axis=0), survey.largest)
     made = writer.commit(

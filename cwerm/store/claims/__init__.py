@@ -24,6 +24,7 @@ from typing import Any
 
 from cwerm.errors import UserError
 from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.beside import WriteBehind
 from cwerm.store.claims import owners, work_clock
 from cwerm.store.claims.owners import Watch, parse, this_process, told
 from cwerm.store.claims.work_clock import WorkClock
@@ -36,8 +37,12 @@ JOIN_SECONDS = 2.0  # for a beat that is under way as a run ends early
 
 
 @contextmanager
-def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | None]:
+def claimed(
+    store: ArtifactStore, stage: str, key: str, behind: WriteBehind | None = None
+) -> Iterator[Artifact | None]:
     """Wait until the artifact is there or ours to make; gives the artifact, or None to make it.
+
+    The claim on one that is made is given up ``behind`` what follows, where that is given.
 
     Raises:
         UserError: as `ArtifactStore.find`.
@@ -79,7 +84,11 @@ def claimed(store: ArtifactStore, stage: str, key: str) -> Iterator[Artifact | N
             claims.release(committed=False)
             claims.record(refused=isinstance(error, UserError))
         raise
-    claims.release(committed=store.committed(stage, key))
+    release = partial(claims.release, committed=store.committed(stage, key))
+    if behind is None:
+        release()
+    else:
+        behind.write(release)
 
 
 class _Claims:

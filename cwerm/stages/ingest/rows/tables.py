@@ -41,7 +41,7 @@ class BesideImages:
 
     def __init__(self, writer: Writer, full_scale: int, tells: bool) -> None:
         """Contents are written where something ``tells`` an image before it is read."""
-        self.full_scale, self.tells = full_scale, tells
+        self.writer, self.full_scale, self.tells = writer, full_scale, tells
         self._behind = WriteBehind()
         write = partial(_Parts, self._behind, writer)
         self._labels = {t: write(name, _labels, itertools.count()) for t, name in LABELS.items()}
@@ -62,12 +62,14 @@ class BesideImages:
                 told = (rows.content, rows.pixels, rows.height, rows.width, rows.bytes)
                 self._contents[table].add(*(column[kept] for column in told))
 
-    def finish(self, tables: Iterable[str]) -> dict[str, list[File]]:
-        """The tables that belong to these tables of images."""
+    def finish(self, tables: Iterable[str], **others: pa.Table) -> dict[str, list[File]]:
+        """The tables that belong to these tables of images, and others of one part."""
         names = [name for name in TABLES if name in {*tables}]
         found = {LABELS[name]: self._labels[name].finish() for name in names}
         found |= {DIGESTS[name]: self._digests[name].finish() for name in names}
         found |= {CONTENTS: self._contents_of(names)} if self.tells else {}
+        write = partial(self._behind.write, self.writer.write_part)
+        found |= {name: [write(name, 0, table)] for name, table in others.items()}
         self._behind.finish()
         return {name: [file.result() for file in files] for name, files in found.items()}
 
