@@ -25,6 +25,7 @@ from cwerm.stages.train.limits import asked_size, check_batch, is_streamed, sche
 from cwerm.stages.train.settings import TrainSettings
 from cwerm.stages.train.targets import chosen_targets, make_targets
 from cwerm.store.artifacts import Artifact, ArtifactStore
+from cwerm.store.beside import WriteBehind
 from cwerm.store.writing import Writer
 from cwerm.terminal import console
 
@@ -210,11 +211,13 @@ def _commit(
     metadata = {"cwerm": json.dumps(description)}  # one key, as safetensors shuffles several
     model = save(savable(tensors), metadata=metadata)
     history = json.dumps(state["history"], indent=1).encode()
-    writer.write_files({"model.safetensors": model, "history.json": history})
+    behind = WriteBehind()
+    behind.write(writer.write_files, {"model.safetensors": model, "history.json": history})
     trained = sum(epoch["seconds"] for epoch in state["history"])
     columns = (state["predictions"][name].numpy() for name in ("id", "predicted", "probability"))
     rows = common.table("test_predictions", *columns)
     tables = {"test_predictions": [writer.write_part("test_predictions", 0, rows)]}
+    behind.finish()
     return writer.commit(tables, {**last, "targets": targets}, least_seconds=trained)
 
 
