@@ -162,6 +162,12 @@ def test_the_file_system_lists_folders_as_pyarrow_does(
         for open_ in (system.open_input_file, system.open_input_stream):
             with pytest.raises(FileNotFoundError):
                 open_(f"{root}/none")
+    # Ray Train proves by a file that nodes share the storage; of a bucket it need not be asked
+    proof = f"{root}/run/.validate_storage_marker"
+    with ours.open_output_stream(proof) as stream:
+        stream.write(b"")
+    assert ours.get_file_info(proof).type == fs.FileType.File
+    assert not [*storage.walk("run")]
     local = str(tmp_path / "copy")
     fs.copy_files(root, local, source_filesystem=ours)
     fs.copy_files(local, f"{root}/copied", destination_filesystem=ours)

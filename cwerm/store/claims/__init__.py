@@ -71,6 +71,7 @@ def claimed(
         if claims.alone():
             store.untouched.add((stage, key))
         else:
+            store.untouched.discard((stage, key))
             # it may have been committed, and its claims removed, before ours was there
             asked = claims.earlier_seconds, partial(store.find, stage, key)
             store.earlier_seconds[stage, key], found = at_once(lambda ask: ask(), asked)

@@ -15,9 +15,8 @@ from cwerm.store.artifacts import File
 from cwerm.store.beside import WriteBehind, read_ahead
 from cwerm.store.writing import Writer
 
-HELD_ROWS = (
-    2**20
-)  # up to which all are in memory: a request to a bucket takes longer than a small scan
+# up to which all are in memory: a request to a bucket takes longer than a small scan
+HELD_ROWS = 2**20
 BLOCK_ROWS = 2**16  # of neighbouring chunks, which lie in one object
 
 _DIGESTS = ("digest", "pixels", "content")
