@@ -141,7 +141,13 @@ class ClassifierPass:
     ) -> bool:
         """Whether the gradient goes along `direction` as far as the slopes say: hooks may change it."""
         precise = min(t.dtype.itemsize for t in (*gradients, slopes)) >= 4
-        if self.options.autocast is not None or self.options.all_reduce_mean or not precise:
+        options = self.options
+        if (
+            options.autocast is not None
+            or options.all_reduce_mean
+            or options.checked
+            or not precise
+        ):
             return True
         along = inner_product(gradients, direction)
         lengths = [
@@ -197,7 +203,6 @@ class ClassifierPass:
         with precision:
             logits = functional_call(self.model, dict(tensors), (part[0],))
         logits = check_logits(logits, len(part[1]))
-        # on a GPU the test waits for all that runs there, so loops go without it
-        if self.keep_buffers or self.device.type == "cpu":
+        if not self.options.checked:
             check_labels(part[1], logits.shape[1])
         return functional.cross_entropy(logits, part[1], reduction="none"), logits

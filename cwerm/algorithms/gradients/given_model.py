@@ -67,8 +67,13 @@ def floating_type(model: nn.Module) -> torch.dtype:
     return next(types, torch.float32)
 
 
-def as_batch(batch: Any, model: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """Inputs in the model's type and labels, int64 or shares of the classes; `ValueError` for others."""
+def as_batch(
+    batch: Any, model: nn.Module, name: str, checked: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Inputs in the model's type and labels, int64 or shares of the classes; `ValueError` for others.
+
+    Labels that are `checked` are not looked through, for which a GPU would be waited for.
+    """
     inputs, labels = (
         (
             values if isinstance(values, Tensor) else torch.from_numpy(as_array(values, name))
@@ -93,7 +98,7 @@ def as_batch(batch: Any, model: nn.Module, name: str) -> tuple[Tensor, Tensor]:
                 f"labels of the {name} are {labels.dtype}: give class numbers, integers"
             )
         labels = labels.long()
-        if labels.min() < 0:
+        if not checked and labels.min() < 0:
             raise ValueError(
                 f"labels of the {name} must be class numbers from 0 on, got {int(labels.min())}"
             )

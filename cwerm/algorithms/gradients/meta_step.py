@@ -119,10 +119,11 @@ def meta_step(
     """
     options = options or StepOptions()
     with plain_torch():
-        forward = pass_of(model, as_batch(batch, model, "batch"), options)
+        train = as_batch(batch, model, "batch", options.checked)
+        forward = pass_of(model, train, options)
         meta_loss = meta_logits = None
         if meta_batch is not None:
-            meta_batch = as_batch(meta_batch, model, "meta batch")
+            meta_batch = as_batch(meta_batch, model, "meta batch", options.checked)
             gradients, meta_loss, meta_logits = _meta_gradient(
                 forward, _Weigher(weight_net, extra, keep_buffers=True), meta_batch, lr
             )

@@ -21,12 +21,15 @@ class StepOptions:
       as one process would with the whole. BatchNorm's statistics remain those of the rank's part.
     - `world_size`, `rank`: the loops of `MetaWeightNet` and `LearningToReweight` take this rank's
       share of each batch and meta batch. They need `all_reduce_mean` where there are several ranks.
+    - `checked`: the model and labels like these have been through a step, so that nothing is asked of the
+      device to look whether they fit. Their loops set it on a GPU, after the first step.
     """
 
     autocast: torch.dtype | None = None
     all_reduce_mean: Callable[[Tensor], object] | None = None
     world_size: int = 1
     rank: int = 0
+    checked: bool = False
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all ranks, which have one shape: [world size, ...]."""

@@ -36,9 +36,11 @@ def reweight_step(
     """
     options = options or StepOptions()
     with plain_torch():
-        forward = pass_of(model, as_batch(batch, model, "batch"), options)
+        train = as_batch(batch, model, "batch", options.checked)
+        forward = pass_of(model, train, options)
         direction, meta_loss, meta_logits = forward.meta_direction(
-            list(forward.trained.values()), as_batch(meta_batch, model, "meta batch")
+            list(forward.trained.values()),
+            as_batch(meta_batch, model, "meta batch", options.checked),
         )
         positive = forward.slopes(direction).clamp(min=0)
         (mean,) = options.mean_over_ranks([positive.mean()], len(positive))

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from cwerm.algorithms.gradients.given_model import TrainModes, check_logits
 from cwerm.algorithms.gradients.meta_step import MetaStep, meta_step
+from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
 from cwerm.algorithms.reweighting.meta_data import LabelledData
 from cwerm.algorithms.reweighting.settings import Settings, usual_epochs
@@ -74,6 +76,13 @@ class Training(ABC):
         return len(self.history)
 
     @property
+    def options(self) -> StepOptions:
+        """Those of the next step: a GPU is asked whether things fit once, as each time would be a wait."""
+        on_gpu = self.settings.device.type == "cuda"
+        checked = on_gpu and self.steps_done > 0 and not self.fallbacks
+        return replace(self.settings.options, checked=checked)
+
+    @property
     def averaging(self) -> bool:
         """Whether weights of the epoch that follows count."""
         return self.epoch >= self.epochs - self.average_last
@@ -113,13 +122,16 @@ class Training(ABC):
         self._record(torch.stack(steps), meta_steps, lr)
 
     def _positions(self) -> list[tuple[Tensor, Tensor]]:
-        """Near-equal batches of a permutation; a meta batch each, from permutations in a row."""
+        """Near-equal batches of a permutation; a meta batch each, from permutations in a row.
+
+        They go to the device once an epoch, so that no step waits for a copy.
+        """
         size, meta_size = len(self.data.labels), len(self.meta.labels)
         num_steps = math.ceil(size / self.settings.batch_size)
-        batches = self._order(size).tensor_split(num_steps)
+        batches = self._order(size).to(self.settings.device).tensor_split(num_steps)
         meta_batch_size = min(self.settings.meta_batch_size, meta_size)
         rounds = math.ceil(num_steps * meta_batch_size / meta_size)
-        order = torch.cat([self._order(meta_size) for _ in range(rounds)])
+        order = torch.cat([self._order(meta_size) for _ in range(rounds)]).to(self.settings.device)
         return list(zip(batches, order.split(meta_batch_size)[:num_steps], strict=True))
 
     def _order(self, size: int) -> Tensor:
@@ -136,7 +148,6 @@ class Training(ABC):
                 buffer.copy_(self.settings.options.gather(buffer).mean(0))
 
     def _batch(self, data: LabelledData, positions: Tensor) -> tuple[Tensor, Tensor]:
-        positions = positions.to(self.settings.device)
         inputs = data.inputs[positions]
         if self.settings.augment is not None:
             inputs = self.settings.augment(inputs, self.augmentation)
@@ -171,11 +182,11 @@ class Training(ABC):
         size, device = len(self.data.labels), self.settings.device
         losses = torch.zeros(size, dtype=torch.float32, device=device)
         with self.modes.evaluating():
-            for rows in self._share(torch.arange(size, device="cpu")).split(EVALUATION_BATCH):
-                logits = check_logits(self.classifier(self.data.inputs[rows.to(device)]), len(rows))
-                targets = self.data.labels[rows.to(device)]
+            for rows in self._share(torch.arange(size, device=device)).split(EVALUATION_BATCH):
+                logits = check_logits(self.classifier(self.data.inputs[rows]), len(rows))
+                targets = self.data.labels[rows]
                 loss = functional.cross_entropy(logits, targets, reduction="none")
-                losses[rows.to(device)] = loss.float()
+                losses[rows] = loss.float()
         losses = self.settings.options.gather(losses).sum(0)
         if not losses.isfinite().all():
             raise ValueError(
@@ -260,8 +271,8 @@ class WeightNetTraining(Training):
             self.optimizer,
             self.weight_optimizer,
             self.optimizer.param_groups[0]["lr"],
-            extra=None if self.extra is None else self.extra[positions.to(self.extra.device)],
-            options=self.settings.options,
+            extra=None if self.extra is None else self.extra[positions],
+            options=self.options,
         )
 
     def train_epoch(self) -> None:
@@ -278,10 +289,8 @@ class ReweightTraining(Training):
 
     def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
         """One step of learning to reweight."""
-        step = reweight_step(
-            self.classifier, batch, meta_batch, self.optimizer, self.settings.options
-        )
-        self.step_weights[positions.to(self.step_weights.device)] = step.weights.float()
+        step = reweight_step(self.classifier, batch, meta_batch, self.optimizer, self.options)
+        self.step_weights[positions] = step.weights.float()
         return step
 
     def train_epoch(self) -> None:

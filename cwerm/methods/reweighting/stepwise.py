@@ -231,4 +231,7 @@ def _crop_and_flip(inputs: Any, generator: Any) -> Any:
     padding = inputs.shape[-1] // CROP_SHARE
     offsets = torch.randint(0, 2 * padding + 1, (len(inputs), 2), generator=generator)
     flips = torch.rand(len(inputs), generator=generator) < 0.5
-    return crop_and_flip(inputs, offsets.to(inputs.device), flips.to(inputs.device), padding)
+    if inputs.is_cuda:  # from other memory a copy waits for the device
+        offsets, flips = offsets.pin_memory(), flips.pin_memory()
+    offsets, flips = (drawn.to(inputs.device, non_blocking=True) for drawn in (offsets, flips))
+    return crop_and_flip(inputs, offsets, flips, padding)

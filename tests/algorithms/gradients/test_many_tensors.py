@@ -15,6 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cwerm.algorithms.gradients import many_tensors
 from cwerm.algorithms.gradients.many_tensors import buffers_of, inner_product, virtual_step
 from cwerm.algorithms.gradients.meta_step import meta_gradient, meta_step
+from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.reweighting.feature_head import feature_head
+from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
 from cwerm.algorithms.reweighting.weight_net import WeightNet
 
 LR = 0.1
@@ -114,3 +117,31 @@ def test_a_step_does_little_for_each_parameter() -> None:
     few = ("sub", "clone", "linalg_vector_norm", "_to_copy", "sum")
     assert sum(calls.seen[name] for name in few) < 20
     assert calls.seen["_foreach_sub"] == 1
+
+
+@pytest.mark.parametrize("kind", ["network", "head"])
+@pytest.mark.parametrize("step", ["meta", "reweight"])
+def test_a_checked_step_asks_the_device_for_nothing(kind: str, step: str) -> None:
+    """On a GPU the host would wait there. A step that is not checked does ask, and gives the same."""
+    answers = []
+    for checked in (False, True):
+        torch.manual_seed(0)
+        pair = images(6, 0, torch.float32)
+        network: nn.Module = timm.create_model("resnet20")
+        if kind == "head":
+            pair = pair[0].flatten(1), pair[1]
+            network = feature_head(pair[0], 10)
+        weight_net = WeightNet()
+        sgd, other = (
+            torch.optim.SGD(model.parameters(), LR, fused=True) for model in (network, weight_net)
+        )
+        options = StepOptions(checked=checked)
+        with Calls() as calls:
+            if step == "meta":
+                meta_step(network, weight_net, pair, pair, sgd, other, LR, options=options)
+            else:
+                reweight_step(network, pair, pair, sgd, options)
+        asked = sum(calls.seen[name] for name in ("_local_scalar_dense", "equal", "nonzero"))
+        assert (asked == 0) == checked
+        answers.append([parameter.detach() for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*answers, strict=True))
