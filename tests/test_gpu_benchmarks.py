@@ -25,7 +25,7 @@ def without_packages(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["train", "extract", "meta", "whole"])
+@pytest.mark.parametrize("part", ["train", "extract", "meta", "compile", "whole"])
 def test_it_runs_in_small(part: str, tmp_path: Path, without_packages: dict[str, str]) -> None:
     command = [sys.executable, str(GPU), str(tmp_path / "out"), "--only", part, "--small"]
     done = subprocess.run(

@@ -18,13 +18,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import compiled
 import extract
 import meta
 import train
 import whole
 from measure import Row, device, surroundings
 
-PARTS = {"train": train.rows, "extract": extract.rows, "meta": meta.rows, "whole": whole.rows}
+PARTS = {
+    "train": train.rows,
+    "extract": extract.rows,
+    "meta": meta.rows,
+    "compile": compiled.rows,
+    "whole": whole.rows,
+}
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import cwerm.algorithms.networks.models  # noqa: F401  registers resnet32
 from cwerm.algorithms.gradients.meta_step import meta_step
+from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.reweighting.feature_head import feature_head
 from cwerm.algorithms.reweighting.weight_net import WeightNet
 
@@ -43,7 +44,9 @@ def _ours(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> Callable[[]
     sgd = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=True)
     adam = torch.optim.Adam(weight_net.parameters(), 1e-3)
     batch, meta_batch = (inputs[:BATCH], labels[:BATCH]), (inputs[BATCH:], labels[BATCH:])
-    return lambda: meta_step(model, weight_net, batch, meta_batch, sgd, adam, 0.01)
+    # as the loop takes all steps but the first
+    options = StepOptions(checked=True)
+    return lambda: meta_step(model, weight_net, batch, meta_batch, sgd, adam, 0.01, options=options)
 
 
 def _bare(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> Callable[[], object]:

@@ -20,10 +20,10 @@ from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.recipe import Precision, Recipe
 
 CLASSES = 10
-# network, side, images, batch
-SIZES = [("resnet20", 32, 50_000, 128), ("preactresnet18", 32, 50_000, 128)]
-SIZES += [("resnet50", 224, 4_096, 256)]
-SMALL = [("resnet20", 32, 64, 16)]
+# network, side, images, batch, steps
+SIZES = [("resnet20", 32, 50_000, 128, 40), ("preactresnet18", 32, 50_000, 128, 40)]
+SIZES += [("resnet50", 224, 4_096, 256, 10)]
+SMALL = [("resnet20", 32, 64, 16, 2)]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
@@ -32,10 +32,9 @@ def rows(device: torch.device, small: bool) -> Iterator[Row]:
     if device.type == "cuda":
         torch.backends.cuda.matmul.fp32_precision = "tf32"  # as the train stage sets it
         torch.backends.cudnn.benchmark = True
-    for (name, side, images, batch), precision in itertools.product(
+    for (name, side, images, batch, steps), precision in itertools.product(
         SMALL if small else SIZES, PRECISIONS
     ):
-        steps = 2 if small else 40
         ours = _ours(name, side, images, batch, precision, device)
         taken = seconds_a_step(ours, steps, rounds=1 if small else 5)
         waits = waits_a_step(ours, steps)

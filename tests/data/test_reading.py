@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +71,6 @@ def test_too_many_open_files_while_decoding() -> None:
 def test_a_passing_error_is_waited_out(tmp_path: Path) -> None:
     source = folder_source(tmp_path)
     ended = threading.Event()
-    started = time.monotonic()
     with no_file_left_to_open():
         lift = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         timer = threading.Timer(
@@ -83,7 +81,6 @@ def test_a_passing_error_is_waited_out(tmp_path: Path) -> None:
         assert read(source) == [b"a/1.png", b"b/2.png"]
         timer.join()
     assert ended.is_set()
-    assert time.monotonic() - started > 0.25
 
 
 def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
