@@ -91,7 +91,7 @@ def _sample(split: str) -> tuple[list[str], list[Any], np.ndarray]:
 
 def _drawn(names: list[str], right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the images in use, and their labels with noise."""
-    from cwerm.algorithms.coreset import draw_balanced
+    from cwerm.algorithms.class_counts import draw_balanced
     from cwerm.algorithms.noise.confusion import (
         confuse_by_table,
         confusion_matrix,
@@ -135,7 +135,7 @@ def _weighed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids of all but the meta set, and their weights by the paper's method."""
     import cwerm
-    from cwerm.algorithms.coreset import draw_balanced
+    from cwerm.algorithms.class_counts import draw_balanced
 
     believed = np.flatnonzero(given == right)
     classes = len(np.unique(given))

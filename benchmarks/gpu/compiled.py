@@ -33,6 +33,7 @@ SIZES = [
     ("preactresnet18", 32, 12_800, 128, 40),
     ("resnet50", 224, 2_048, 256, 10),
 ]
+ON_CPU = [("small_cnn", 28, 640, 64, 8), ("resnet20", 32, 640, 64, 8)]
 SMALL = [("small_cnn", 28, 64, 16, 2)]
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -41,7 +42,8 @@ def rows(device: torch.device, small: bool) -> Iterator[Row]:
     """Images a second of training, and milliseconds of a meta step."""
     on_gpu = device.type == "cuda"
     precision: Precision = "bfloat16" if on_gpu else "float32"
-    for name, side, images, batch, steps in SMALL if small else SIZES:
+    sizes = SIZES if on_gpu else ON_CPU
+    for name, side, images, batch, steps in SMALL if small else sizes:
         asked = name, side, images, batch, precision, device
         rounds = 1 if small else 3
         plain = seconds_a_step(_step(*asked, lambda model, _: model), steps, rounds)

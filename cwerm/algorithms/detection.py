@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cwerm.algorithms.inputs import Given, as_array, as_labels
+from cwerm.algorithms.class_labels import as_labels
+from cwerm.algorithms.inputs import Given, as_array
 
 __all__ = [
     "auroc",

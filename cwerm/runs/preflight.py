@@ -134,7 +134,7 @@ def check_images(plan: Plan) -> None:
         UserError: too many rejects, classes too small for the meta set, a coreset too small or large, a
             batch that does not fit the memory.
     """
-    from cwerm.algorithms import coreset
+    from cwerm.algorithms import class_counts
     from cwerm.runtime.session import session
     from cwerm.stages import reweight, train
     from cwerm.stages.select import class_sizes
@@ -160,9 +160,9 @@ def check_images(plan: Plan) -> None:
     with blame("coreset.ratio", names):
         size = settings.coreset_size(labels_in_use.rows("labels"), int(sizes.sum()))
         if settings.scope == "global":
-            coreset.check_size(sizes, size)
+            class_counts.check_size(sizes, size)
         else:
-            coreset.class_shares(sizes, size)
+            class_counts.class_shares(sizes, size)
     if "broadcast" in plan.names:
         plan["broadcast"].settings.check_neighbors(size)
     if "extract" in plan.names and not plan.is_made("extract"):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cwerm.algorithms.coreset import allocate, select_coreset
+from cwerm.algorithms.class_counts import allocate
+from cwerm.algorithms.coreset import select_coreset
 from cwerm.algorithms.labels import LabelPosterior
 from cwerm.algorithms.neighbors import NeighborIndex
 from cwerm.algorithms.reweighting.metaweight import LearningToReweight, MetaWeightNet

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from cwerm.algorithms.coreset import draw_balanced
+from cwerm.algorithms.class_counts import draw_balanced
 from cwerm.algorithms.noise.corrupt import long_tail
 from cwerm.errors import UserError, blame
 from cwerm.job.tree import Job

@@ -6,14 +6,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 from scipy.sparse import csr_array, issparse, vstack
 
-from cwerm.algorithms.inputs import (
-    Given,
-    Labels,
-    as_features,
-    as_labels,
-    check_whole_number,
-    join_labels,
-)
+from cwerm.algorithms.class_labels import Labels, as_labels, join_labels
+from cwerm.algorithms.inputs import Given, as_features, check_whole_number
 from cwerm.algorithms.labels.judgement import Judgement
 from cwerm.algorithms.labels.posterior import LabelPosterior
 from cwerm.algorithms.labels.probabilities import as_probabilities

@@ -50,7 +50,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from cwerm.algorithms.inputs import Given, as_array, as_features, check_whole_number, class_numbers
+from cwerm.algorithms.class_labels import class_numbers
+from cwerm.algorithms.inputs import Given, as_array, as_features, check_whole_number
 from cwerm.algorithms.labels.judgement import Judgement
 from cwerm.algorithms.labels.learning import learn
 from cwerm.algorithms.labels.probabilities import as_probabilities

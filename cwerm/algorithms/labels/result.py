@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 
-from cwerm.algorithms.inputs import Labels
+from cwerm.algorithms.class_labels import Labels
 from cwerm.algorithms.labels.judgement import Judgement
 
 if TYPE_CHECKING:

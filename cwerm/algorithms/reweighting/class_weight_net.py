@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 
-from cwerm.algorithms.inputs import Given, as_labels
+from cwerm.algorithms.class_labels import as_labels
+from cwerm.algorithms.inputs import Given
 from cwerm.algorithms.reweighting.metaweight import MetaWeightNet
 
 __all__ = ["CMWNet", "ClassWeightNet", "size_groups"]

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cwerm.algorithms.inputs import Given, as_features, as_labels
+from cwerm.algorithms.class_labels import as_labels
+from cwerm.algorithms.inputs import Given, as_features
 from cwerm.algorithms.reweighting.feature_head import feature_head
 from cwerm.algorithms.reweighting.training_record import TrainingRecord
 from cwerm.algorithms.torch_state import float32_defaults, plain_torch

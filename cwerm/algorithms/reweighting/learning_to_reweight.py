@@ -9,7 +9,7 @@ Algorithm 1). The inner products are those of `meta_step`, exact and without sec
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cwerm.algorithms.gradients.classifier_pass import Batch, MetaBatch
@@ -17,9 +17,10 @@ from cwerm.algorithms.gradients.given_model import as_batch
 from cwerm.algorithms.gradients.head_pass import pass_of
 from cwerm.algorithms.gradients.meta_step import MetaStep, apply_gradients
 from cwerm.algorithms.gradients.step_options import StepOptions
+from cwerm.algorithms.reweighting.meta_training import Pair, Training
 from cwerm.algorithms.torch_state import plain_torch
 
-__all__ = ["reweight_step"]
+__all__ = ["ReweightTraining", "reweight_step"]
 
 
 def reweight_step(
@@ -51,3 +52,21 @@ def reweight_step(
     return MetaStep(
         forward.losses, forward.logits, weights, meta_loss, meta_logits, forward.fallback
     )
+
+
+class ReweightTraining(Training):
+    """Weights are those of each step of learning to reweight."""
+
+    def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
+        """One step of learning to reweight."""
+        step = reweight_step(self.classifier, batch, meta_batch, self.optimizer, self.options)
+        self.step_weights[positions] = step.weights.float()
+        return step
+
+    def train_epoch(self) -> None:
+        """Late in the run, add up the weights of the epoch's steps."""
+        averaging = self.averaging
+        self.step_weights = torch.zeros_like(self.weight_sum)
+        super().train_epoch()
+        if averaging:
+            self.weight_sum += self.settings.options.gather(self.step_weights).sum(0)

@@ -9,15 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cwerm.algorithms.class_labels import Labels, as_labels, join_labels
 from cwerm.algorithms.gradients.given_model import check_logits, floating_type
-from cwerm.algorithms.inputs import (
-    LARGEST,
-    Given,
-    Labels,
-    as_array,
-    as_labels,
-    join_labels,
-)
+from cwerm.algorithms.inputs import LARGEST, Given, as_array
 
 # Of a column, up to which float32 may blur it: a share of its standard deviation.
 BLUR = 1e-3

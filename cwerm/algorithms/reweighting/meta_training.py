@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -16,13 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cwerm.algorithms.gradients.given_model import TrainModes, check_logits
-from cwerm.algorithms.gradients.meta_step import MetaStep, meta_step
+from cwerm.algorithms.gradients.meta_step import MetaStep
 from cwerm.algorithms.gradients.step_options import StepOptions
-from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
 from cwerm.algorithms.reweighting.meta_data import LabelledData
 from cwerm.algorithms.reweighting.settings import Settings, usual_epochs
-from cwerm.algorithms.reweighting.weight_net import net_inputs
-from cwerm.algorithms.torch_state import check_shapes, float32_defaults
+from cwerm.algorithms.torch_state import check_shapes
 from cwerm.algorithms.training.batch_norm import counters_apart
 
 State = dict[str, Any]
@@ -233,70 +230,3 @@ class Training(ABC):
         torch.set_rng_state(state["rng"].cpu())
         if "cuda_rng" in state and self.settings.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.settings.device)
-
-
-class WeightNetTraining(Training):
-    """Weights are V of the loss and of the columns `extra`; `make_net` draws V for so many values.
-
-    It learns by Adam at `lr`, in every so many steps.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        data: LabelledData,
-        meta: LabelledData,
-        classifier: nn.Module,
-        extra: Float[Tensor, "samples columns"] | None,
-        make_net: Callable[[int], nn.Module],
-        lr: float,
-        every: int,
-    ) -> None:
-        super().__init__(settings, data, meta, classifier)
-        self.extra, self.every = extra, every
-        inputs = 1 if extra is None else 1 + extra.shape[1]
-        with float32_defaults():
-            self.weight_net: Any = make_net(inputs)
-        self.weight_net.to(settings.device)
-        self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), lr)
-        self.parts |= {"weight_net": self.weight_net, "weight_optimizer": self.weight_optimizer}
-
-    def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
-        """One step of Meta-Weight-Net, or between updates of V a weighted one."""
-        return meta_step(
-            self.classifier,
-            self.weight_net,
-            batch,
-            None if self.steps_done % self.every else meta_batch,
-            self.optimizer,
-            self.weight_optimizer,
-            self.optimizer.param_groups[0]["lr"],
-            extra=None if self.extra is None else self.extra[positions],
-            options=self.options,
-        )
-
-    def train_epoch(self) -> None:
-        """Late in the run, add up the weights at the epoch's end."""
-        averaging = self.averaging
-        super().train_epoch()
-        if averaging:
-            with torch.no_grad():
-                self.weight_sum += self.weight_net(net_inputs(self.losses(), self.extra))
-
-
-class ReweightTraining(Training):
-    """Weights are those of each step of learning to reweight."""
-
-    def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
-        """One step of learning to reweight."""
-        step = reweight_step(self.classifier, batch, meta_batch, self.optimizer, self.options)
-        self.step_weights[positions] = step.weights.float()
-        return step
-
-    def train_epoch(self) -> None:
-        """Late in the run, add up the weights of the epoch's steps."""
-        averaging = self.averaging
-        self.step_weights = torch.zeros_like(self.weight_sum)
-        super().train_epoch()
-        if averaging:
-            self.weight_sum += self.settings.options.gather(self.step_weights).sum(0)

@@ -7,20 +7,24 @@ L_i from the classifier in eval mode on the sample itself, not augmented.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from cwerm.algorithms.gradients.meta_step import meta_gradient, meta_step
+from cwerm.algorithms.gradients.meta_step import MetaStep, meta_gradient, meta_step
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.inputs import Given, as_array
 from cwerm.algorithms.reweighting.learner import Learner, OnEpoch
-from cwerm.algorithms.reweighting.meta_data import extra_columns, like
-from cwerm.algorithms.reweighting.meta_training import ReweightTraining, State, WeightNetTraining
+from cwerm.algorithms.reweighting.learning_to_reweight import ReweightTraining
+from cwerm.algorithms.reweighting.meta_data import LabelledData, extra_columns, like
+from cwerm.algorithms.reweighting.meta_training import Pair, State, Training
+from cwerm.algorithms.reweighting.settings import Settings
 from cwerm.algorithms.reweighting.weight_net import WeightNet, net_inputs
-from cwerm.algorithms.torch_state import plain_torch
+from cwerm.algorithms.torch_state import float32_defaults, plain_torch
 
 __all__ = [
     "LearningToReweight",
@@ -30,6 +34,55 @@ __all__ = [
     "meta_gradient",
     "meta_step",
 ]
+
+
+class WeightNetTraining(Training):
+    """Weights are V of the loss and of the columns `extra`; `make_net` draws V for so many values.
+
+    It learns by Adam at `lr`, in every so many steps.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: LabelledData,
+        meta: LabelledData,
+        classifier: nn.Module,
+        extra: Float[Tensor, "samples columns"] | None,
+        make_net: Callable[[int], nn.Module],
+        lr: float,
+        every: int,
+    ) -> None:
+        super().__init__(settings, data, meta, classifier)
+        self.extra, self.every = extra, every
+        inputs = 1 if extra is None else 1 + extra.shape[1]
+        with float32_defaults():
+            self.weight_net: Any = make_net(inputs)
+        self.weight_net.to(settings.device)
+        self.weight_optimizer = torch.optim.Adam(self.weight_net.parameters(), lr)
+        self.parts |= {"weight_net": self.weight_net, "weight_optimizer": self.weight_optimizer}
+
+    def step(self, batch: Pair, meta_batch: Pair, positions: Tensor) -> MetaStep:
+        """One step of Meta-Weight-Net, or between updates of V a weighted one."""
+        return meta_step(
+            self.classifier,
+            self.weight_net,
+            batch,
+            None if self.steps_done % self.every else meta_batch,
+            self.optimizer,
+            self.weight_optimizer,
+            self.optimizer.param_groups[0]["lr"],
+            extra=None if self.extra is None else self.extra[positions],
+            options=self.options,
+        )
+
+    def train_epoch(self) -> None:
+        """Late in the run, add up the weights at the epoch's end."""
+        averaging = self.averaging
+        super().train_epoch()
+        if averaging:
+            with torch.no_grad():
+                self.weight_sum += self.weight_net(net_inputs(self.losses(), self.extra))
 
 
 class LearningToReweight(Learner):

@@ -12,14 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Float32, Int64, Integer
 
-from cwerm.algorithms.inputs import (
-    Given,
-    as_features,
-    as_ids,
-    as_labels,
-    as_weights,
-    check_whole_number,
-)
+from cwerm.algorithms.class_labels import as_labels
+from cwerm.algorithms.inputs import Given, as_features, as_ids, as_weights, check_whole_number
 from cwerm.algorithms.neighbors import NeighborIndex
 from cwerm.algorithms.networks.names import unknown_name
 from cwerm.algorithms.spreading.agreement import search_others

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from cwerm.algorithms import class_counts, selection
 from cwerm.algorithms import coreset as coresets
-from cwerm.algorithms import selection
 from cwerm.errors import blame
 from cwerm.job.tree import Job
 from cwerm.stages import common
@@ -40,7 +40,7 @@ def _run(settings: SelectSettings, inputs: Inputs, context: Context) -> Artifact
         needs = selection.load_method(settings.method).NEEDS
         if settings.scope != "global" and needs in ("labels", "distances", "features"):
             choice = Choice(
-                settings.method, coresets.class_shares(sizes, size), settings.seed, names
+                settings.method, class_counts.class_shares(sizes, size), settings.seed, names
             )
         else:
             choice = None

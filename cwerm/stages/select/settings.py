@@ -6,8 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from cwerm.algorithms import coreset as coresets
-from cwerm.algorithms import selection
+from cwerm.algorithms import class_counts, selection
 from cwerm.errors import UserError, blame
 from cwerm.job.tree import Job
 from cwerm.stages.labels_in_use import LabelReader, ids_at
@@ -49,7 +48,7 @@ class HoldOut(Settings):
                 f"images, too few to hold out {self.per_class} and train on the rest; ask for fewer"
             )
         places = [
-            coresets.draw_in_class(number, size, self.per_class, self.seed)
+            class_counts.draw_in_class(number, size, self.per_class, self.seed)
             for number, size in enumerate(sizes.tolist())
         ]
         usable = ((rows.start, rows.right, ~rows.removed) for rows in reader.every())
@@ -121,7 +120,7 @@ class SelectSettings(Settings):
         if self.ratio == 1:
             return num_candidates
         if self.ratio is not None:
-            return coresets.coreset_size(num_samples, self.ratio)
+            return class_counts.coreset_size(num_samples, self.ratio)
         return num_candidates if self.size is None else min(num_candidates, self.size)
 
 

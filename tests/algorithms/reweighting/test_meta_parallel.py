@@ -15,8 +15,7 @@ from cwerm.algorithms.gradients.meta_step import meta_step
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.reweighting.learning_to_reweight import reweight_step
 from cwerm.algorithms.reweighting.meta_data import LabelledData
-from cwerm.algorithms.reweighting.meta_training import WeightNetTraining
-from cwerm.algorithms.reweighting.metaweight import MetaWeightNet
+from cwerm.algorithms.reweighting.metaweight import MetaWeightNet, WeightNetTraining
 from cwerm.algorithms.reweighting.weight_net import WeightNet
 
 CUTS = ((slice(0, 9), slice(0, 2)), (slice(9, 14), slice(2, 10)))

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cwerm.algorithms.coreset import (
-    allocate,
-    class_medians,
-    coreset_size,
-    distances_to_centers,
-    draw_balanced,
-    select,
-    select_coreset,
-)
+from cwerm.algorithms.class_counts import allocate, coreset_size, draw_balanced
+from cwerm.algorithms.coreset import class_medians, distances_to_centers, select, select_coreset
 from cwerm.algorithms.selection import load_method, method_names
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cwerm.algorithms.coreset import balanced_counts, draw_in_class
+from cwerm.algorithms.class_counts import balanced_counts, draw_in_class
 from cwerm.algorithms.noise.corrupt import draw_tail, tail_counts
 from cwerm.errors import blame
 from cwerm.stages.ingest.rows.bits import Bits
