@@ -31,7 +31,10 @@ def test_it_runs_in_small(part: str, tmp_path: Path, without_packages: dict[str,
     done = subprocess.run(
         command, env=without_packages, capture_output=True, text=True, timeout=300, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    told = [
+        line for line in done.stderr.splitlines() if "No CUDA runtime" not in line
+    ]  # of a compiler
+    assert (done.returncode, told) == (0, [])
     kept = json.loads((tmp_path / "out" / f"{part}.json").read_text())
     assert kept["small"]
     for row in kept["rows"]:

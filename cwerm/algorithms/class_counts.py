@@ -11,11 +11,13 @@ from cwerm.algorithms.inputs import Given, check_whole_number
 __all__ = [
     "allocate",
     "balanced_counts",
+    "check_several",
     "check_size",
     "class_shares",
     "coreset_size",
     "draw_balanced",
     "draw_in_class",
+    "members_of",
 ]
 
 DRAW_STREAM = 1  # keeps `draw_balanced` independent of a random coreset of the same seed
@@ -77,7 +79,7 @@ def class_shares(
 
 def check_size(class_sizes: Integer[np.ndarray, "classes"], total: int) -> None:
     """ValueError where fewer than two classes have samples, or a coreset is more than they have."""
-    _check_several(np.flatnonzero(class_sizes))
+    check_several(np.flatnonzero(class_sizes))
     if total > class_sizes.sum():
         raise ValueError(_too_large(total, int(class_sizes.sum())))
 
@@ -89,14 +91,15 @@ def _too_large(total: int, num_samples: int) -> str:
     )
 
 
-def _check_several(classes: Shaped[np.ndarray, "classes"]) -> None:
+def check_several(classes: Shaped[np.ndarray, "classes"]) -> None:
+    """ValueError where all samples are of one class."""
     if len(classes) == 1:
         raise ValueError(
             f"all samples are of class {classes[0]}; selection needs two classes or more"
         )
 
 
-def _members(codes: Int[np.ndarray, "n"], num_classes: int) -> list[Int[np.ndarray, "_"]]:
+def members_of(codes: Int[np.ndarray, "n"], num_classes: int) -> list[Int[np.ndarray, "_"]]:
     """Row numbers of each class, ascending."""
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.cumsum(np.bincount(codes, minlength=num_classes))[:-1])
@@ -109,7 +112,7 @@ def draw_balanced(labels: Given, size: int, seed: int) -> Int[np.ndarray, "{size
     the class that has too few.
     """
     known = as_labels(labels)
-    members = _members(known.codes, len(known.classes))
+    members = members_of(known.codes, len(known.classes))
     counts = balanced_counts(np.array([len(places) for places in members]), size, known.classes)
     check_whole_number("the seed", seed, 0)
     ids = []
@@ -125,7 +128,7 @@ def balanced_counts(
 
     Raises ValueError naming the class that has too few.
     """
-    _check_several(classes)
+    check_several(classes)
     check_whole_number("the number of samples to draw", size, 1)
     counts = np.full(len(classes), size // len(classes))
     counts[np.argsort(-available, kind="stable")[: size % len(classes)]] += 1

@@ -12,6 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int, Integer, Shaped
 
+from cwerm.algorithms.class_counts import (
+    allocate,
+    check_several,
+    check_size,
+    coreset_size,
+    members_of,
+)
 from cwerm.algorithms.class_labels import Labels, as_labels
 from cwerm.algorithms.inputs import Given, as_features, blocks, check_whole_number
 from cwerm.algorithms.networks.names import unknown_name
@@ -36,7 +43,7 @@ def class_medians(
 ) -> Float[np.ndarray, "classes d"]:
     """Median of each feature dimension by class, float64; NaN for class numbers without samples."""
     medians = np.full((int(labels.max()) + 1, features.shape[1]), np.nan)
-    for label, rows in enumerate(_members(labels, len(medians))):
+    for label, rows in enumerate(members_of(labels, len(medians))):
         if len(rows):
             medians[label] = median(features[rows])
     return medians
@@ -83,7 +90,7 @@ def select(
         raise unknown_name("coreset scope", scope, SCOPES)
     check_whole_number("the seed", seed, 0)
     known = labels if isinstance(labels, Labels) else as_labels(labels)
-    _check_several(known.classes)
+    check_several(known.classes)
     codes = known.codes
     given: dict[str, Any] = {
         "labels": codes, "distances": distances, "features": features, "outputs": outputs
@@ -98,7 +105,7 @@ def select(
         generator = np.random.default_rng(seed)
         check_size(np.bincount(codes), size)
         return np.sort(chosen.choose(size, values, generator))
-    members = _members(codes, len(known.classes))
+    members = members_of(codes, len(known.classes))
     counts = allocate(np.bincount(codes), size)
     ids = []
     for number, rows, count in zip(known.numbers, members, counts, strict=True):
@@ -141,7 +148,7 @@ def select_coreset(
     needs = load_method(method).NEEDS
     vectors = as_features(features)
     known = as_labels(labels, len(vectors))
-    _check_several(known.classes)
+    check_several(known.classes)
     size = coreset_size(len(vectors), ratio)
     distances = outputs = None
     if needs == "distances":
