@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from measure import Row, seconds_a_step, waits_a_step
-from PIL import Image
+from measure import Row, decoded, photograph, seconds_a_step, waits_a_step
 
 from cwerm.algorithms.networks.features import embed, load_backbone
 from cwerm.algorithms.networks.preprocessing import preprocess
@@ -46,20 +44,11 @@ def rows(device: torch.device, small: bool) -> Iterator[Row]:
     yield _decoding(backbone.spec, 4 if small else 200)
 
 
-def _decoded(data: bytes) -> Image.Image:
-    """What `cwerm.data.images.decode` does with a plain JPEG; that one needs pydantic."""
-    return Image.open(io.BytesIO(data)).convert("RGB")
-
-
 def _decoding(spec: object, images: int) -> Row:
     """One core, 500 x 375 JPEG to a square; beside decoding alone."""
-    random = np.random.default_rng(0)
-    coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), np.uint8))
-    buffer = io.BytesIO()
-    coarse.resize((500, 375)).save(buffer, "JPEG", quality=90)
-    data, taken = buffer.getvalue(), []
+    data, taken = photograph(), []
     torch.set_num_threads(1)
-    for work in (lambda: preprocess(_decoded(data), spec), lambda: _decoded(data)):  # type: ignore[arg-type]
+    for work in (lambda: preprocess(decoded(data), spec), lambda: decoded(data)):  # type: ignore[arg-type]
         work()
         started = time.perf_counter()
         for _ in range(images):

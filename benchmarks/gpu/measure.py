@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import statistics
@@ -11,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 
 WARM_UP = 3  # steps that choose kernels and fill the allocator
 
@@ -86,3 +89,17 @@ def _counted() -> Iterator[list[warnings.WarningMessage]]:
             yield seen
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def photograph() -> bytes:
+    """A JPEG of 500 x 375 pixels, drawn at random."""
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), np.uint8))
+    buffer = io.BytesIO()
+    coarse.resize((500, 375)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    """What `cwerm.data.images.decode` does with a plain JPEG; that one needs pydantic."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
