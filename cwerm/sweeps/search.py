@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from cwerm.job.tree import Job
+from cwerm.job.tree import Job, parse_job
 from cwerm.sweeps.earlier import Earlier
 from cwerm.sweeps.file import Sweep
 from cwerm.sweeps.results import record_stopped
 from cwerm.sweeps.space import domain
-from cwerm.sweeps.trial import Trials
+from cwerm.sweeps.trial import Records, Trials
+from cwerm.terminal import console
+
+# the key to lower where trials leave each other no memory
+TOGETHER = "max_concurrent_trials"
 
 
 def param_space(settings: Sweep, configs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -94,14 +99,23 @@ def _study(settings: Sweep, job: Job, earlier: Earlier) -> tuple[Any, Any]:
     return storage, optuna.samplers.TPESampler(seed=seed)
 
 
+class Lost(NamedTuple):
+    """A trial whose process ended before it reported anything: Ray's own result does not say which."""
+
+    config: dict[str, Any]
+    error: str
+    metrics: dict[str, Any]
+
+
 def progress(study: Trials, total: int, done: int) -> Any:
-    """Moves the bar of all trials, and records those that the scheduler stops."""
+    """Moves the bar of all trials, records those that are stopped and tells of those that were killed."""
     import ray
     from ray.tune import Callback
 
     class Progress(Callback):
         def __init__(self) -> None:
             self.ended = done
+            self.lost: list[Lost] = []
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             del iteration, trials, info
@@ -109,7 +123,12 @@ def progress(study: Trials, total: int, done: int) -> Any:
             self._count()
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            del iteration, trials, trial, info
+            del iteration, trials, info
+            told = Path(trial.error_file).read_text().rpartition("Failure #")[2]
+            reason = (told.splitlines()[1:2] or ["its process ended"])[0]  # below its date
+            _tell_death(study, trial.config, reason)
+            if not (trial.last_result or {}).get("config"):
+                self.lost.append(Lost(trial.config, reason, {}))
             self._count()
 
         def _count(self) -> None:
@@ -117,3 +136,13 @@ def progress(study: Trials, total: int, done: int) -> Any:
             ray.get_actor(study.board).post.remote(self.ended, f"{self.ended} of {total}")
 
     return Progress()
+
+
+def _tell_death(study: Trials, config: dict[str, Any], reason: str) -> None:
+    """Say why a trial has ended, where its process could not do it."""
+    records = Records(parse_job(study.base), study.name)
+    for job in study.jobs(config.get("point", config)):
+        record = records.read(job.name)
+        if record is None or record["status"] == "begun":
+            console.note(f"{job.name}  failed: {reason}")
+            return

@@ -21,7 +21,7 @@ from cwerm.store.storage import local_path, open_storage, parse_mapping
 from cwerm.sweeps.earlier import Earlier, read_earlier
 from cwerm.sweeps.file import Sweep, flat
 from cwerm.sweeps.results import write_results
-from cwerm.sweeps.search import param_space, progress, tune_config
+from cwerm.sweeps.search import TOGETHER, param_space, progress, tune_config
 from cwerm.sweeps.space import bounds, check_baseline, load_both, points, with_validation
 from cwerm.sweeps.trial import Records, Trials, run_trial
 from cwerm.terminal import console
@@ -204,6 +204,7 @@ def _tune(
 
     from cwerm.runtime.board import progress_board, watched_nodes
     from cwerm.runtime.session import session
+    from cwerm.runtime.worker_errors import user_errors
 
     # Tune asks the dashboard to clear up after a trial that it stops
     session.ensure_ray(job, dashboard=settings.scheduler != "none")
@@ -215,10 +216,12 @@ def _tune(
         progress_board(total, "sweep", trials.board),
         watched_nodes(),
         session.interruptible(),
+        user_errors(TOGETHER),
     ):
         trainable = tune.with_resources(
             tune.with_parameters(run_trial, trials=trials), TRIAL_RESOURCES
         )
+        watched = progress(trials, total, done)
         grid = tune.Tuner(
             trainable,
             param_space=param_space(settings, todo),
@@ -227,8 +230,8 @@ def _tune(
                 name="sweep",
                 storage_path=state,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=[progress(trials, total, done)],
+                callbacks=[watched],
                 verbose=0,
             ),
         ).fit()
-        return [*grid]
+        return [*(result for result in grid if result.config), *watched.lost]

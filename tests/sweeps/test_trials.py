@@ -147,6 +147,24 @@ def test_a_small_sweep_in_a_terminal(parted_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_trial_that_is_killed_says_why(
+    parted_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends processes where memory runs short, and a trial can tell no more; a later attempt has more."""
+    study = Study(tmp_path, parted_data, {"space": {"method": "erm"}, "report": None}, epochs=1)
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    answer = process("sweep", study.tune, study.job)
+    answer.refused("no trial ended well")
+    assert "low on memory" in " ".join(answer.out.split())
+    ((name, status),) = [(row["job"]["name"], row["status"]) for row in study.rows()]
+    assert (name, status) == (study.rows()[0]["trial"], "failed")
+    monkeypatch.undo()
+    process("sweep", study.tune, study.job, "--resume").succeeded()
+    assert [row["status"] for row in study.rows()] == ["done"]
+
+
+@pytest.mark.slow
 def test_killed_and_resumed(parted_data: Path, tmp_path: Path) -> None:
     """Kill -9 midway: no finished trial runs again, and the results are those of a whole sweep."""
     tree = {"space": SPACE, "seeds": 2, "max_concurrent_trials": 1}
