@@ -157,8 +157,8 @@ def test_a_trial_that_is_killed_says_why(
     answer = process("sweep", study.tune, study.job)
     answer.refused("no trial ended well")
     assert "low on memory" in " ".join(answer.out.split())
-    ((name, status),) = [(row["job"]["name"], row["status"]) for row in study.rows()]
-    assert (name, status) == (study.rows()[0]["trial"], "failed")
+    (row,) = study.rows()
+    assert (row["job"]["method"], row["status"]) == ("erm", "failed")
     monkeypatch.undo()
     process("sweep", study.tune, study.job, "--resume").succeeded()
     assert [row["status"] for row in study.rows()] == ["done"]
