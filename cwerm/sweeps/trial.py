@@ -148,7 +148,7 @@ def _run_seed(job: Job, trials: Trials) -> dict[str, Any]:
     import ray
 
     from cwerm import pipeline
-    from cwerm.runtime import ranks
+    from cwerm.runtime.training import ranks
 
     records = Records(job, trials.name)
     earlier = records.read(job.name)

@@ -10,7 +10,7 @@ import torch
 
 from cwerm.algorithms.reweighting.feature_head import feature_head
 from cwerm.algorithms.reweighting.metaweight import MetaWeightNet
-from cwerm.runtime import saved_state
+from cwerm.runtime.training import saved_state
 from cwerm.store.storage import open_storage
 
 

@@ -15,10 +15,10 @@ import ray.train
 from ray.util import placement_group_table
 
 from cwerm.errors import UserError
-from cwerm.runtime import ranks
 from cwerm.runtime.board import progress_board
 from cwerm.runtime.capacity import Node
-from cwerm.runtime.ranks import run_on_ranks
+from cwerm.runtime.training import ranks
+from cwerm.runtime.training.ranks import run_on_ranks
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.storage import open_storage

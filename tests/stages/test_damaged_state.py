@@ -18,7 +18,7 @@ from attacks.payload import Payload, pickled
 from cwerm.algorithms.gradients.step_options import StepOptions
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.job.tree import parse_job
-from cwerm.runtime import checkpoints, saved_state
+from cwerm.runtime.training import checkpoints, saved_state
 from cwerm.stages.common import table
 from cwerm.stages.outside import Outside
 from cwerm.stages.reweight import states

@@ -19,7 +19,7 @@ from cwerm.algorithms.training.batches import PixelBatches
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.algorithms.training.streaming.batches import StreamedBatches
 from cwerm.algorithms.training.streaming.order import stream_batches
-from cwerm.runtime import checkpoints, saved_state
+from cwerm.runtime.training import checkpoints, saved_state
 from cwerm.stages.train import loop_inputs, tell_of_streaming
 from cwerm.stages.train.loop import Worker
 from cwerm.stages.train.saving import SavesWithin

@@ -14,7 +14,7 @@ import numpy as np
 from cwerm.errors import UserError
 from cwerm.runtime import capacity
 from cwerm.runtime.board import seldom
-from cwerm.runtime.ranks import rank_device, run_on_ranks
+from cwerm.runtime.training.ranks import rank_device, run_on_ranks
 from cwerm.stages.reweight.learning import Outcome, learn
 from cwerm.stages.reweight.samples import Task
 from cwerm.stages.stage import Context

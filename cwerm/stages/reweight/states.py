@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cwerm.runtime import saved_state
+from cwerm.runtime.training import saved_state
 from cwerm.store.writing import Writer
 from cwerm.terminal import console
 

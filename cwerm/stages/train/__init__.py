@@ -14,9 +14,9 @@ from rich.filesize import decimal
 
 from cwerm.errors import UserError
 from cwerm.job.tree import Job
-from cwerm.runtime import checkpoints, saved_state
 from cwerm.runtime.board import progress_board
-from cwerm.runtime.ranks import checkpoints_folder, run_on_ranks
+from cwerm.runtime.training import checkpoints, saved_state
+from cwerm.runtime.training.ranks import checkpoints_folder, run_on_ranks
 from cwerm.runtime.worker_errors import user_errors
 from cwerm.stages import common
 from cwerm.stages.classifiers import classifier_size, savable

@@ -17,8 +17,8 @@ from cwerm.algorithms.training.evaluation import Evaluation, logits_of
 from cwerm.algorithms.training.fit import DivergedError, OnStep, Training
 from cwerm.algorithms.training.ranks import Ranks
 from cwerm.errors import UserError
-from cwerm.runtime import checkpoints, saved_state
-from cwerm.runtime.ranks import rank_device
+from cwerm.runtime.training import checkpoints, saved_state
+from cwerm.runtime.training.ranks import rank_device
 from cwerm.stages.train.data import HeldOut, training_data
 from cwerm.stages.train.limits import recipe_of
 from cwerm.stages.train.saving import SavesWithin

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from cwerm.algorithms.training.fit import Training
-from cwerm.runtime import checkpoints, saved_state
+from cwerm.runtime.training import checkpoints, saved_state
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cwerm.runtime import saved_state
-from cwerm.runtime.saved_state import Note, Saved
+from cwerm.runtime.training import saved_state
+from cwerm.runtime.training.saved_state import Note, Saved
 from cwerm.store.storage import Storage, at_once
 
 KEPT = 2

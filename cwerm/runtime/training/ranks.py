@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from cwerm.runtime import capacity, checkpoints, rendezvous, waiting
+from cwerm.runtime import capacity, waiting
 from cwerm.runtime.asked import Run
 from cwerm.runtime.board import ANSWER_SECONDS, clock_waits
 from cwerm.runtime.deaths import MOST_DEATHS, is_loss, too_many_deaths
 from cwerm.runtime.session import cluster, session
+from cwerm.runtime.training import checkpoints, rendezvous
 from cwerm.runtime.worker_errors import causes, find_user_error
 from cwerm.store.artifacts import ArtifactStore
 from cwerm.store.storage import filesystem
