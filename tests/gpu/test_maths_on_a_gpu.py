@@ -36,6 +36,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch fin
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 CLASSES, SIDE, BATCH = 10, 32, 20
 NORMALISE = Normaliser((0.5,) * 3, (0.25,) * 3)
+WEIGHT_NET = WeightNet()
 
 
 @contextmanager
@@ -108,9 +109,6 @@ def test_a_meta_step_is_near_that_of_a_cpu_in_single_precision() -> None:
     before = [*network().parameters()]
     steps = [[p.cpu() - b for p, b in zip(after, before, strict=True)] for after in moved]
     assert relative(steps[1], steps[0]) < 1e-3
-
-
-WEIGHT_NET = WeightNet()
 
 
 @pytest.mark.parametrize("kind", ["network", "head"])
